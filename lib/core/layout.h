@@ -1,0 +1,370 @@
+/* SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause */
+/*
+ * layout.h - what a heap looks like in memory, private or shared, for the CPU and for BPF.
+ *
+ * A heap is one range of addresses, cut into chunks of 64 KiB and groups of 64 chunks:
+ *
+ *   0          header, caches                        struct nl_heap, struct nl_cache[]
+ *   off_rslot  R-slots   [nr_slots][NL_MAX_CACHES]   touched by rseq sections alone
+ *   off_aslot  A-slots   [nr_slots][NL_MAX_CACHES]   atomic trylock
+ *   off_smap   a bit for each sheaf: free
+ *   off_sheaf  sheaves   [nr_sheaves]
+ *   off_gfree  a bit for each group: has free chunks (hint)
+ *   off_gpart  [nr_nodes][NL_MAX_CACHES] bitmaps over groups: has partial slabs (hint)
+ *   off_tag    a u32 for each chunk
+ *   off_group  struct nl_group for each group: chunk bitmap, slab bitmaps
+ *   first_chunk << 16   chunks: slabs, large objects, free
+ *
+ * Offsets count from the heap's base. Links between metadata are indices; only the object
+ * pointers in sheaves and nl_slot.objs are addresses, the same in every process (a shared heap is
+ * mapped at one address) and usable in BPF, which takes their low 32 bits.
+ *
+ * Nothing here is trusted by a reader on the other side: BPF programs bound every loop by a
+ * constant and can reach nothing but the arena; nolockd copies before it checks.
+ */
+#ifndef NL_CORE_LAYOUT_H
+#define NL_CORE_LAYOUT_H
+
+#include "place.h"
+
+#define NL_MAGIC 0x31306b636f6c6f6eULL /* "nolock01" */
+#define NL_VERSION 1
+
+#define NL_CHUNK_SHIFT 16
+#define NL_CHUNK_SIZE (1u << NL_CHUNK_SHIFT)
+#define NL_GROUP_SHIFT 6 /* chunks in a group, and bits in a word */
+#define NL_GROUP_CHUNKS (1u << NL_GROUP_SHIFT)
+#define NL_GROUP_SIZE ((nl_u64)NL_CHUNK_SIZE << NL_GROUP_SHIFT)
+#define NL_PAGE 4096u
+
+#define NL_MAX_CACHES 256u
+#define NL_NR_KMALLOC 40u /* caches 0 to 39 */
+#define NL_MAX_NODES 4u
+#define NL_MAX_GROUPS (1u << 16) /* 256 GiB */
+#define NL_SHEAF_MAX 126u	 /* objects in a sheaf */
+#define NL_SLAB_WORDS 64u	 /* words of free bits: 4096 objects of 16 bytes */
+#define NL_MIN_SIZE 16u
+#define NL_MAX_SIZE 32768u
+#define NL_BARN_MAX 10u /* full and empty sheaves in a barn: MAX_FULL_SHEAVES, MAX_EMPTY_SHEAVES */
+#define NL_MAX_CLIENTS 256u
+#define NL_NAME 32
+
+/* Tries of a cmpxchg before its wait-free exit. */
+#define NL_TRIES 3u
+
+/*
+ * Who holds a lock: {client 16, thread 16, generation 32}, never 0. Free is 0, so that a holder
+ * that comes and goes under an interrupted trylock leaves the word as it was. The generation is
+ * the slot's own count of takes. Clients: 1 to NL_MAX_CLIENTS, a private heap's process is 1;
+ * NL_CLIENT_BPF has the CPU as its thread; NL_CLIENT_NOLOCKD repairs.
+ */
+#define NL_CLIENT_BPF 0xffffu
+#define NL_CLIENT_NOLOCKD 0xfffeu
+#define NL_OWNER(client, thread) (((nl_u64)(client) << 48) | ((nl_u64)(nl_u16)(thread) << 32))
+#define NL_OWNER_CLIENT(owner) ((nl_u32)((owner) >> 48))
+#define NL_OWNER_WHO(owner) ((nl_u32)((owner) >> 32))
+
+/* A chunk's tag: {cache id 16, kind 8, order 8}. One load turns a pointer into its cache. */
+#define NL_TAG(kind, id) (((nl_u32)(kind) << 16) | (nl_u32)(id))
+#define NL_TAG_KIND(tag) (((tag) >> 16) & 0xff)
+#define NL_TAG_CACHE(tag) ((tag) & 0xffff)
+enum {
+	NL_KIND_FREE,  /* free, or not opened */
+	NL_KIND_META,  /* the heap's own metadata */
+	NL_KIND_SLAB,  /* a slab of the cache */
+	NL_KIND_LARGE, /* first chunk of a large object; nl_slab.nr_chunks long */
+	NL_KIND_BODY,  /* a further chunk of a large object */
+};
+
+/* Counters of a slot. Written under the slot's lock, or by atomic add where no lock is held. */
+enum {
+	NL_STAT_IN,  /* objects that came into main other than by a free: wraps */
+	NL_STAT_OUT, /* objects that left main other than by an allocation: wraps */
+	NL_STAT_ALLOC_SLOWPATH,
+	NL_STAT_FREE_SLOWPATH,
+	NL_STAT_ALLOC_SLAB,
+	NL_STAT_FREE_SLAB,
+	NL_STAT_SHEAF_FLUSH,
+	NL_STAT_SHEAF_REFILL,
+	NL_STAT_SHEAF_ALLOC,
+	NL_STAT_SHEAF_FREE,
+	NL_STAT_BARN_GET,
+	NL_STAT_BARN_GET_FAIL,
+	NL_STAT_BARN_PUT,
+	NL_STAT_BARN_PUT_FAIL,
+	NL_STAT_PREFILL_FAST,
+	NL_STAT_PREFILL_SLOW,
+	NL_STAT_PREFILL_OVERSIZE,
+	NL_STAT_RETURN_FAST,
+	NL_STAT_RETURN_SLOW,
+	NL_STAT_BUSY,
+	NL_STAT_NEXT_BUCKET,
+	NL_STAT_ALLOC_FAIL,
+	NL_STAT_FREE_REFUSED,
+	NL_NR_STAT,
+};
+
+/*
+ * A slot: one CPU's (R: one mm_cid's in a private heap) sheaves of one cache.
+ *
+ * R-slot: lock, word and *objs are touched only inside an rseq section on the slot's CPU, or by
+ * whoever took the lock word in such a section; the section's one store to word (or lock) is its
+ * commit. A-slot: everything is touched by the holder of the lock alone, who took it by cmpxchg.
+ *
+ * word = {allocations 48, objects in main 16}: one store commits an allocation and counts it.
+ * Frees are not counted but derived: size + allocations + out - in.
+ */
+struct nl_slot {
+	nl_u64 lock;
+	nl_u64 word;
+	nl_u64 objs;	  /* address of main's obj[]; 0 without a main sheaf */
+	nl_u32 cap;	  /* objects that main may hold; 0 sends both fast paths to the slow one */
+	nl_u32 main;	  /* sheaf index + 1, or 0 */
+	nl_u32 spare;	  /* sheaf index + 1, or 0 */
+	nl_u32 gen;	  /* takes of the lock so far */
+	nl_u64 intent[2]; /* what the holder is about to do: see NL_INTENT_* */
+	nl_u64 stat[NL_NR_STAT];
+	nl_u64 pad[2];
+};
+
+/*
+ * Intent of a lock holder, written before a step during which objects are in no shared place, and
+ * cleared after it, so that whoever takes over a dead holder's lock can finish or undo it.
+ *   TAKE  {chunk 32, word 8}: intent[1] holds the bits, once they are known
+ *   SHEAF {sheaf index + 1}: the sheaf is in nobody's list
+ */
+#define NL_INTENT(op, arg) (((nl_u64)(op) << 56) | (nl_u64)(arg))
+#define NL_INTENT_OP(i) ((nl_u32)((i) >> 56))
+#define NL_INTENT_ARG(i) ((i) & 0xffffffffffffffULL)
+enum {
+	NL_INTENT_NONE,
+	NL_INTENT_TAKE,
+	NL_INTENT_SHEAF,
+};
+
+/* A sheaf: 1 KiB. Written by whoever holds the lock of the slot or barn that it hangs on. */
+struct nl_sheaf {
+	nl_u32 next;  /* sheaf index + 1 in a barn's list, or 0 */
+	nl_u16 cache; /* id + 1; 0 while the sheaf is free */
+	nl_u16 size;  /* objects; while it is a slot's main sheaf, the slot's word says so */
+	nl_u64 owner; /* who took it out of every list: prefilled, or in transit */
+	nl_u64 obj[NL_SHEAF_MAX];
+};
+
+/* A barn: one node's full and empty sheaves of one cache, LIFO. Fields under lock. */
+struct nl_barn {
+	nl_u64 lock;
+	nl_u32 full;  /* sheaf index + 1, or 0 */
+	nl_u32 empty; /* sheaf index + 1, or 0 */
+	nl_u32 nr_full;
+	nl_u32 nr_empty;
+	nl_u64 intent;
+	nl_u64 gen;
+	nl_u64 pad[3];
+};
+
+enum {
+	NL_CACHE_FREE,
+	NL_CACHE_BUSY, /* being made or destroyed */
+	NL_CACHE_LIVE,
+};
+
+/* A cache. Constant after it went live, but for the hints and the barns. */
+struct nl_cache {
+	nl_u32 state;
+	nl_u32 size;	    /* distance between two objects */
+	nl_u32 recip;	    /* ceil(2^32 / size): offset to index by multiplication */
+	nl_u32 per_slab;    /* objects in a slab */
+	nl_u32 capacity;    /* objects in a sheaf; 0: no sheaves */
+	nl_u32 object_size; /* as asked for */
+	nl_u32 align;
+	nl_u32 flags;
+	nl_u32 nr_slabs; /* atomic */
+	nl_u32 hint;	 /* group where the last refill found something: racy */
+	nl_u64 ctor;	 /* address in the process of a private heap */
+	nl_u32 words;	 /* words of free bits in a slab */
+	nl_u32 next;	 /* the next larger kmalloc bucket's id, or the own id */
+	nl_u64 pad;
+	char name[NL_NAME];
+	nl_u64 pad2[4];
+	struct nl_barn barn[NL_MAX_NODES];
+};
+
+/*
+ * A slab's free bits. Bit set: free, and in no sheaf. Allocation takes by xchg (a whole word) or
+ * by clearing one bit, free gives back by or; no other write. While a chunk is free all words are
+ * 0, so that a taker with a stale hint gets nothing; whoever holds a bit of a slab keeps the
+ * chunk from becoming something else.
+ */
+struct nl_slab {
+	nl_u64 free[NL_SLAB_WORDS];
+	nl_u64 summary;	  /* hint: a bit for each word that may be non-zero */
+	nl_u32 nr_chunks; /* of a large object; written before its tag */
+	nl_u32 pad;
+	nl_u64 size;  /* of a large object: bytes asked for */
+	nl_u64 stamp; /* last time the chunk was freed: for decay */
+	nl_u64 pad2[4];
+};
+
+/* 64 chunks. 10 pages. */
+struct nl_group {
+	nl_u64 chunk_free; /* free chunks, opened */
+	nl_u64 reserve;	   /* free chunks for nolock callers alone */
+	nl_u64 dirty;	   /* free chunks whose pages may be present */
+	nl_u32 state;	   /* NL_GROUP_* */
+	nl_u32 node;
+	nl_u64 owner; /* who is opening it */
+	nl_u64 pad[27];
+	nl_u64 partial[NL_MAX_CACHES]; /* hint: slabs of the cache with a summary bit set */
+	struct nl_slab slab[NL_GROUP_CHUNKS];
+	nl_u64 pad2[224];
+};
+enum {
+	NL_GROUP_CLOSED,
+	NL_GROUP_OPENING,
+	NL_GROUP_OPEN,
+};
+
+/* A client of a shared heap. Written by nolockd, but for next_thread. */
+struct nl_client {
+	nl_u32 pid; /* 0: free */
+	nl_u32 next_thread;
+	nl_u64 starttime; /* field 22 of /proc/PID/stat: tells a reused pid apart */
+};
+
+#define NL_HEAP_PRIVATE 0u
+#define NL_HEAP_MEMFD 1u
+#define NL_HEAP_ARENA 2u
+
+struct nl_heap {
+	/* Constant after creation. */
+	nl_u64 magic;
+	nl_u32 version;
+	nl_u32 type; /* NL_HEAP_* */
+	nl_u64 base; /* address in every process */
+	nl_u64 size;
+	nl_u32 nr_groups;
+	nl_u32 first_chunk;
+	nl_u32 nr_slots;
+	nl_u32 nr_nodes;
+	nl_u32 nr_sheaves;
+	nl_u32 slot_by_cpu; /* R-slots indexed by cpu_id, not by mm_cid */
+	nl_u64 off_cache;
+	nl_u64 off_rslot;
+	nl_u64 off_aslot;
+	nl_u64 off_smap;
+	nl_u64 off_sheaf;
+	nl_u64 off_gfree;
+	nl_u64 off_gpart;
+	nl_u64 off_tag;
+	nl_u64 off_group;
+	char name[NL_NAME];
+	nl_u64 pad[5];
+
+	/* Written while the heap is in use. */
+	nl_u32 cursor;	       /* atomic: next group that nobody has opened yet */
+	nl_u32 limit;	       /* groups that may be opened: nr_groups or less */
+	nl_u32 nr_open;	       /* no open group at or above: bound of every scan */
+	nl_u32 free_hint;      /* racy: group where a free chunk was found last */
+	nl_u32 reserve_target; /* chunks that populate was asked to keep */
+	nl_u32 nr_reserve;     /* atomic: chunks in the groups' reserve words */
+	nl_u32 sheaf_hint;     /* racy: word of the sheaf map where one was free */
+	nl_u32 nr_large;       /* atomic: large objects in use */
+	nl_u64 root;	       /* the users' own: nolock_heap_set_root() */
+	nl_u64 refused;	       /* atomic: frees that belonged to no cache */
+	nl_u64 large_allocs;   /* atomic */
+	nl_u64 large_frees;    /* atomic */
+	nl_u64 epoch;	       /* bumped by each nolockd that adopts the heap */
+	nl_u64 pad2[7];
+	struct nl_client client[NL_MAX_CLIENTS + 1]; /* [0] unused */
+};
+
+#define NL_ASSERT_SIZE(type, bytes) _Static_assert(sizeof(type) == (bytes), #type)
+NL_ASSERT_SIZE(struct nl_slot, 256);
+NL_ASSERT_SIZE(struct nl_sheaf, 1024);
+NL_ASSERT_SIZE(struct nl_barn, 64);
+NL_ASSERT_SIZE(struct nl_cache, 384);
+NL_ASSERT_SIZE(struct nl_slab, 576);
+NL_ASSERT_SIZE(struct nl_group, 10 * NL_PAGE);
+#undef NL_ASSERT_SIZE
+
+/* Typed pointers into the heap, from offsets. */
+typedef struct nl_heap NLA nl_heap_t;
+typedef struct nl_cache NLA nl_cache_t;
+typedef struct nl_slot NLA nl_slot_t;
+typedef struct nl_sheaf NLA nl_sheaf_t;
+typedef struct nl_barn NLA nl_barn_t;
+typedef struct nl_slab NLA nl_slab_t;
+typedef struct nl_group NLA nl_group_t;
+typedef nl_u64 NLA nl_word_t;
+typedef nl_u32 NLA nl_tag_t;
+typedef char NLA nl_byte_t;
+
+#define nl_at(h, off) ((nl_byte_t *)(h) + (off))
+
+NL_INLINE nl_cache_t *nl_cache(nl_heap_t *h, nl_u32 id)
+{
+	return (nl_cache_t *)nl_at(h, h->off_cache) + (id & (NL_MAX_CACHES - 1));
+}
+
+NL_INLINE nl_slot_t *nl_aslot(nl_heap_t *h, nl_u32 cpu, nl_u32 id)
+{
+	return (nl_slot_t *)nl_at(h, h->off_aslot) + ((nl_u64)cpu * NL_MAX_CACHES) +
+	       (id & (NL_MAX_CACHES - 1));
+}
+
+NL_INLINE nl_slot_t *nl_rslot(nl_heap_t *h, nl_u32 cpu, nl_u32 id)
+{
+	return (nl_slot_t *)nl_at(h, h->off_rslot) + ((nl_u64)cpu * NL_MAX_CACHES) +
+	       (id & (NL_MAX_CACHES - 1));
+}
+
+NL_INLINE nl_sheaf_t *nl_sheaf(nl_heap_t *h, nl_u32 index)
+{
+	return (nl_sheaf_t *)nl_at(h, h->off_sheaf) + index;
+}
+
+NL_INLINE nl_word_t *nl_sheaf_map(nl_heap_t *h)
+{
+	return (nl_word_t *)nl_at(h, h->off_smap);
+}
+
+NL_INLINE nl_word_t *nl_group_free_map(nl_heap_t *h)
+{
+	return (nl_word_t *)nl_at(h, h->off_gfree);
+}
+
+NL_INLINE nl_word_t *nl_group_part_map(nl_heap_t *h, nl_u32 node, nl_u32 id)
+{
+	return (nl_word_t *)nl_at(h, h->off_gpart) +
+	       ((nl_u64)node * NL_MAX_CACHES + id) * ((h->nr_groups + 63) / 64);
+}
+
+NL_INLINE nl_tag_t *nl_tag(nl_heap_t *h, nl_u32 chunk)
+{
+	return (nl_tag_t *)nl_at(h, h->off_tag) + chunk;
+}
+
+NL_INLINE nl_group_t *nl_group(nl_heap_t *h, nl_u32 group)
+{
+	return (nl_group_t *)nl_at(h, h->off_group) + group;
+}
+
+NL_INLINE nl_slab_t *nl_slab(nl_heap_t *h, nl_u32 chunk)
+{
+	return &nl_group(h, chunk >> NL_GROUP_SHIFT)->slab[chunk & (NL_GROUP_CHUNKS - 1)];
+}
+
+/* The address of object idx of a chunk; the same for all who share the heap. */
+NL_INLINE nl_u64 nl_object(nl_heap_t *h, nl_u32 chunk, nl_u32 idx, nl_u32 size)
+{
+	return h->base + ((nl_u64)chunk << NL_CHUNK_SHIFT) + (nl_u64)idx * size;
+}
+
+/* Offset within a slab to object index: exact for every offset below 64 KiB and size >= 16. */
+NL_INLINE nl_u32 nl_index(nl_u32 off, nl_u32 recip)
+{
+	return (nl_u32)(((nl_u64)off * recip) >> 32);
+}
+
+#endif /* NL_CORE_LAYOUT_H */

@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause */
+/*
+ * slab.h - the slab allocator: kmalloc, kmem_cache, and their _nolock forms.
+ *
+ * Contexts. "Any context" means: ordinary code, a signal handler whatever it interrupted (this
+ * library included), a child after fork(), a single-stepped program. "Any context, wait-free"
+ * adds: no system call, no lock waited for, no unbounded retry. Functions without a heap argument
+ * work on the process's private heap, which is made on first use.
+ *
+ * Alignment. An object of a power-of-two size is aligned to its size (up to 64 KiB); any other
+ * kmalloc object to the largest power of two that divides its bucket, at least 16.
+ *
+ * Errors. An allocation that fails returns NULL and sets errno: ENOMEM (nothing left), EINVAL
+ * (flags, size or alignment that make no sense). Frees never fail; a pointer that this library
+ * did not hand out is refused, counted (nolock_heap_check()) and reported once on stderr.
+ */
+#ifndef NOLOCK_SLAB_H
+#define NOLOCK_SLAB_H
+
+#include <stddef.h>
+#include <nolock/gfp.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#ifndef NOLOCK_API
+#define NOLOCK_API __attribute__((visibility("default")))
+#endif
+
+struct kmem_cache;
+struct slab_sheaf;
+struct nolock_heap;
+
+typedef unsigned int slab_flags_t;
+
+/* Align objects to a cache line (64 bytes), smaller ones to a fraction of it. */
+#define SLAB_HWCACHE_ALIGN ((slab_flags_t)0x00002000)
+/* Abort if the cache cannot be created. */
+#define SLAB_PANIC ((slab_flags_t)0x00040000)
+/* Count every object of the cache as accounted. */
+#define SLAB_ACCOUNT ((slab_flags_t)0x04000000)
+/* Never share slabs with another cache. Caches are never merged here: accepted, no effect. */
+#define SLAB_NO_MERGE ((slab_flags_t)0x01000000)
+
+/* What an allocation of size 0 returns: not NULL, not to be dereferenced, may be freed. */
+#define ZERO_SIZE_PTR ((void *)16)
+#define ZERO_OR_NULL_PTR(x) ((unsigned long)(x) <= (unsigned long)ZERO_SIZE_PTR)
+
+/* Smallest and largest kmalloc bucket; larger requests are whole chunks of 64 KiB. */
+#define KMALLOC_MIN_SIZE 16
+#define KMALLOC_MAX_CACHE_SIZE 32768
+
+/*
+ * kmalloc - allocate size bytes
+ * @size: bytes; 0 gives ZERO_SIZE_PTR; at most what the heap can hold in one piece
+ * @flags: GFP_KERNEL and the like
+ * Returns the object or NULL. Any context: where the flags allow spinning it waits for no longer
+ * than a bounded number of tries, and where they allow blocking it may make system calls.
+ * Source: kmalloc() of Linux's slab.h.
+ */
+NOLOCK_API void *kmalloc(size_t size, gfp_t flags);
+
+/* kzalloc - kmalloc() with the memory set to zero. Same contexts and errors. */
+NOLOCK_API void *kzalloc(size_t size, gfp_t flags);
+
+/*
+ * kmalloc_node - kmalloc() from a NUMA node
+ * @node: the node, or NUMA_NO_NODE. A node that does not exist fails with EINVAL.
+ * Without __GFP_THISNODE another node serves when this one is empty.
+ */
+NOLOCK_API void *kmalloc_node(size_t size, gfp_t flags, int node);
+
+/*
+ * krealloc - change the size of an object
+ * @p: the object, NULL or ZERO_SIZE_PTR
+ * @new_size: bytes; 0 frees @p and returns ZERO_SIZE_PTR
+ * @flags: with __GFP_ZERO, bytes beyond the old object's usable size are zero
+ * Returns the object, moved or not, or NULL with @p untouched. Any context.
+ * Source: krealloc() of Linux's slab.h.
+ */
+NOLOCK_API void *krealloc(const void *p, size_t new_size, gfp_t flags);
+
+/* ksize - usable bytes of an object; 0 for NULL and ZERO_SIZE_PTR. Any context, wait-free. */
+NOLOCK_API size_t ksize(const void *p);
+
+/*
+ * kfree - free an object of any kind: kmalloc(), kmalloc_nolock(), any cache, any heap that this
+ * process has open, or a BPF program
+ * @p: the object; NULL and ZERO_SIZE_PTR are ignored
+ * Any context. Makes no system call for objects up to KMALLOC_MAX_CACHE_SIZE.
+ */
+NOLOCK_API void kfree(const void *p);
+
+/*
+ * kmalloc_nolock - allocate from any context, wait-free
+ * @size: bytes; 0 gives ZERO_SIZE_PTR
+ * @flags: NOLOCK_GFP_NOLOCK_MASK; others fail with EINVAL
+ * @node: a NUMA node or NUMA_NO_NODE
+ * For sizes up to KMALLOC_MAX_CACHE_SIZE it returns NULL only if, during the call, the slab
+ * bitmaps of the size's bucket and of the next larger one and the chunk bitmap were all empty:
+ * nolock_heap_populate() sets memory aside for it. Larger sizes are tried once, in opened memory.
+ * Source: kmalloc_nolock() of Linux's slub.c.
+ */
+NOLOCK_API void *kmalloc_nolock(size_t size, gfp_t flags, int node);
+
+/*
+ * kfree_nolock - free from any context, wait-free, and cannot fail
+ * @p: as for kfree(); memory of kmalloc() is welcome too, as is memory of more than one chunk
+ * Source: kfree_nolock() of Linux's slub.c.
+ */
+NOLOCK_API void kfree_nolock(const void *p);
+
+/* What kmem_cache_create() takes beside name, size and flags. Zero means the default. */
+struct kmem_cache_args {
+	/* Alignment in bytes: a power of two up to 65536. */
+	unsigned int align;
+	/* Objects per sheaf, 1 to 126; default by size (NOLOCK's budget of bytes per sheaf). */
+	unsigned int sheaf_capacity;
+	/* Called once for each object when its slab is made. Private heaps only. */
+	void (*ctor)(void *object);
+};
+
+/*
+ * kmem_cache_create - make a cache of objects of one size
+ * @name: for people and for nolock stat; copied; up to 31 bytes, longer ones are cut
+ * @object_size: 1 to KMALLOC_MAX_CACHE_SIZE bytes
+ * @args: or NULL
+ * @flags: SLAB_*
+ * Returns the cache, or NULL: EINVAL, ENOMEM, or ENOSPC when the heap's cache table is full.
+ * Ordinary context. Source: kmem_cache_create() of Linux's slab.h.
+ */
+NOLOCK_API struct kmem_cache *kmem_cache_create(const char *name, unsigned int object_size,
+						const struct kmem_cache_args *args,
+						slab_flags_t flags);
+
+/*
+ * kmem_cache_destroy - give all memory of the cache back and forget it
+ * Returns 0, or -EBUSY with a message when objects are still allocated: the cache stays usable.
+ * @s: NULL is ignored. Ordinary context; nobody may use the cache any more.
+ * (Linux's returns void and leaks in that case.)
+ */
+NOLOCK_API int kmem_cache_destroy(struct kmem_cache *s);
+
+/* kmem_cache_size - the object size that the cache was made with. Any context, wait-free. */
+NOLOCK_API unsigned int kmem_cache_size(const struct kmem_cache *s);
+
+/*
+ * kmem_cache_shrink - flush the cache's sheaves and give empty slabs back to the heap
+ * Returns the number of slabs given back. Ordinary context.
+ */
+NOLOCK_API int kmem_cache_shrink(struct kmem_cache *s);
+
+/* kmem_cache_alloc and friends: as kmalloc(), kzalloc(), kmalloc_node(), kmalloc_nolock(). */
+NOLOCK_API void *kmem_cache_alloc(struct kmem_cache *s, gfp_t flags);
+NOLOCK_API void *kmem_cache_zalloc(struct kmem_cache *s, gfp_t flags);
+NOLOCK_API void *kmem_cache_alloc_node(struct kmem_cache *s, gfp_t flags, int node);
+NOLOCK_API void *kmem_cache_alloc_nolock(struct kmem_cache *s, gfp_t flags, int node);
+
+/*
+ * kmem_cache_free, kmem_cache_free_nolock - as kfree() and kfree_nolock(); an object of another
+ * cache is reported, counted, and freed to the cache that it belongs to
+ */
+NOLOCK_API void kmem_cache_free(struct kmem_cache *s, void *p);
+NOLOCK_API void kmem_cache_free_nolock(struct kmem_cache *s, void *p);
+
+/*
+ * kmem_cache_alloc_bulk - allocate @size objects into @p, all or nothing
+ * Returns @size, or 0 with nothing allocated. Any context (as kmalloc()).
+ * Source: kmem_cache_alloc_bulk() of Linux's slab.h.
+ */
+NOLOCK_API int kmem_cache_alloc_bulk(struct kmem_cache *s, gfp_t flags, size_t size, void **p);
+
+/* kmem_cache_free_bulk - free @size objects; @s may be NULL. Any context. */
+NOLOCK_API void kmem_cache_free_bulk(struct kmem_cache *s, size_t size, void **p);
+
+/*
+ * kmem_cache_prefill_sheaf - a sheaf with at least @size objects, for the caller alone
+ * @size: 1 to 4096; beyond the cache's sheaf_capacity an oversize sheaf is made
+ * Returns the sheaf or NULL (EINVAL, ENOMEM). Any context (as kmalloc()).
+ * Source: kmem_cache_prefill_sheaf() of Linux's slub.c.
+ */
+NOLOCK_API struct slab_sheaf *kmem_cache_prefill_sheaf(struct kmem_cache *s, gfp_t gfp,
+						       unsigned int size);
+
+/*
+ * kmem_cache_refill_sheaf - fill *@sheafp up to at least @size objects again
+ * Returns 0, -EINVAL or -ENOMEM; the sheaf is replaced when it is too small, and left as it was
+ * on failure.
+ */
+NOLOCK_API int kmem_cache_refill_sheaf(struct kmem_cache *s, gfp_t gfp, struct slab_sheaf **sheafp,
+				       unsigned int size);
+
+/* kmem_cache_return_sheaf - give a prefilled sheaf back with what is left in it. Any context. */
+NOLOCK_API void kmem_cache_return_sheaf(struct kmem_cache *s, gfp_t gfp, struct slab_sheaf *sheaf);
+
+/*
+ * kmem_cache_alloc_from_sheaf - take an object from a prefilled sheaf
+ * Returns the object, or NULL when the sheaf is used up: never falls back. Any context,
+ * wait-free; one caller at a time for each sheaf.
+ */
+NOLOCK_API void *kmem_cache_alloc_from_sheaf(struct kmem_cache *s, gfp_t gfp,
+					     struct slab_sheaf *sheaf);
+
+/* kmem_cache_sheaf_size - objects left in a prefilled sheaf. Any context, wait-free. */
+NOLOCK_API unsigned int kmem_cache_sheaf_size(const struct slab_sheaf *sheaf);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* NOLOCK_SLAB_H */

@@ -17,22 +17,57 @@
 
 #define NL_HIDDEN __attribute__((visibility("hidden")))
 
-/* A heap as one process sees it. */
+/*
+ * A heap as one process sees it. The fast path reads the first line alone.
+ */
 struct nolock_heap {
+	nl_u64 first;	   /* address of the first chunk */
+	nl_u64 span;	   /* bytes from there whose tags may be read: grows, racy, never too big */
+	nl_tag_t *tags;	   /* of the first chunk */
+	nl_slot_t *rslots;
+	nl_u64 rseq_off;   /* of struct rseq from the thread pointer */
+	nl_u64 slot_off;   /* in bytes within struct rseq: where the slot's index is */
+	nl_u32 rseq_slots; /* nr_slots, or 0: no R-slots (no rseq, switched off) */
+	nl_u32 client;
+
+	nl_heap_t *h;
 	char *base;
 	nl_u64 size;
-	nl_heap_t *h;	      /* == base */
-	nl_slot_t *rslots;    /* NULL: R-slots are not used (no rseq, switched off) */
 	nl_u32 nr_slots;
-	nl_u32 slot_off;      /* where in struct rseq the slot index is: cpu_id or mm_cid */
-	nl_u32 client;
 	nl_u32 type;
-	int fd;		      /* of the shared memory, or -1 */
-	int conn;	      /* connection to nolockd, or -1 */
+	int fd;	       /* of the shared memory, or -1 */
+	int conn;      /* connection to nolockd, or -1 */
 	int refs;
-	bool snapshot;	      /* a copy of another process's metadata */
+	int state;     /* NL_HANDLE_*, atomic */
+	bool snapshot; /* a copy of another process's metadata: figures only */
 	char name[NL_NAME];
 };
+
+enum {
+	NL_HANDLE_FREE,
+	NL_HANDLE_BUSY,
+	NL_HANDLE_LIVE,
+};
+
+/* The private heap; before it is made, a handle that sends every fast path to the slow one. */
+extern struct nolock_heap *nl_default NL_HIDDEN;
+
+/* The heap of the process, made if need be; NULL with errno. Any context. */
+NL_HIDDEN struct nolock_heap *nl_default_get(void);
+
+/* This thread's half of an owner word: {client 16, thread 16}. Any context. */
+NL_HIDDEN nl_u32 nl_who(const struct nolock_heap *heap);
+
+/* Which A-slot to try. Any context. */
+NL_HIDDEN nl_u32 nl_cpu(const struct nolock_heap *heap);
+
+/* Take a note of groups that somebody else may have opened. */
+NL_HIDDEN void nl_heap_refresh(struct nolock_heap *heap);
+
+static inline nl_u32 nl_cache_id(const struct kmem_cache *s)
+{
+	return ((const struct nl_cache *)s)->id;
+}
 
 /* heap.c */
 
@@ -54,6 +89,10 @@ struct nl_shape {
  */
 NL_HIDDEN int nl_heap_format(void *mem, const struct nl_shape *shape);
 NL_HIDDEN nl_u64 nl_heap_fixed_size(const struct nl_shape *shape);
+
+/* What a cache's size means for its slabs; the default objects per sheaf. */
+NL_HIDDEN void nl_cache_shape(struct nl_cache *c, nl_u32 id, nl_u32 object_size, nl_u32 size);
+NL_HIDDEN nl_u32 nl_default_capacity(nl_u32 size);
 
 /*
  * nl_heap_validate - is this a sane header? Reads a private copy: never the shared memory itself.
@@ -77,6 +116,9 @@ NL_HIDDEN struct nolock_heap *nl_heap_map(int fd, nl_u32 type, nl_u64 base, nl_u
  */
 NL_HIDDEN nl_u32 nl_heap_grow(struct nolock_heap *heap, nl_u32 groups);
 
+/* The same for @nr adjacent chunks, which are the caller's: the first one's number, or 0. */
+NL_HIDDEN nl_u32 nl_heap_grow_run(struct nolock_heap *heap, nl_u32 nr);
+
 /* nl_heap_free_chunks - free chunks, the reserve not counted (racy). */
 NL_HIDDEN nl_u32 nl_heap_free_chunks(const struct nolock_heap *heap);
 
@@ -92,6 +134,30 @@ NL_HIDDEN nl_u32 nl_heap_prefill(struct nolock_heap *heap, nl_u64 bytes);
  * the sheaves it had taken out of all lists. Returns the number of locks taken over.
  */
 NL_HIDDEN nl_u32 nl_heap_repair(struct nolock_heap *heap, nl_u32 client);
+
+/*
+ * slab.c: an object of a cache, past the fast path; the address or 0. The second is wait-free.
+ */
+NL_HIDDEN nl_u64 nl_alloc_object(struct nolock_heap *heap, nl_u32 id, gfp_t gfp);
+NL_HIDDEN nl_u64 nl_alloc_object_nolock(struct nolock_heap *heap, nl_u32 id, gfp_t gfp);
+NL_HIDDEN void nl_free_refused(const void *p, const char *why);
+
+/* large.c: whole chunks. The second looks once, in opened memory. */
+NL_HIDDEN void *nl_large_alloc(struct nolock_heap *heap, size_t size, gfp_t gfp);
+NL_HIDDEN void *nl_large_alloc_nolock(struct nolock_heap *heap, size_t size);
+
+/*
+ * shrink.c: empty all sheaves of the cache into its slabs, and give slabs that are free back.
+ * Returns the number of slabs given back.
+ */
+NL_HIDDEN nl_u32 nl_cache_shrink(struct nolock_heap *heap, nl_u32 id);
+NL_HIDDEN nl_u32 nl_heap_shrink(struct nolock_heap *heap);
+
+/* grow.c: bring the nolock reserve back to its target. Returns 0 or -ENOMEM. */
+NL_HIDDEN int nl_heap_topup(struct nolock_heap *heap);
+
+/* heap.c: a handle on a copy of another process's metadata. */
+NL_HIDDEN struct nolock_heap *nl_heap_snapshot(void *mem, nl_u64 size);
 
 /* client.c: one request to nolockd. Returns the connection or -1 with errno. */
 struct nl_request;

@@ -130,8 +130,8 @@ struct nl_slot {
 /*
  * Intent of a lock holder, written before a step during which objects are in no shared place, and
  * cleared after it, so that whoever takes over a dead holder's lock can finish or undo it.
- *   TAKE  {chunk 32, word 8}: intent[1] holds the bits, once they are known
- *   SHEAF {sheaf index + 1}: the sheaf is in nobody's list
+ *   TAKE  {chunk 32, word 6}: intent[1] holds the bits, once they are known
+ * A sheaf between two lists is found by its owner field instead.
  */
 #define NL_INTENT(op, arg) (((nl_u64)(op) << 56) | (nl_u64)(arg))
 #define NL_INTENT_OP(i) ((nl_u32)((i) >> 56))
@@ -139,15 +139,14 @@ struct nl_slot {
 enum {
 	NL_INTENT_NONE,
 	NL_INTENT_TAKE,
-	NL_INTENT_SHEAF,
 };
 
 /* A sheaf: 1 KiB. Written by whoever holds the lock of the slot or barn that it hangs on. */
 struct nl_sheaf {
 	nl_u32 next;  /* sheaf index + 1 in a barn's list, or 0 */
 	nl_u16 cache; /* id + 1; 0 while the sheaf is free */
-	nl_u16 size;  /* objects; while it is a slot's main sheaf, the slot's word says so */
-	nl_u64 owner; /* who took it out of every list: prefilled, or in transit */
+	nl_u16 size;  /* objects; 0 while it is a slot's main sheaf: the slot's word has it then */
+	nl_u64 owner; /* owner word of who took it out of every list: prefilled, or in transit */
 	nl_u64 obj[NL_SHEAF_MAX];
 };
 
@@ -184,7 +183,8 @@ struct nl_cache {
 	nl_u64 ctor;	 /* address in the process of a private heap */
 	nl_u32 words;	 /* words of free bits in a slab */
 	nl_u32 next;	 /* the next larger kmalloc bucket's id, or the own id */
-	nl_u64 pad;
+	nl_u32 id;
+	nl_u32 pad;
 	char name[NL_NAME];
 	nl_u64 pad2[4];
 	struct nl_barn barn[NL_MAX_NODES];
@@ -275,7 +275,8 @@ struct nl_heap {
 	nl_u64 large_allocs;   /* atomic */
 	nl_u64 large_frees;    /* atomic */
 	nl_u64 epoch;	       /* bumped by each nolockd that adopts the heap */
-	nl_u64 pad2[7];
+	nl_u64 dropped;	       /* atomic: objects freed twice or bad, found when a sheaf was flushed */
+	nl_u64 pad2[6];
 	struct nl_client client[NL_MAX_CLIENTS + 1]; /* [0] unused */
 };
 
@@ -355,6 +356,26 @@ NL_INLINE nl_slab_t *nl_slab(nl_heap_t *h, nl_u32 chunk)
 	return &nl_group(h, chunk >> NL_GROUP_SHIFT)->slab[chunk & (NL_GROUP_CHUNKS - 1)];
 }
 
+/* Groups that scans may look at. */
+NL_INLINE nl_u32 nl_nr_open(nl_heap_t *h)
+{
+	nl_u32 n = nl_load_acquire(&h->nr_open);
+
+	return n < NL_MAX_GROUPS ? n : NL_MAX_GROUPS;
+}
+
+/* Words of a bitmap over groups that can have a bit set. */
+NL_INLINE nl_u32 nl_group_words(nl_heap_t *h)
+{
+	return (nl_nr_open(h) + 63) / 64;
+}
+
+/* Is it a chunk that may be looked up: a group's, and that group is open? */
+NL_INLINE int nl_chunk_ok(nl_heap_t *h, nl_u64 chunk)
+{
+	return chunk >= h->first_chunk && chunk < (nl_u64)nl_nr_open(h) << NL_GROUP_SHIFT;
+}
+
 /* The address of object idx of a chunk; the same for all who share the heap. */
 NL_INLINE nl_u64 nl_object(nl_heap_t *h, nl_u32 chunk, nl_u32 idx, nl_u32 size)
 {
@@ -365,6 +386,25 @@ NL_INLINE nl_u64 nl_object(nl_heap_t *h, nl_u32 chunk, nl_u32 idx, nl_u32 size)
 NL_INLINE nl_u32 nl_index(nl_u32 off, nl_u32 recip)
 {
 	return (nl_u32)(((nl_u64)off * recip) >> 32);
+}
+
+/* Which object is it? Its index, or -1 for an address where none starts. */
+NL_INLINE nl_u32 nl_slab_index(nl_heap_t *h, nl_u32 id, nl_u64 obj)
+{
+	nl_cache_t *cache = nl_cache(h, id);
+	nl_u32 off = (nl_u32)(obj - h->base) & (NL_CHUNK_SIZE - 1);
+	nl_u32 idx = nl_index(off, cache->recip);
+
+	if (idx >= cache->per_slab || idx >= NL_SLAB_WORDS * 64 || idx * cache->size != off)
+		return ~0u;
+	return idx;
+}
+
+/* The address of a sheaf's objects, as it stands in nl_slot.objs. */
+NL_INLINE nl_u64 nl_sheaf_objs(nl_heap_t *h, nl_u32 sheaf)
+{
+	return h->base + h->off_sheaf + (nl_u64)(sheaf - 1) * sizeof(struct nl_sheaf) +
+	       __builtin_offsetof(struct nl_sheaf, obj);
 }
 
 #endif /* NL_CORE_LAYOUT_H */

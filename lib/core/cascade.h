@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause */
+/*
+ * cascade.h - what an allocation or a free goes through once no R-slot served it.
+ *
+ * Allocation: A-slot -> slab bitmaps -> fresh chunk; its caller goes on to the next larger bucket
+ * and at last to a scan that believes no hint. Free: A-slot -> slab bitmap. Each level is entered
+ * once, so the whole is wait-free. Source: kmalloc_nolock() and kfree_nolock() of slub.c.
+ */
+#ifndef NL_CORE_CASCADE_H
+#define NL_CORE_CASCADE_H
+
+#include "refill.h"
+
+NL_FUNC nl_u64 nl_alloc(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 cpu, nl_u32 who, nl_u32 flags)
+{
+	nl_slot_t *slot = nl_aslot(h, cpu, id);
+	nl_u64 obj;
+
+	if (nl_slot_trylock(slot, who)) {
+		obj = nl_slot_pop(slot);
+		if (!obj && nl_slot_refill(h, slot, id, who, flags))
+			obj = nl_slot_pop(slot);
+		nl_slot_unlock(slot);
+		if (obj)
+			return obj;
+	} else {
+		nl_slot_count(slot, NL_STAT_BUSY, 1);
+	}
+	obj = nl_slab_take(h, id);
+	if (!obj) {
+		obj = nl_slab_new(h, id, flags);
+		if (!obj)
+			return 0;
+		nl_slot_count(slot, NL_STAT_ALLOC_SLAB, 1);
+	}
+	nl_slot_count(slot, NL_STAT_ALLOC_SLOWPATH, 1);
+	return obj;
+}
+
+/* Every word of every slab of the cache, then every chunk once more. */
+NL_FUNC nl_u64 nl_alloc_last(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 cpu, nl_u32 flags)
+{
+	nl_u64 obj = nl_slab_scan(h, id);
+
+	if (!obj)
+		obj = nl_slab_new(h, id, flags);
+	if (obj)
+		nl_slot_count(nl_aslot(h, cpu, id), NL_STAT_ALLOC_SLOWPATH, 1);
+	return obj;
+}
+
+NL_FUNC int nl_free(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 cpu, nl_u32 who, nl_u64 obj)
+{
+	nl_slot_t *slot = nl_aslot(h, cpu, id);
+	int pushed = 0;
+
+	if (nl_unlikely(nl_slab_index(h, id, obj) == ~0u))
+		goto refused;
+	if (nl_slot_trylock(slot, who)) {
+		pushed = nl_slot_push(slot, obj);
+		if (!pushed && nl_slot_room(h, slot, id, who, 0))
+			pushed = nl_slot_push(slot, obj);
+		nl_slot_unlock(slot);
+	} else {
+		nl_slot_count(slot, NL_STAT_BUSY, 1);
+	}
+	if (pushed)
+		return 0;
+	if (nl_slab_put(h, id, obj))
+		goto refused;
+	nl_slot_count(slot, NL_STAT_FREE_SLOWPATH, 1);
+	return 0;
+refused:
+	nl_slot_count(slot, NL_STAT_FREE_REFUSED, 1);
+	return -1;
+}
+
+#endif /* NL_CORE_CASCADE_H */

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause */
+/*
+ * core.h - the functions of the core, by layer, lowest first.
+ *
+ * They are defined in the headers of their layer, which one file includes for each place:
+ * lib/core.c for the CPU, bpf/nolock.bpf.c for BPF. All of them are wait-free: no system call,
+ * every loop bounded, every retry with an exit that cannot fail.
+ */
+#ifndef NL_CORE_CORE_H
+#define NL_CORE_CORE_H
+
+#include "layout.h"
+
+/* Flags of an allocation inside the core. */
+#define NL_RESERVE 1u /* may use the chunks set aside by populate */
+#define NL_SPIN 2u    /* may wait for a barn, a bounded number of tries */
+
+/* chunk.h: a chunk number, or 0. */
+NL_FUNC nl_u32 nl_chunk_find(nl_heap_t *h NL_ARG);
+NL_FUNC nl_u32 nl_chunk_scan(nl_heap_t *h NL_ARG, nl_u32 flags);
+/* Give chunks of one group back. Their tags are NL_KIND_FREE and their slab words 0 by now. */
+NL_FUNC int nl_chunk_give(nl_heap_t *h NL_ARG, nl_u32 group, nl_u64 mask);
+/* The same for chunks whose pages were not touched, or were dropped. */
+NL_FUNC int nl_chunk_publish(nl_heap_t *h NL_ARG, nl_u32 group, nl_u64 mask);
+/* 0, or -1 if it is no large object (any more). */
+NL_FUNC int nl_large_free(nl_heap_t *h NL_ARG, nl_u32 chunk);
+
+/* slab.h: an object's address or 0. */
+NL_FUNC nl_u64 nl_slab_take(nl_heap_t *h NL_ARG, nl_u32 id);
+NL_FUNC nl_u64 nl_slab_new(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 flags);
+NL_FUNC nl_u64 nl_slab_scan(nl_heap_t *h NL_ARG, nl_u32 id);
+/* chunk << 6 | word, + 1, of a word that may have free objects; or 0. */
+NL_FUNC nl_u64 nl_slab_find(nl_heap_t *h NL_ARG, nl_u32 id);
+/* Set, or clear with a second look, the hints that lead to the word. */
+NL_FUNC int nl_slab_hint(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 chunk, nl_u32 word);
+NL_FUNC int nl_slab_unhint(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 chunk, nl_u32 word);
+/* Give objects of one word back. Returns the bits that were free already. */
+NL_FUNC nl_u64 nl_slab_give(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 chunk, nl_u32 word, nl_u64 mask);
+/* Give one object back: 0, or -1 if it is no object of the cache or was free already. */
+NL_FUNC int nl_slab_put(nl_heap_t *h NL_ARG, nl_u32 id, nl_u64 obj);
+/* Take a whole slab that is entirely free out of its cache: 0, or -1 when it is not. */
+NL_FUNC int nl_slab_release(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 chunk);
+
+/* sheaf.h: sheaf index + 1, or 0. */
+NL_FUNC nl_u32 nl_sheaf_get(nl_heap_t *h NL_ARG, nl_u32 id);
+NL_FUNC int nl_sheaf_put(nl_heap_t *h NL_ARG, nl_u32 sheaf);
+/* Move objects between a sheaf and the slabs. They return how many were moved. */
+NL_FUNC nl_u32 nl_sheaf_fill(nl_heap_t *h NL_ARG, nl_word_t *intent NL_ARG, nl_u32 sheaf, nl_u32 id,
+			     nl_u32 want);
+NL_FUNC nl_u32 nl_sheaf_flush(nl_heap_t *h NL_ARG, nl_u32 sheaf, nl_u32 id, nl_u32 keep);
+
+/* slot.h: the slot is locked by the caller, as who. 0 if it stays empty, or full. */
+NL_FUNC nl_u32 nl_slot_refill(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, nl_u32 id, nl_u32 who,
+			      nl_u32 flags);
+NL_FUNC nl_u32 nl_slot_room(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, nl_u32 id, nl_u32 who,
+			    nl_u32 flags);
+
+/* cascade.h: A-slot and everything behind it. */
+NL_FUNC nl_u64 nl_alloc(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 cpu, nl_u32 who, nl_u32 flags);
+NL_FUNC nl_u64 nl_alloc_last(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 cpu, nl_u32 flags);
+NL_FUNC int nl_free(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 cpu, nl_u32 who, nl_u64 obj);
+
+#endif /* NL_CORE_CORE_H */

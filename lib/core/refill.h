@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause */
+/*
+ * refill.h - a slot whose main sheaf is empty, or full: the way to the spare, the barn, the slabs.
+ *
+ * Follows __pcs_replace_empty_main() and __pcs_replace_full_main() of Linux's slub.c, but for
+ * two things that bitmaps make possible: the slabs are reached with the slot's lock held, because
+ * that is bounded, and a nolock caller may allocate sheaves and flush them.
+ */
+#ifndef NL_CORE_REFILL_H
+#define NL_CORE_REFILL_H
+
+#include "slot.h"
+#include "../probes.h"
+
+/* An empty sheaf from the barn or the table, or 0. */
+NL_INLINE nl_u32 nl_slot_empty_sheaf(nl_heap_t *h, nl_slot_t *slot, nl_u32 id, nl_u32 who,
+				     nl_u32 flags)
+{
+	nl_barn_t *barn = &nl_cache(h, id)->barn[0];
+	nl_u32 sheaf = 0;
+
+	if (nl_load(&barn->nr_empty) && nl_barn_lock(barn, who, flags)) {
+		sheaf = nl_barn_pop_empty(h, barn, who);
+		nl_barn_unlock(barn);
+	}
+	if (!sheaf) {
+		sheaf = nl_sheaf_get(h, id);
+		if (sheaf)
+			nl_slot_count(slot, NL_STAT_SHEAF_ALLOC, 1);
+	}
+	return sheaf;
+}
+
+/*
+ * Main is empty: swap it with the spare, or for a full sheaf of the barn, or fill it from the
+ * slabs, or from a fresh one.
+ */
+NL_FUNC nl_u32 nl_slot_refill(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, nl_u32 id, nl_u32 who,
+			      nl_u32 flags)
+{
+	nl_cache_t *cache = nl_cache(h, id);
+	nl_barn_t *barn = &cache->barn[0];
+	nl_u32 n = NL_WORD_SIZE(nl_load(&slot->word));
+	nl_u32 main = slot->main, spare = slot->spare, full = 0, got;
+	nl_u64 obj;
+
+	if (n || !cache->capacity)
+		return n;
+	if (spare && nl_sheaf(h, spare - 1)->size)
+		return nl_slot_swap(h, slot, id, who);
+	if (nl_load(&barn->nr_full) && nl_barn_lock(barn, who, flags)) {
+		full = nl_barn_pop_full(h, barn, who);
+		if (full && main && spare) {
+			/* The barn gets an empty one for the full one. */
+			nl_slot_detach(h, slot);
+			nl_store(&nl_sheaf(h, main - 1)->owner, (nl_u64)who << 32);
+			nl_barrier();
+			nl_store(&slot->main, 0);
+			nl_barn_push_empty(h, barn, main);
+		}
+		nl_barn_unlock(barn);
+	}
+	if (full) {
+		if (main && !spare) {
+			nl_slot_detach(h, slot);
+			nl_store(&slot->spare, main);
+		}
+		nl_slot_count(slot, NL_STAT_BARN_GET, 1);
+		return nl_slot_attach(h, slot, full, id);
+	}
+	nl_slot_count(slot, NL_STAT_BARN_GET_FAIL, 1);
+	if (!main) {
+		main = nl_slot_empty_sheaf(h, slot, id, who, flags);
+		if (!main)
+			return 0;
+	} else {
+		nl_slot_detach(h, slot);
+	}
+	got = nl_sheaf_fill(h, slot->intent, main, id, cache->capacity);
+	if (!got) {
+		obj = nl_slab_new(h, id, flags);
+		if (obj) {
+			nl_sheaf_t *s = nl_sheaf(h, main - 1);
+
+			nl_slot_count(slot, NL_STAT_ALLOC_SLAB, 1);
+			/* Objects pop from the top: the slab's first stays below its next ones. */
+			nl_store(&s->obj[0], obj);
+			nl_store(&s->size, 1);
+			got = 1 + nl_sheaf_fill(h, slot->intent, main, id, cache->capacity);
+		}
+	}
+	if (got) {
+		nl_slot_count(slot, NL_STAT_SHEAF_REFILL, got);
+		NL_PROBE3(sheaf_refill, h, cache->name, got);
+	}
+	return nl_slot_attach(h, slot, main, id);
+}
+
+/*
+ * Main is full: swap it with a spare that is not, or give the full spare to the barn for an
+ * empty one, or flush the spare.
+ */
+NL_FUNC nl_u32 nl_slot_room(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, nl_u32 id, nl_u32 who,
+			    nl_u32 flags)
+{
+	nl_cache_t *cache = nl_cache(h, id);
+	nl_barn_t *barn = &cache->barn[0];
+	nl_u32 cap = cache->capacity;
+	nl_u32 main = slot->main, spare = slot->spare, empty = 0, put = 0;
+
+	if (!cap)
+		return 0;
+	if (!main) {
+		empty = nl_slot_empty_sheaf(h, slot, id, who, flags);
+		if (!empty)
+			return 0;
+		nl_slot_attach(h, slot, empty, id);
+		return 1;
+	}
+	if (NL_WORD_SIZE(nl_load(&slot->word)) < cap)
+		return 1;
+	if (spare && nl_sheaf(h, spare - 1)->size < cap) {
+		nl_slot_swap(h, slot, id, who);
+		return 1;
+	}
+	if (spare && nl_load(&barn->nr_full) < NL_BARN_MAX && nl_barn_lock(barn, who, flags)) {
+		if (barn->nr_full < NL_BARN_MAX) {
+			nl_store(&nl_sheaf(h, spare - 1)->owner, (nl_u64)who << 32);
+			nl_barrier();
+			nl_store(&slot->spare, 0);
+			nl_barn_push_full(h, barn, spare);
+			empty = nl_barn_pop_empty(h, barn, who);
+			spare = 0;
+			put = 1;
+		}
+		nl_barn_unlock(barn);
+	}
+	if (put)
+		nl_slot_count(slot, NL_STAT_BARN_PUT, 1);
+	else if (spare)
+		nl_slot_count(slot, NL_STAT_BARN_PUT_FAIL, 1);
+	if (!spare && !empty)
+		empty = nl_slot_empty_sheaf(h, slot, id, who, flags);
+	if (empty) {
+		nl_slot_detach(h, slot);
+		nl_store(&slot->spare, main);
+		nl_slot_attach(h, slot, empty, id);
+		return 1;
+	}
+	if (spare) {
+		nl_slot_count(slot, NL_STAT_SHEAF_FLUSH, nl_sheaf_flush(h, spare, id, 0));
+		nl_slot_swap(h, slot, id, who);
+		return 1;
+	}
+	nl_slot_detach(h, slot);
+	nl_slot_count(slot, NL_STAT_SHEAF_FLUSH, nl_sheaf_flush(h, main, id, cap / 2));
+	nl_slot_attach(h, slot, main, id);
+	return 1;
+}
+
+#endif /* NL_CORE_REFILL_H */

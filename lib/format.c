@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause */
+/* format.c - where everything lies in a new heap, its kmalloc caches, and is a header sane? */
+#include <errno.h>
+#include <string.h>
+#include "internal.h"
+#include "core/kmalloc.h"
+
+static nl_u64 round_up(nl_u64 value, nl_u64 to)
+{
+	return (value + to - 1) / to * to;
+}
+
+/* Fill in every constant of the header from the shape. 0 or -EINVAL. */
+static int lay_out(struct nl_heap *h, const struct nl_shape *shape)
+{
+	nl_u64 off, groups = shape->size / NL_GROUP_SIZE, sheaves, end;
+
+	if (!groups || groups > NL_MAX_GROUPS || shape->size % NL_GROUP_SIZE || !shape->nr_slots ||
+	    !shape->nr_nodes || shape->nr_nodes > NL_MAX_NODES ||
+	    shape->base % NL_CHUNK_SIZE)
+		return -EINVAL;
+	memset(h, 0, sizeof(*h));
+	h->version = NL_VERSION;
+	h->type = shape->type;
+	h->base = shape->base;
+	h->size = shape->size;
+	h->nr_groups = (nl_u32)groups;
+	h->limit = h->nr_groups;
+	h->nr_slots = shape->nr_slots;
+	h->nr_nodes = shape->nr_nodes;
+	h->slot_by_cpu = shape->slot_by_cpu;
+	if (shape->name)
+		strncpy(h->name, shape->name, NL_NAME - 1);
+
+	/* Room for two sheaves of every slot and a full barn for most kmalloc caches. */
+	sheaves = 48ULL * (4 * h->nr_slots + 2 * NL_BARN_MAX + 4);
+	if (sheaves > shape->size / (16 * sizeof(struct nl_sheaf)))
+		sheaves = shape->size / (16 * sizeof(struct nl_sheaf));
+	h->nr_sheaves = (nl_u32)round_up(sheaves ? sheaves : 1, 64);
+
+	off = round_up(sizeof(struct nl_heap), NL_PAGE);
+	h->off_cache = off;
+	off += NL_MAX_CACHES * sizeof(struct nl_cache);
+	h->off_rslot = off = round_up(off, NL_PAGE);
+	off += (nl_u64)h->nr_slots * NL_MAX_CACHES * sizeof(struct nl_slot);
+	h->off_aslot = off;
+	off += (nl_u64)h->nr_slots * NL_MAX_CACHES * sizeof(struct nl_slot);
+	h->off_smap = off;
+	off = round_up(off + h->nr_sheaves / 8, 64);
+	h->off_sheaf = off = round_up(off, sizeof(struct nl_sheaf));
+	off += (nl_u64)h->nr_sheaves * sizeof(struct nl_sheaf);
+	h->off_gfree = off;
+	off += (groups + 63) / 64 * 8;
+	h->off_gpart = off = round_up(off, 64);
+	off += (nl_u64)h->nr_nodes * NL_MAX_CACHES * ((groups + 63) / 64) * 8;
+	h->off_tag = off = round_up(off, NL_PAGE);
+	off += groups * NL_GROUP_CHUNKS * sizeof(nl_u32);
+	h->off_group = off = round_up(off, NL_PAGE);
+	end = off + groups * sizeof(struct nl_group);
+	if (end + NL_CHUNK_SIZE > shape->size)
+		return -EINVAL;
+	h->first_chunk = (nl_u32)(round_up(end, NL_CHUNK_SIZE) >> NL_CHUNK_SHIFT);
+	h->cursor = h->nr_open = h->first_chunk >> NL_GROUP_SHIFT;
+	return 0;
+}
+
+nl_u64 nl_heap_fixed_size(const struct nl_shape *shape)
+{
+	struct nl_heap h;
+
+	return lay_out(&h, shape) ? 0 : h.off_tag;
+}
+
+/* A budget of bytes a sheaf: 8 KiB of small objects, and never fewer than 4 large ones. */
+nl_u32 nl_default_capacity(nl_u32 size)
+{
+	nl_u32 objects = 8192 / size;
+
+	if (size > 512)
+		objects = 16384 / size;
+	if (objects > 120)
+		objects = 120;
+	return objects < 4 ? 4 : objects;
+}
+
+void nl_cache_shape(struct nl_cache *c, nl_u32 id, nl_u32 object_size, nl_u32 size)
+{
+	c->id = id;
+	c->next = id;
+	c->object_size = object_size;
+	c->size = size;
+	c->recip = (nl_u32)(((1ULL << 32) + size - 1) / size);
+	c->per_slab = NL_CHUNK_SIZE / size;
+	if (c->per_slab > NL_SLAB_WORDS * 64)
+		c->per_slab = NL_SLAB_WORDS * 64;
+	c->words = (c->per_slab + 63) / 64;
+	c->capacity = nl_default_capacity(size);
+}
+
+int nl_heap_format(void *mem, const struct nl_shape *shape)
+{
+	struct nl_heap *h = mem, header;
+	int err = lay_out(&header, shape);
+
+	if (err)
+		return err;
+	*h = header;
+	for (nl_u32 id = 0; id < NL_NR_KMALLOC; id++) {
+		struct nl_cache *c = nl_cache(h, id);
+		nl_u32 size = nl_kmalloc_size(id), digits = 0;
+		char *p = c->name, text[8];
+
+		nl_cache_shape(c, id, size, size);
+		c->align = size & -size;
+		if (id + 1 < NL_NR_KMALLOC)
+			c->next = id + 1;
+		memcpy(p, "kmalloc-", 8);
+		for (p += 8; size; size /= 10)
+			text[digits++] = (char)('0' + size % 10);
+		while (digits)
+			*p++ = text[--digits];
+		c->state = NL_CACHE_LIVE;
+	}
+	for (nl_u32 w = 0; w < h->nr_sheaves / 64; w++)
+		nl_sheaf_map(h)[w] = ~0ULL;
+	/* Whoever finds the magic finds a heap. */
+	nl_store_release(&h->magic, NL_MAGIC);
+	return 0;
+}
+
+int nl_heap_validate(const struct nl_heap *copy, nl_u64 base, nl_u64 size, const char **why)
+{
+	struct nl_heap want;
+	struct nl_shape shape = {
+		.base = base,
+		.size = size,
+		.type = copy->type,
+		.nr_slots = copy->nr_slots,
+		.nr_nodes = copy->nr_nodes,
+		.slot_by_cpu = copy->slot_by_cpu,
+	};
+
+	*why = "it has no nolock magic number";
+	if (copy->magic != NL_MAGIC)
+		return -EUCLEAN;
+	*why = "it was made by another version of nolock";
+	if (copy->version != NL_VERSION)
+		return -EPROTO;
+	*why = "its kind is unknown";
+	if (copy->type > NL_HEAP_ARENA)
+		return -EUCLEAN;
+	*why = "its base or size is not that of its memory";
+	if (copy->base != base || copy->size != size)
+		return -EUCLEAN;
+	*why = "its layout does not fit its size";
+	if (copy->nr_slots > 65536 || lay_out(&want, &shape))
+		return -EUCLEAN;
+	if (copy->nr_groups != want.nr_groups || copy->first_chunk != want.first_chunk ||
+	    copy->nr_sheaves != want.nr_sheaves || copy->off_cache != want.off_cache ||
+	    copy->off_rslot != want.off_rslot || copy->off_aslot != want.off_aslot ||
+	    copy->off_smap != want.off_smap || copy->off_sheaf != want.off_sheaf ||
+	    copy->off_gfree != want.off_gfree || copy->off_gpart != want.off_gpart ||
+	    copy->off_tag != want.off_tag || copy->off_group != want.off_group)
+		return -EUCLEAN;
+	*why = "its growth counters are out of range";
+	if (copy->limit > copy->nr_groups || copy->nr_open > copy->nr_groups ||
+	    copy->nr_open < want.nr_open)
+		return -EUCLEAN;
+	*why = "its name is not a string";
+	if (!memchr(copy->name, 0, sizeof(copy->name)))
+		return -EUCLEAN;
+	*why = NULL;
+	return 0;
+}

@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause */
+/*
+ * grow.c - making more of a heap usable: opening groups, the nolock reserve, prefilled caches.
+ *
+ * A group is opened by whoever drew its number from the heap's cursor, one fetch-and-add, and is
+ * handed out by setting its chunk bits: nobody waits for anybody. A private heap's memory is made
+ * accessible; a shared heap's is made present for everybody, so that BPF programs, for which an
+ * absent page reads as 0 and drops what is written, never see one.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <sys/mman.h>
+#include "internal.h"
+#include "probes.h"
+#include "core/core.h"
+#include "core/word.h"
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
+/* Make [from, to) of the heap, as offsets, usable. 0 or -ENOMEM. */
+static int open_range(struct nolock_heap *heap, nl_u64 from, nl_u64 to)
+{
+	from = from / NL_PAGE * NL_PAGE;
+	to = (to + NL_PAGE - 1) / NL_PAGE * NL_PAGE;
+	if (heap->type == NL_HEAP_PRIVATE)
+		return mprotect(heap->base + from, to - from, PROT_READ | PROT_WRITE) ? -ENOMEM : 0;
+	return madvise(heap->base + from, to - from, MADV_POPULATE_WRITE) ? -ENOMEM : 0;
+}
+
+/* The chunks of a group that the heap may hand out: not those of its metadata. */
+static nl_u64 group_chunks(nl_heap_t *h, nl_u32 g)
+{
+	nl_u32 start = g << NL_GROUP_SHIFT;
+
+	return h->first_chunk <= start ? ~0ULL : ~0ULL << (h->first_chunk - start);
+}
+
+/*
+ * Open groups [g, g + n), which are this caller's by the cursor. Scans stop at nr_open, so all
+ * metadata below it must be accessible: that of groups whose openers are still at it is opened
+ * along, which is idempotent and leaves them empty.
+ */
+static int open_groups(struct nolock_heap *heap, nl_u32 g, nl_u32 n)
+{
+	nl_heap_t *h = heap->h;
+	nl_u32 low = nl_load(&h->nr_open), open;
+
+	if (low > g)
+		low = g;
+	if (open_range(heap, h->off_tag + (nl_u64)low * NL_GROUP_CHUNKS * sizeof(nl_u32),
+		       h->off_tag + (nl_u64)(g + n) * NL_GROUP_CHUNKS * sizeof(nl_u32)) ||
+	    open_range(heap, h->off_group + (nl_u64)low * sizeof(struct nl_group),
+		       h->off_group + (nl_u64)(g + n) * sizeof(struct nl_group)) ||
+	    open_range(heap,
+		       (nl_u64)g * NL_GROUP_SIZE > (nl_u64)h->first_chunk << NL_CHUNK_SHIFT ?
+			       (nl_u64)g * NL_GROUP_SIZE :
+			       (nl_u64)h->first_chunk << NL_CHUNK_SHIFT,
+		       (nl_u64)(g + n) * NL_GROUP_SIZE))
+		return -ENOMEM;
+	for (nl_u32 i = g; i < g + n; i++)
+		nl_store(&nl_group(h, i)->state, NL_GROUP_OPEN);
+	/* The metadata first, then the bound: pairs with the acquire in nl_nr_open(). */
+	open = nl_load(&h->nr_open);
+	while (open < g + n && !nl_cas(&h->nr_open, open, g + n))
+		open = nl_load(&h->nr_open);
+	nl_heap_refresh(heap);
+	return 0;
+}
+
+/* Draw n adjacent groups from the cursor: the first one's number, or 0. */
+static nl_u32 draw_groups(nl_heap_t *h, nl_u32 n)
+{
+	nl_u32 g, cursor = nl_load(&h->cursor);
+
+	if (cursor >= h->limit || n > h->limit - cursor)
+		return 0;
+	g = __atomic_fetch_add(&h->cursor, n, __ATOMIC_SEQ_CST);
+	/* Somebody else was quicker and the end is passed: what is drawn beyond it is nothing. */
+	if (g >= h->limit || n > h->limit - g)
+		return 0;
+	return g;
+}
+
+/* Undo a draw that could not be opened, unless somebody has drawn since. */
+static void undraw_groups(nl_heap_t *h, nl_u32 g, nl_u32 n)
+{
+	(void)nl_cas(&h->cursor, g + n, g);
+}
+
+nl_u32 nl_heap_grow(struct nolock_heap *heap, nl_u32 groups)
+{
+	nl_heap_t *h = heap->h;
+	nl_u32 left, g;
+
+	left = h->limit > nl_load(&h->cursor) ? h->limit - nl_load(&h->cursor) : 0;
+	if (groups > left)
+		groups = left;
+	if (!groups)
+		return 0;
+	g = draw_groups(h, groups);
+	if (!g)
+		return 0;
+	if (open_groups(heap, g, groups)) {
+		undraw_groups(h, g, groups);
+		return 0;
+	}
+	NL_PROBE2(heap_grow, h, groups);
+	for (nl_u32 i = g; i < g + groups; i++) {
+		nl_chunk_publish(h, i, group_chunks(h, i));
+	}
+	return groups;
+}
+
+/* Open groups for nr adjacent chunks; what is left over is handed out. A chunk number, or 0. */
+nl_u32 nl_heap_grow_run(struct nolock_heap *heap, nl_u32 nr)
+{
+	nl_u32 n = (nr + NL_GROUP_CHUNKS - 1) / NL_GROUP_CHUNKS, chunk, end;
+	nl_heap_t *h = heap->h;
+	nl_u32 g;
+
+	/* The first group of all has metadata in its lower chunks. */
+	if (nl_load(&h->cursor) == h->first_chunk >> NL_GROUP_SHIFT)
+		nl_heap_grow(heap, 1);
+	g = draw_groups(h, n);
+	if (!g)
+		return 0;
+	if (open_groups(heap, g, n)) {
+		undraw_groups(h, g, n);
+		return 0;
+	}
+	NL_PROBE2(heap_grow, h, n);
+	chunk = g << NL_GROUP_SHIFT;
+	end = (g + n) << NL_GROUP_SHIFT;
+	if (chunk + nr < end) {
+		nl_chunk_publish(h, g + n - 1, ~0ULL << (nr % NL_GROUP_CHUNKS));
+	}
+	return chunk;
+}
+
+nl_u32 nl_heap_free_chunks(const struct nolock_heap *heap)
+{
+	nl_heap_t *h = heap->h;
+	nl_u32 end = nl_load_acquire(&h->nr_open), free = 0;
+
+	for (nl_u32 g = h->first_chunk >> NL_GROUP_SHIFT; g < end && g < h->nr_groups; g++)
+		free += (nl_u32)__builtin_popcountll(nl_load(&nl_group(h, g)->chunk_free));
+	return free;
+}
+
+int nl_heap_topup(struct nolock_heap *heap)
+{
+	nl_heap_t *h = heap->h;
+
+	while (nl_load(&h->nr_reserve) < nl_load(&h->reserve_target)) {
+		nl_u32 chunk = nl_chunk_find(h);
+		nl_u32 g = chunk >> NL_GROUP_SHIFT;
+
+		if (!chunk) {
+			if (!nl_heap_grow(heap, 1))
+				return -ENOMEM;
+			continue;
+		}
+		/* Present: a page fault in a nolock call is no system call, but may fail. */
+		if (madvise(heap->base + ((nl_u64)chunk << NL_CHUNK_SHIFT), NL_CHUNK_SIZE,
+			    MADV_POPULATE_WRITE) &&
+		    errno != EINVAL) {
+			nl_chunk_give(h, g, NL_BIT(chunk));
+			return -ENOMEM;
+		}
+		nl_word_give(&nl_group(h, g)->reserve, NL_BIT(chunk));
+		nl_add(&h->nr_reserve, 1);
+	}
+	return 0;
+}
+
+int nolock_heap_populate(struct nolock_heap *heap, size_t bytes)
+{
+	nl_u64 chunks = ((nl_u64)bytes + NL_CHUNK_SIZE - 1) >> NL_CHUNK_SHIFT;
+	nl_heap_t *h;
+	int err, saved = errno;
+
+	if (!heap || heap->snapshot || chunks > NL_MAX_GROUPS * (nl_u64)NL_GROUP_CHUNKS)
+		return -EINVAL;
+	h = heap->h;
+	nl_store(&h->reserve_target, (nl_u32)chunks);
+	/* Less than before: what is too much goes back to everybody. */
+	for (nl_u32 g = h->first_chunk >> NL_GROUP_SHIFT;
+	     g < nl_load(&h->nr_open) && nl_load(&h->nr_reserve) > chunks;) {
+		nl_u64 bit = nl_word_take(&nl_group(h, g)->reserve);
+
+		if (!bit) {
+			g++;
+			continue;
+		}
+		nl_add(&h->nr_reserve, (nl_u32)-1);
+		nl_chunk_give(h, g, bit);
+	}
+	err = nl_heap_topup(heap);
+	if (!err)
+		errno = saved;
+	return err;
+}
+
+/* Bytes free in the bitmaps of a cache, as far as they reach the amount asked for. */
+static nl_u64 bytes_free(nl_heap_t *h, nl_u32 id, nl_u64 enough)
+{
+	nl_cache_t *c = nl_cache(h, id);
+	nl_u32 end = nl_load_acquire(&h->nr_open);
+	nl_u64 bytes = 0;
+
+	for (nl_u32 g = h->first_chunk >> NL_GROUP_SHIFT; g < end && bytes < enough; g++) {
+		nl_u64 chunks = nl_load(&nl_group(h, g)->partial[id]);
+
+		for (; chunks && bytes < enough; chunks &= chunks - 1) {
+			nl_slab_t *slab = &nl_group(h, g)->slab[nl_lowest(chunks)];
+
+			for (nl_u32 w = 0; w < c->words && w < NL_SLAB_WORDS; w++)
+				bytes += (nl_u64)c->size *
+					 (nl_u32)__builtin_popcountll(nl_load(&slab->free[w]));
+		}
+	}
+	return bytes;
+}
+
+nl_u32 nl_heap_prefill(struct nolock_heap *heap, nl_u64 bytes)
+{
+	nl_heap_t *h = heap->h;
+	nl_u32 made = 0;
+
+	for (nl_u32 id = 0; id < NL_MAX_CACHES; id++) {
+		if (nl_load(&nl_cache(h, id)->state) != NL_CACHE_LIVE)
+			continue;
+		/* At most as many slabs as the watermark is long: the figures are racy. */
+		for (nl_u64 tries = 0; tries <= bytes >> NL_CHUNK_SHIFT &&
+				       bytes_free(h, id, bytes) < bytes;
+		     tries++) {
+			nl_u64 obj = nl_slab_new(h, id, 0);
+
+			if (!obj) {
+				if (!nl_heap_grow(heap, 1))
+					return made;
+				continue;
+			}
+			nl_slab_put(h, id, obj);
+			made++;
+		}
+	}
+	return made;
+}

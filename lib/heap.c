@@ -1,0 +1,451 @@
+/* SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause */
+/*
+ * heap.c - heaps as this process knows them: making, mapping, finding and closing them.
+ *
+ * Everything on the way to the first allocation may run in a signal handler that has interrupted
+ * itself here: there is no lock and no "being initialised" to wait for. Who comes second makes a
+ * heap of its own and drops it when the first one's turns out to be there.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <sys/rseq.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include "internal.h"
+#include "proto.h"
+#include "rseq.h"
+
+#define MAX_HANDLES 64
+#define DEFAULT_SIZE (256ULL << 30)
+#define MIN_PRIVATE_SIZE (4 * NL_GROUP_SIZE)
+
+#ifndef AT_RSEQ_FEATURE_SIZE
+#define AT_RSEQ_FEATURE_SIZE 27
+#endif
+#define RSEQ_CPU_ID 4
+#define RSEQ_MM_CID 24
+
+static struct nolock_heap handles[MAX_HANDLES];
+static nl_u32 nr_handles; /* handles ever used: bound of every search */
+
+static struct nolock_heap no_heap = { .fd = -1, .conn = -1 };
+struct nolock_heap *nl_default = &no_heap;
+
+static nl_u32 threads; /* thread numbers handed out */
+static __thread nl_u32 this_thread;
+
+nl_u32 nl_who(const struct nolock_heap *heap)
+{
+	if (nl_unlikely(!this_thread))
+		this_thread = 1 + __atomic_fetch_add(&threads, 1, __ATOMIC_RELAXED) % 0xfffe;
+	return (heap->client << 16) | this_thread;
+}
+
+nl_u32 nl_cpu(const struct nolock_heap *heap)
+{
+	nl_u32 index = nl_rseq_index(heap);
+
+	if (nl_likely(index < heap->nr_slots))
+		return index;
+	return (nl_who(heap) & 0xffff) % heap->nr_slots;
+}
+
+void nl_heap_refresh(struct nolock_heap *heap)
+{
+	nl_u64 end = (nl_u64)nl_load_acquire(&heap->h->nr_open) * NL_GROUP_SIZE;
+
+	if (end > heap->size)
+		end = heap->size;
+	end -= heap->first - (nl_u64)heap->base;
+	if ((int64_t)end > (int64_t)nl_load(&heap->span))
+		nl_store(&heap->span, end);
+}
+
+/* "0-3,8" to 9: how many CPUs there can ever be. No malloc, no stdio: any context. */
+static nl_u32 possible_cpus(void)
+{
+	static nl_u32 cached;
+	char text[256];
+	nl_u32 max = 0, number = 0;
+	ssize_t n = 0;
+	int fd;
+
+	if (cached)
+		return cached;
+	fd = open("/sys/devices/system/cpu/possible", O_RDONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		n = read(fd, text, sizeof(text));
+		close(fd);
+	}
+	for (ssize_t i = 0; i < n; i++) {
+		if (text[i] >= '0' && text[i] <= '9') {
+			number = number * 10 + (nl_u32)(text[i] - '0');
+			if (number > max)
+				max = number;
+		} else {
+			number = 0;
+		}
+	}
+	if (n <= 0) {
+		/* No sysfs (a chroot): the affinity mask's size is a bound that always works. */
+		unsigned long mask[64];
+		long bytes = syscall(SYS_sched_getaffinity, 0, sizeof(mask), mask);
+
+		max = bytes > 0 ? (nl_u32)bytes * 8 - 1 : 63;
+	}
+	if (max > 1023)
+		max = 1023;
+	return cached = max + 1;
+}
+
+/* Which kind of slot index this process can use; 0 when R-slots must stay unused. */
+static nl_u32 rseq_index_offset(bool want_cid)
+{
+#ifdef NL_HAVE_RSEQ
+	const char *off = getenv("NOLOCK_RSEQ");
+
+	if ((off && !strcmp(off, "0")) || !__rseq_size)
+		return 0;
+	if (!want_cid)
+		return RSEQ_CPU_ID;
+	/* __rseq_size is 20 up to glibc 2.36 though the kernel may fill in more: ask the kernel. */
+	if (getauxval(AT_RSEQ_FEATURE_SIZE) >= RSEQ_MM_CID + 4)
+		return RSEQ_MM_CID;
+	return RSEQ_CPU_ID;
+#else
+	(void)want_cid;
+	return 0;
+#endif
+}
+
+static struct nolock_heap *handle_get(void)
+{
+	for (int i = 0; i < MAX_HANDLES; i++) {
+		struct nolock_heap *heap = &handles[i];
+		int expected = NL_HANDLE_FREE;
+		nl_u32 used;
+
+		if (!__atomic_compare_exchange_n(&heap->state, &expected, NL_HANDLE_BUSY, false,
+						 __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+			continue;
+		used = nl_load(&nr_handles);
+		while (used < (nl_u32)i + 1 && !nl_cas(&nr_handles, used, (nl_u32)i + 1))
+			used = nl_load(&nr_handles);
+		return heap;
+	}
+	errno = EMFILE;
+	return NULL;
+}
+
+static void handle_put(struct nolock_heap *heap)
+{
+	nl_store(&heap->span, 0);
+	nl_store(&heap->rseq_slots, 0);
+	nl_store_release(&heap->state, NL_HANDLE_FREE);
+}
+
+/* The memory is there and formatted: fill in the handle, and let nolock_heap_of() find it. */
+static void handle_start(struct nolock_heap *heap, void *mem, nl_u64 size, nl_u32 client)
+{
+	nl_heap_t *h = mem;
+	nl_u64 slot_off = rseq_index_offset(!h->slot_by_cpu);
+
+	heap->h = h;
+	heap->base = mem;
+	heap->size = size;
+	heap->first = (nl_u64)mem + ((nl_u64)h->first_chunk << NL_CHUNK_SHIFT);
+	heap->tags = nl_tag(h, h->first_chunk);
+	heap->span = 0;
+	heap->rslots = nl_rslot(h, 0, 0);
+	heap->nr_slots = h->nr_slots;
+	heap->slot_off = slot_off;
+#ifdef NL_HAVE_RSEQ
+	heap->rseq_off = (nl_u64)__rseq_offset;
+#endif
+	heap->rseq_slots = slot_off ? h->nr_slots : 0;
+	heap->client = client;
+	heap->type = h->type;
+	heap->fd = -1;
+	heap->conn = -1;
+	heap->refs = 1;
+	heap->snapshot = false;
+	memcpy(heap->name, h->name, NL_NAME);
+	heap->name[NL_NAME - 1] = 0;
+	nl_heap_refresh(heap);
+	nl_store_release(&heap->state, NL_HANDLE_LIVE);
+}
+
+/*
+ * Reserve address space without using any, as much of it as there is: a limit on address space
+ * (ulimit -v) counts it.
+ */
+static void *reserve(nl_u64 *size, nl_u64 least)
+{
+	for (; *size >= least; *size = *size / 2 / NL_GROUP_SIZE * NL_GROUP_SIZE) {
+		nl_u64 room = *size + NL_GROUP_SIZE;
+		char *mem = mmap(NULL, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+				 -1, 0);
+		nl_u64 skip;
+
+		if (mem == MAP_FAILED)
+			continue;
+		/* Aligned to a group, so that 4 MiB runs can be huge pages. */
+		skip = -(nl_u64)mem % NL_GROUP_SIZE;
+		if (skip)
+			munmap(mem, skip);
+		if (room - skip > *size)
+			munmap(mem + skip + *size, room - skip - *size);
+		return mem + skip;
+	}
+	errno = ENOMEM;
+	return NULL;
+}
+
+static struct nolock_heap *private_new(nl_u64 size, nl_u64 least)
+{
+	struct nl_shape shape = { .type = NL_HEAP_PRIVATE, .nr_nodes = 1 };
+	struct nolock_heap *heap = handle_get();
+	nl_u64 fixed;
+	void *mem;
+
+	if (!heap)
+		return NULL;
+	shape.nr_slots = possible_cpus();
+	shape.slot_by_cpu = rseq_index_offset(true) == RSEQ_CPU_ID;
+	mem = reserve(&size, least);
+	if (!mem)
+		goto put;
+	shape.base = (nl_u64)mem;
+	shape.size = size;
+	fixed = nl_heap_fixed_size(&shape);
+	if (!fixed) {
+		errno = EINVAL;
+		goto unmap;
+	}
+	if (mprotect(mem, fixed, PROT_READ | PROT_WRITE)) {
+		errno = ENOMEM;
+		goto unmap;
+	}
+	if (nl_heap_format(mem, &shape)) {
+		errno = EINVAL;
+		goto unmap;
+	}
+	handle_start(heap, mem, size, 1);
+	return heap;
+unmap:
+	munmap(mem, size);
+put:
+	handle_put(heap);
+	return NULL;
+}
+
+struct nolock_heap *nl_default_get(void)
+{
+	struct nolock_heap *heap = nl_load_acquire(&nl_default);
+
+	if (nl_likely(heap != &no_heap))
+		return heap;
+	heap = private_new(DEFAULT_SIZE, MIN_PRIVATE_SIZE);
+	if (!heap)
+		return NULL;
+	if (!nl_cas(&nl_default, &no_heap, heap)) {
+		/* A handler, or another thread, was first. */
+		nl_store_release(&heap->state, NL_HANDLE_BUSY);
+		munmap(heap->base, heap->size);
+		handle_put(heap);
+		heap = nl_load_acquire(&nl_default);
+	}
+	return heap;
+}
+
+struct nolock_heap *nolock_heap_default(void)
+{
+	return nl_default_get();
+}
+
+/* kmalloc_nolock() must find a heap: it makes no system call, so it could not make one. */
+__attribute__((constructor)) static void make_default_heap(void)
+{
+	int err = errno;
+
+	nl_default_get();
+	errno = err;
+}
+
+struct nolock_heap *nolock_heap_create(size_t size)
+{
+	if (!size)
+		return private_new(DEFAULT_SIZE, MIN_PRIVATE_SIZE);
+	if (size > NL_MAX_GROUPS * NL_GROUP_SIZE) {
+		errno = EINVAL;
+		return NULL;
+	}
+	size = (size + NL_GROUP_SIZE - 1) / NL_GROUP_SIZE * NL_GROUP_SIZE;
+	if (size < MIN_PRIVATE_SIZE)
+		size = MIN_PRIVATE_SIZE;
+	return private_new(size, size);
+}
+
+struct nolock_heap *nl_heap_map(int fd, nl_u32 type, nl_u64 base, nl_u64 size, nl_u32 client)
+{
+	struct nolock_heap *heap = handle_get();
+	struct nl_heap copy;
+	const char *why;
+	void *mem;
+
+	if (!heap)
+		return NULL;
+	mem = mmap((void *)base, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED_NOREPLACE, fd,
+		   0);
+	if (mem == MAP_FAILED || (nl_u64)mem != base) {
+		int err = mem == MAP_FAILED ? errno : EEXIST;
+
+		if (mem != MAP_FAILED)
+			munmap(mem, size);
+		/* An arena answers EINVAL or EBUSY when another address space layout holds it. */
+		errno = err == EEXIST || err == EBUSY ? EADDRINUSE : err;
+		goto put;
+	}
+	memcpy(&copy, mem, sizeof(copy));
+	if (copy.type != type || nl_heap_validate(&copy, base, size, &why)) {
+		errno = EPROTO;
+		goto unmap;
+	}
+	/* A child must not go on using a memory that it shares with its parent by accident; the
+	 * kernel does the same for an arena by itself. */
+	if (type == NL_HEAP_MEMFD)
+		madvise(mem, size, MADV_DONTFORK);
+	handle_start(heap, mem, size, client);
+	heap->fd = fd;
+	return heap;
+unmap:
+	munmap(mem, size);
+put:
+	handle_put(heap);
+	return NULL;
+}
+
+static bool name_ok(const char *name)
+{
+	size_t n = strlen(name);
+
+	if (!n || n > NOLOCK_HEAP_NAME_MAX || name[0] == '.')
+		return false;
+	return strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") ==
+	       n;
+}
+
+struct nolock_heap *nolock_heap_open(const char *name)
+{
+	struct nl_request req = { .op = NL_OP_OPEN };
+	struct nolock_heap *heap;
+	struct nl_reply rep;
+	int conn, fd = -1;
+
+	if (!name || !name_ok(name)) {
+		errno = EINVAL;
+		return NULL;
+	}
+	for (nl_u32 i = 0; i < nl_load(&nr_handles); i++) {
+		heap = &handles[i];
+		if (nl_load_acquire(&heap->state) == NL_HANDLE_LIVE && !heap->snapshot &&
+		    heap->type != NL_HEAP_PRIVATE && !strcmp(heap->name, name)) {
+			__atomic_fetch_add(&heap->refs, 1, __ATOMIC_RELAXED);
+			return heap;
+		}
+	}
+	strcpy(req.name, name);
+	conn = nl_client_call(&req, &rep, &fd);
+	if (conn < 0)
+		return NULL;
+	heap = nl_heap_map(fd, rep.type, rep.base, rep.size, rep.client);
+	if (!heap) {
+		int err = errno;
+
+		close(fd);
+		close(conn);
+		errno = err;
+		return NULL;
+	}
+	heap->conn = conn;
+	return heap;
+}
+
+int nolock_heap_close(struct nolock_heap *heap)
+{
+	if (!heap || heap == nl_load(&nl_default) || nl_load(&heap->state) != NL_HANDLE_LIVE)
+		return -EINVAL;
+	if (__atomic_sub_fetch(&heap->refs, 1, __ATOMIC_ACQ_REL))
+		return 0;
+	nl_store_release(&heap->state, NL_HANDLE_BUSY);
+	munmap(heap->base, heap->size);
+	if (heap->fd >= 0)
+		close(heap->fd);
+	if (heap->conn >= 0)
+		close(heap->conn);
+	handle_put(heap);
+	return 0;
+}
+
+struct nolock_heap *nolock_heap_of(const void *p)
+{
+	nl_u32 n = nl_load(&nr_handles);
+
+	for (nl_u32 i = 0; i < n; i++) {
+		struct nolock_heap *heap = &handles[i];
+
+		if (nl_load_acquire(&heap->state) == NL_HANDLE_LIVE && !heap->snapshot &&
+		    (nl_u64)p - (nl_u64)heap->base < heap->size)
+			return heap;
+	}
+	return NULL;
+}
+
+enum nolock_heap_type nolock_heap_type(const struct nolock_heap *heap)
+{
+	return (enum nolock_heap_type)heap->type;
+}
+
+const char *nolock_heap_name(const struct nolock_heap *heap)
+{
+	return heap->name;
+}
+
+void *nolock_heap_root(const struct nolock_heap *heap)
+{
+	return (void *)nl_load_acquire(&heap->h->root);
+}
+
+void nolock_heap_set_root(struct nolock_heap *heap, void *p)
+{
+	nl_store_release(&heap->h->root, (nl_u64)p);
+}
+
+/* For stat.c: a handle on a copy of another process's metadata. */
+struct nolock_heap *nl_heap_snapshot(void *mem, nl_u64 size)
+{
+	struct nolock_heap *heap = handle_get();
+	nl_heap_t *h = mem;
+
+	if (!heap)
+		return NULL;
+	heap->snapshot = true;
+	heap->h = h;
+	heap->base = mem;
+	heap->size = size;
+	heap->first = (nl_u64)mem + size;
+	heap->rslots = nl_rslot(h, 0, 0);
+	heap->nr_slots = h->nr_slots;
+	heap->type = h->type;
+	heap->fd = -1;
+	heap->conn = -1;
+	heap->refs = 1;
+	memcpy(heap->name, h->name, NL_NAME);
+	nl_store_release(&heap->state, NL_HANDLE_LIVE);
+	return heap;
+}

@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause */
+/*
+ * large.c - objects of more than KMALLOC_MAX_CACHE_SIZE bytes: runs of whole chunks.
+ *
+ * A run is claimed out of the chunk bitmap word by word, each by one cmpxchg that clears exactly
+ * the bits wanted; when one fails, what was claimed goes back and the search goes on behind it.
+ * Freeing is nl_large_free() in core/chunk.h, which a BPF program can do as well.
+ */
+#include <errno.h>
+#include "internal.h"
+#include "core/core.h"
+#include "core/word.h"
+
+/* Restarts of a search that lost a word of its run to somebody else. */
+#define RUN_RESTARTS 8
+
+/* Clear bits [chunk, chunk + nr) of the chunk bitmap: all or none. */
+static bool claim(nl_heap_t *h, nl_u32 chunk, nl_u32 nr)
+{
+	nl_u32 done = 0;
+
+	while (done < nr) {
+		nl_u32 c = chunk + done, bit = c & (NL_GROUP_CHUNKS - 1);
+		nl_u32 n = NL_GROUP_CHUNKS - bit < nr - done ? NL_GROUP_CHUNKS - bit : nr - done;
+		nl_u64 mask = (n == 64 ? ~0ULL : NL_BIT(n) - 1) << bit;
+		nl_word_t *word = &nl_group(h, c >> NL_GROUP_SHIFT)->chunk_free;
+		bool got = false;
+
+		for (nl_u32 i = 0; i < NL_TRIES && !got; i++) {
+			nl_u64 old = nl_load(word);
+
+			if ((old & mask) != mask)
+				break;
+			got = nl_cas(word, old, old & ~mask);
+		}
+		if (!got)
+			break;
+		done += n;
+	}
+	if (done == nr)
+		return true;
+	for (nl_u32 i = 0; i < done; i++)
+		nl_chunk_give(h, (chunk + i) >> NL_GROUP_SHIFT, NL_BIT(chunk + i));
+	return false;
+}
+
+/* First fit over all open groups. A chunk number or 0. */
+static nl_u32 find_run(nl_heap_t *h, nl_u32 nr)
+{
+	nl_u32 start = h->first_chunk, restarts = 0;
+
+again:
+	for (nl_u32 c = start, run = 0, end = nl_nr_open(h) << NL_GROUP_SHIFT; c < end;) {
+		nl_u64 word = nl_load(&nl_group(h, c >> NL_GROUP_SHIFT)->chunk_free);
+		nl_u32 bit = c & (NL_GROUP_CHUNKS - 1);
+		nl_u32 ones, zeros;
+
+		word >>= bit;
+		if (!word) {
+			run = 0;
+			c += NL_GROUP_CHUNKS - bit;
+			continue;
+		}
+		zeros = nl_lowest(word);
+		if (zeros) {
+			run = 0;
+			c += zeros;
+			continue;
+		}
+		ones = ~word ? nl_lowest(~word) : 64;
+		if (ones > NL_GROUP_CHUNKS - bit)
+			ones = NL_GROUP_CHUNKS - bit;
+		if (run + ones >= nr) {
+			nl_u32 first = c - run;
+
+			if (claim(h, first, nr))
+				return first;
+			if (++restarts > RUN_RESTARTS)
+				return 0;
+			start = c + 1;
+			goto again;
+		}
+		run += ones;
+		c += ones;
+	}
+	return 0;
+}
+
+/* Chunks [chunk, chunk + nr) are the caller's: make them an object. */
+static void *make_large(nl_heap_t *h, nl_u32 chunk, nl_u32 nr, size_t size)
+{
+	nl_slab_t *slab = nl_slab(h, chunk);
+
+	nl_store(&slab->nr_chunks, nr);
+	nl_store(&slab->size, size);
+	for (nl_u32 i = 1; i < nr; i++)
+		nl_store(nl_tag(h, chunk + i), NL_TAG(NL_KIND_BODY, 0));
+	nl_store_release(nl_tag(h, chunk), NL_TAG(NL_KIND_LARGE, 0));
+	nl_add(&h->nr_large, 1);
+	nl_add(&h->large_allocs, 1);
+	return (void *)nl_object(h, chunk, 0, 0);
+}
+
+static nl_u32 chunks_of(nl_heap_t *h, size_t size)
+{
+	if (size > h->size)
+		return 0;
+	return (nl_u32)((size + NL_CHUNK_SIZE - 1) >> NL_CHUNK_SHIFT);
+}
+
+void *nl_large_alloc(struct nolock_heap *heap, size_t size, gfp_t gfp)
+{
+	nl_heap_t *h = heap->h;
+	nl_u32 nr = chunks_of(h, size), chunk;
+
+	if (!nr)
+		return NULL;
+	chunk = find_run(h, nr);
+	if (!chunk && gfpflags_allow_blocking(gfp)) {
+		chunk = nl_heap_grow_run(heap, nr);
+		if (!chunk && nl_heap_shrink(heap))
+			chunk = find_run(h, nr);
+	}
+	return chunk ? make_large(h, chunk, nr, size) : NULL;
+}
+
+void *nl_large_alloc_nolock(struct nolock_heap *heap, size_t size)
+{
+	nl_heap_t *h = heap->h;
+	nl_u32 nr = chunks_of(h, size);
+	nl_u32 chunk = nr ? find_run(h, nr) : 0;
+
+	if (!chunk && nr == 1)
+		chunk = nl_chunk_scan(h, NL_RESERVE);
+	return chunk ? make_large(h, chunk, nr, size) : NULL;
+}

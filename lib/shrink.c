@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause */
+/*
+ * shrink.c - giving back: sheaves into their slabs, empty slabs into the chunk bitmap, free
+ * chunks' pages to the system. Maintenance; never part of a nolock call.
+ *
+ * An A-slot is emptied under its lock, from any CPU. An R-slot may only be touched from a
+ * sequence on its own CPU, or after all sequences of the process were restarted:
+ * - private heap: set the lock word by cmpxchg, then membarrier(PRIVATE_EXPEDITED_RSEQ). A
+ *   sequence that had read the word as 0 before is aborted by it, or has committed: if it
+ *   committed another lock, the word is not ours and the slot is left alone.
+ * - shared heap: another process's sequences cannot be aborted from here, so the thread visits
+ *   each CPU and takes the lock there by a sequence of its own.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <linux/membarrier.h>
+#include <sched.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include "internal.h"
+#include "rseq.h"
+#include "core/core.h"
+
+/* The generation half of the lock word while this file holds it. */
+#define SHRINK_GEN 0xfffffffeu
+
+static bool restart_all_sequences(void)
+{
+	static int registered;
+
+	if (!registered) {
+		if (syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_RSEQ, 0, 0))
+			return false;
+		registered = 1;
+	}
+	return !syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED_RSEQ, 0, 0);
+}
+
+/* With the slot's lock held: its sheaves go empty into the table. */
+static void empty_slot(nl_heap_t *h, nl_slot_t *slot, nl_u32 id)
+{
+	nl_u32 spare = slot->spare, main = slot->main;
+
+	if (spare) {
+		nl_slot_count(slot, NL_STAT_SHEAF_FLUSH, nl_sheaf_flush(h, spare, id, 0));
+		nl_store(&slot->spare, 0);
+		nl_sheaf_put(h, spare);
+		nl_slot_count(slot, NL_STAT_SHEAF_FREE, 1);
+	}
+	if (main) {
+		nl_slot_detach(h, slot);
+		nl_slot_count(slot, NL_STAT_SHEAF_FLUSH, nl_sheaf_flush(h, main, id, 0));
+		nl_store(&slot->cap, 0);
+		nl_store(&slot->main, 0);
+		nl_store(&slot->objs, 0);
+		nl_sheaf_put(h, main);
+		nl_slot_count(slot, NL_STAT_SHEAF_FREE, 1);
+	}
+}
+
+static bool slot_used(const nl_slot_t *slot)
+{
+	return nl_load(&slot->main) || nl_load(&slot->spare);
+}
+
+static void empty_private_rslots(struct nolock_heap *heap, nl_u32 id)
+{
+	nl_u64 owner = ((nl_u64)nl_who(heap) << 32) | SHRINK_GEN;
+	bool any = false, ok;
+
+	for (nl_u32 cpu = 0; cpu < heap->nr_slots; cpu++) {
+		nl_slot_t *slot = nl_rslot(heap->h, cpu, id);
+
+		if (slot_used(slot) && nl_cas(&slot->lock, 0, owner))
+			any = true;
+	}
+	if (!any)
+		return;
+	ok = !heap->rseq_slots || restart_all_sequences();
+	for (nl_u32 cpu = 0; cpu < heap->nr_slots; cpu++) {
+		nl_slot_t *slot = nl_rslot(heap->h, cpu, id);
+
+		if (nl_load_acquire(&slot->lock) != owner)
+			continue;
+		if (ok)
+			empty_slot(heap->h, slot, id);
+		nl_slot_unlock(slot);
+	}
+}
+
+static void empty_shared_rslots(struct nolock_heap *heap, nl_u32 id)
+{
+	nl_u64 owner = ((nl_u64)nl_who(heap) << 32) | SHRINK_GEN;
+	cpu_set_t before, one;
+	bool moved = false;
+
+	if (!heap->rseq_slots || sched_getaffinity(0, sizeof(before), &before))
+		return;
+	for (nl_u32 cpu = 0; cpu < heap->nr_slots && cpu < CPU_SETSIZE; cpu++) {
+		nl_slot_t *slot = NULL;
+
+		if (!slot_used(nl_rslot(heap->h, cpu, id)))
+			continue;
+		CPU_ZERO(&one);
+		CPU_SET(cpu, &one);
+		if (sched_setaffinity(0, sizeof(one), &one))
+			continue; /* not allowed there: its slot stays as it is */
+		moved = true;
+		if (NL_RSEQ_RETRY(nl_rseq_lock_once(heap, id, owner, &slot)) != NL_RSEQ_DONE)
+			continue;
+		empty_slot(heap->h, slot, id);
+		nl_slot_unlock(slot);
+	}
+	if (moved)
+		sched_setaffinity(0, sizeof(before), &before);
+}
+
+static void empty_barn(struct nolock_heap *heap, nl_u32 id)
+{
+	nl_heap_t *h = heap->h;
+	nl_u32 who = nl_who(heap);
+	nl_barn_t *barn = &nl_cache(h, id)->barn[0];
+	nl_slot_t *slot = nl_aslot(h, nl_cpu(heap), id);
+
+	for (nl_u32 i = 0; i < h->nr_sheaves; i++) {
+		nl_u32 sheaf;
+
+		if (!nl_barn_lock(barn, who, NL_SPIN))
+			return;
+		sheaf = nl_barn_pop_full(h, barn, who);
+		if (!sheaf)
+			sheaf = nl_barn_pop_empty(h, barn, who);
+		nl_barn_unlock(barn);
+		if (!sheaf)
+			return;
+		nl_slot_count(slot, NL_STAT_SHEAF_FLUSH, nl_sheaf_flush(h, sheaf, id, 0));
+		nl_slot_count(slot, NL_STAT_SHEAF_FREE, 1);
+		nl_sheaf_put(h, sheaf);
+	}
+}
+
+nl_u32 nl_cache_shrink(struct nolock_heap *heap, nl_u32 id)
+{
+	nl_heap_t *h = heap->h;
+	nl_u32 who = nl_who(heap), end, freed = 0;
+
+	if (heap->type == NL_HEAP_PRIVATE)
+		empty_private_rslots(heap, id);
+	else
+		empty_shared_rslots(heap, id);
+	for (nl_u32 cpu = 0; cpu < heap->nr_slots; cpu++) {
+		nl_slot_t *slot = nl_aslot(h, cpu, id);
+
+		if (!slot_used(slot) || !nl_slot_trylock(slot, who))
+			continue;
+		empty_slot(h, slot, id);
+		nl_slot_unlock(slot);
+	}
+	empty_barn(heap, id);
+	end = nl_load_acquire(&h->nr_open) << NL_GROUP_SHIFT;
+	for (nl_u32 chunk = h->first_chunk; chunk < end && nl_load(&nl_cache(h, id)->nr_slabs);
+	     chunk++) {
+		if (nl_load(nl_tag(h, chunk)) != NL_TAG(NL_KIND_SLAB, id) ||
+		    nl_slab_release(h, id, chunk))
+			continue;
+		nl_chunk_give(h, chunk >> NL_GROUP_SHIFT, NL_BIT(chunk));
+		nl_slot_count(nl_aslot(h, nl_cpu(heap), id), NL_STAT_FREE_SLAB, 1);
+		freed++;
+	}
+	return freed;
+}
+
+nl_u32 nl_heap_shrink(struct nolock_heap *heap)
+{
+	nl_u32 freed = 0;
+
+	for (nl_u32 id = 0; id < NL_MAX_CACHES; id++)
+		if (nl_load(&nl_cache(heap->h, id)->state) == NL_CACHE_LIVE &&
+		    nl_load(&nl_cache(heap->h, id)->nr_slabs))
+			freed += nl_cache_shrink(heap, id);
+	return freed;
+}
+
+/* Drop the pages of the chunks in the mask, run by run. Returns how many chunks. */
+static nl_u32 drop_pages(struct nolock_heap *heap, nl_u32 group, nl_u64 mask)
+{
+	int advice = heap->type == NL_HEAP_PRIVATE ? MADV_DONTNEED : MADV_REMOVE;
+	nl_u32 dropped = 0;
+
+	while (mask) {
+		nl_u32 bit = nl_lowest(mask), n;
+		nl_u64 run = mask >> bit;
+
+		n = ~run ? nl_lowest(~run) : 64;
+		if (!madvise(heap->base + (((nl_u64)group << NL_GROUP_SHIFT) + bit) * NL_CHUNK_SIZE,
+			     (size_t)n * NL_CHUNK_SIZE, advice))
+			dropped += n;
+		if (bit + n == 64)
+			break;
+		mask &= ~0ULL << (bit + n);
+	}
+	return dropped;
+}
+
+size_t nolock_heap_trim(struct nolock_heap *heap)
+{
+	size_t dropped = 0;
+	nl_heap_t *h;
+
+	if (!heap || heap->snapshot)
+		return 0;
+	h = heap->h;
+	nl_heap_shrink(heap);
+	/* What is absent from an arena is lost on BPF programs: its chunks stay present. */
+	if (heap->type == NL_HEAP_ARENA)
+		return 0;
+	for (nl_u32 g = h->first_chunk >> NL_GROUP_SHIFT; g < nl_load_acquire(&h->nr_open); g++) {
+		nl_group_t *group = nl_group(h, g);
+		nl_u64 mask = nl_load(&group->dirty) ? nl_word_take_all(&group->chunk_free) : 0;
+		nl_u64 dirty;
+
+		if (!mask)
+			continue;
+		/* While the bits are in our hand nobody hands these chunks out. */
+		dirty = mask & nl_load(&group->dirty);
+		nl_and(&group->dirty, ~dirty);
+		dropped += drop_pages(heap, g, dirty);
+		nl_chunk_publish(h, g, mask);
+	}
+	return dropped << NL_CHUNK_SHIFT;
+}

@@ -1,0 +1,559 @@
+/* SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause */
+/*
+ * slab.c - allocating and freeing objects: the fast paths, and the order of the slow ones.
+ *
+ * The fast path is a table look-up from size to bucket and one restartable sequence; to free, one
+ * load of the chunk's tag and one restartable sequence. A debug, hardening or probe test has no
+ * place in them: a cache that wants one has sheaves of capacity 0, which fails over to here.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "internal.h"
+#include "probes.h"
+#include "rseq.h"
+#include "core/core.h"
+#include "core/kmalloc.h"
+#include "core/slot.h"
+
+/* Passes of growing and giving back before an ordinary allocation gives up. */
+#define GROW_PASSES 8
+
+/* Bucket of each size up to 1024, by steps of 16. */
+#define B4(b) b, b, b, b
+static const nl_u8 small_index[65] = {
+	0, 0, 1, 2, 3, 4, 5, 6, 7,			   /* 16 .. 128 */
+	8, 8, 9, 9, 10, 10, 11, 11,			   /* 160 .. 256 */
+	B4(12), B4(13), B4(14), B4(15),			   /* 320 .. 512 */
+	B4(16), B4(16), B4(17), B4(17), B4(18), B4(18), B4(19), B4(19), /* 640 .. 1024 */
+};
+
+NL_INLINE nl_u32 size_index(size_t size)
+{
+	return nl_likely(size <= 1024) ? small_index[(size + 15) / 16] :
+					 nl_kmalloc_index((nl_u32)size);
+}
+
+static nl_u32 core_flags(gfp_t gfp)
+{
+	return ((gfp & __GFP_RECLAIM) ? NL_SPIN : 0) |
+	       ((gfp & GFP_ATOMIC & ~__GFP_RECLAIM) ? NL_RESERVE : 0);
+}
+
+/* Through the R-slot, with its lock if it is empty. The object's address or 0. */
+static nl_u64 alloc_rslot(struct nolock_heap *heap, nl_u32 id, nl_u32 who, nl_u32 flags)
+{
+	enum nl_rseq_result res;
+	nl_slot_t *slot;
+	nl_u64 obj = 0;
+
+	res = NL_RSEQ_RETRY(nl_rseq_pop_once(heap, id, &obj));
+	if (res == NL_RSEQ_DONE)
+		return obj;
+	if (res != NL_RSEQ_EMPTY)
+		return 0;
+	res = NL_RSEQ_RETRY(nl_rseq_lock_once(heap, id, (nl_u64)who << 32 | 1, &slot));
+	if (res != NL_RSEQ_DONE)
+		return 0;
+	if (nl_slot_refill(heap->h, slot, id, who, flags))
+		obj = nl_slot_pop(slot);
+	nl_slot_unlock(slot);
+	return obj;
+}
+
+nl_u64 nl_alloc_object(struct nolock_heap *heap, nl_u32 id, gfp_t gfp)
+{
+	nl_u32 who = nl_who(heap), flags = core_flags(gfp);
+	nl_heap_t *h = heap->h;
+	nl_u64 obj;
+
+	for (int pass = 0;; pass++) {
+		obj = alloc_rslot(heap, id, who, flags);
+		if (!obj)
+			obj = nl_alloc(h, id, nl_cpu(heap), who, flags);
+		if (obj || !gfpflags_allow_blocking(gfp) || pass == GROW_PASSES)
+			break;
+		if (!nl_heap_grow(heap, 1) && !nl_heap_shrink(heap))
+			break;
+	}
+	if (!obj)
+		obj = nl_alloc_last(h, id, nl_cpu(heap), flags);
+	if (obj && nl_unlikely(nl_load(&h->nr_reserve) < nl_load(&h->reserve_target)) &&
+	    gfpflags_allow_blocking(gfp)) {
+		int err = errno;
+
+		nl_heap_topup(heap);
+		errno = err;
+	}
+	return obj;
+}
+
+nl_u64 nl_alloc_object_nolock(struct nolock_heap *heap, nl_u32 id, gfp_t gfp)
+{
+	nl_u32 who = nl_who(heap), cpu = nl_cpu(heap), flags = NL_RESERVE;
+	nl_heap_t *h = heap->h;
+	nl_u32 next = nl_cache(h, id)->next;
+	nl_u64 obj;
+
+	(void)gfp;
+	obj = alloc_rslot(heap, id, who, flags);
+	if (!obj)
+		obj = nl_alloc(h, id, cpu, who, flags);
+	if (obj)
+		return obj;
+	if (next != id) {
+		obj = nl_alloc(h, next, cpu, who, flags);
+		if (obj) {
+			nl_slot_count(nl_aslot(h, cpu, id), NL_STAT_NEXT_BUCKET, 1);
+			return obj;
+		}
+	}
+	/* The hints say that nothing is left. Believe the bitmaps alone (P1). */
+	obj = nl_alloc_last(h, id, cpu, flags);
+	if (!obj && next != id) {
+		obj = nl_alloc_last(h, next, cpu, flags);
+		if (obj)
+			nl_slot_count(nl_aslot(h, cpu, id), NL_STAT_NEXT_BUCKET, 1);
+	}
+	return obj;
+}
+
+static __attribute__((cold)) void *fail(struct nolock_heap *heap, nl_u32 id, size_t size, gfp_t gfp,
+					int err)
+{
+	if (heap->h && id < NL_MAX_CACHES)
+		nl_slot_count(nl_aslot(heap->h, nl_cpu(heap), id), NL_STAT_ALLOC_FAIL, 1);
+	NL_PROBE3(alloc_fail, heap->h, size, gfp);
+	if ((gfp & __GFP_NOFAIL) && !(gfp & ~NOLOCK_GFP_MASK)) {
+		char text[128];
+		int n = snprintf(text, sizeof(text),
+				 "nolock: out of memory: %zu bytes with __GFP_NOFAIL\n", size);
+
+		if (write(STDERR_FILENO, text, (size_t)n) < 0)
+			abort();
+		abort();
+	}
+	errno = err;
+	return NULL;
+}
+
+static void *finish(nl_u64 obj, size_t size, gfp_t gfp)
+{
+	if (gfp & __GFP_ZERO)
+		memset((void *)obj, 0, size);
+	return (void *)obj;
+}
+
+static __attribute__((noinline)) void *kmalloc_slow(struct nolock_heap *heap, size_t size,
+						    gfp_t gfp, int node)
+{
+	nl_u64 obj;
+	nl_u32 id;
+
+	if (!heap || !heap->h) {
+		heap = nl_default_get();
+		if (!heap)
+			return NULL;
+	}
+	if ((gfp & ~NOLOCK_GFP_MASK) || heap->snapshot || node < NUMA_NO_NODE ||
+	    node >= (int)heap->h->nr_nodes)
+		return fail(heap, NL_MAX_CACHES, size, gfp, EINVAL);
+	if (!size)
+		return ZERO_SIZE_PTR;
+	if (size > NL_MAX_SIZE) {
+		void *p = nl_large_alloc(heap, size, gfp);
+
+		if (!p)
+			return fail(heap, NL_MAX_CACHES, size, gfp, ENOMEM);
+		return finish((nl_u64)p, size, gfp);
+	}
+	id = size_index(size);
+	obj = nl_alloc_object(heap, id, gfp);
+	if (!obj)
+		return fail(heap, id, size, gfp, ENOMEM);
+	return finish(obj, size, gfp);
+}
+
+NL_INLINE void *kmalloc_fast(struct nolock_heap *heap, size_t size, gfp_t gfp)
+{
+	nl_u64 obj;
+
+	if (nl_likely(size - 1 < 1024 && !(gfp & ~NOLOCK_GFP_MASK)) &&
+	    nl_likely(nl_rseq_pop_once(heap, small_index[(size + 15) / 16], &obj) ==
+		      NL_RSEQ_DONE)) {
+		if (gfp & __GFP_ZERO)
+			memset((void *)obj, 0, size);
+		return (void *)obj;
+	}
+	return kmalloc_slow(heap, size, gfp, NUMA_NO_NODE);
+}
+
+void *kmalloc(size_t size, gfp_t gfp)
+{
+	return kmalloc_fast(nl_default, size, gfp);
+}
+
+void *kzalloc(size_t size, gfp_t gfp)
+{
+	return kmalloc_fast(nl_default, size, gfp | __GFP_ZERO);
+}
+
+void *kmalloc_node(size_t size, gfp_t gfp, int node)
+{
+	return kmalloc_slow(nl_default, size, gfp, node);
+}
+
+void *nolock_heap_kmalloc(struct nolock_heap *heap, size_t size, gfp_t gfp)
+{
+	return kmalloc_fast(heap, size, gfp);
+}
+
+static __attribute__((noinline)) void *nolock_slow(struct nolock_heap *heap, size_t size, gfp_t gfp,
+						   int node)
+{
+	nl_u64 obj;
+	nl_u32 id;
+
+	if (!heap->h) {
+		/* Before this library's constructor: the first call of all makes system calls. */
+		heap = nl_default_get();
+		if (!heap)
+			return NULL;
+	}
+	if ((gfp & ~NOLOCK_GFP_NOLOCK_MASK) || heap->snapshot || node < NUMA_NO_NODE ||
+	    node >= (int)heap->h->nr_nodes)
+		return fail(heap, NL_MAX_CACHES, size, gfp & ~__GFP_NOFAIL, EINVAL);
+	if (!size)
+		return ZERO_SIZE_PTR;
+	if (size > NL_MAX_SIZE) {
+		void *p = nl_large_alloc_nolock(heap, size);
+
+		if (!p)
+			return fail(heap, NL_MAX_CACHES, size, gfp, ENOMEM);
+		return finish((nl_u64)p, size, gfp);
+	}
+	id = size_index(size);
+	obj = nl_alloc_object_nolock(heap, id, gfp);
+	if (!obj)
+		return fail(heap, id, size, gfp, ENOMEM);
+	return finish(obj, size, gfp);
+}
+
+void *nolock_heap_kmalloc_nolock(struct nolock_heap *heap, size_t size, gfp_t gfp, int node)
+{
+	nl_u64 obj;
+
+	if (nl_likely(size - 1 < 1024 && !(gfp & ~NOLOCK_GFP_NOLOCK_MASK) &&
+		      (unsigned int)(node + 1) <= 1) &&
+	    nl_likely(nl_rseq_pop_once(heap, small_index[(size + 15) / 16], &obj) ==
+		      NL_RSEQ_DONE)) {
+		if (gfp & __GFP_ZERO)
+			memset((void *)obj, 0, size);
+		return (void *)obj;
+	}
+	return nolock_slow(heap, size, gfp, node);
+}
+
+void *kmalloc_nolock(size_t size, gfp_t gfp, int node)
+{
+	return nolock_heap_kmalloc_nolock(nl_default, size, gfp, node);
+}
+
+void nl_free_refused(const void *p, const char *why)
+{
+	struct nolock_heap *heap = nolock_heap_of(p);
+
+	if (!heap)
+		heap = nl_load_acquire(&nl_default);
+	if (heap->h && !heap->snapshot)
+		nl_add(&heap->h->refused, 1);
+	NL_PROBE3(free_refused, heap->h, p, why);
+}
+
+/* One object into its sheaf or slab: 0, or -1 if it is none. */
+static int free_object(struct nolock_heap *heap, nl_u32 id, const void *p)
+{
+	nl_u32 who = nl_who(heap);
+	enum nl_rseq_result res;
+	nl_slot_t *slot;
+	int pushed;
+
+	if (nl_slab_index(heap->h, id, (nl_u64)p) == ~0u)
+		return -1;
+	res = NL_RSEQ_RETRY(nl_rseq_push_once(heap, id, (nl_u64)p));
+	if (res == NL_RSEQ_DONE)
+		return 0;
+	if (res == NL_RSEQ_EMPTY) {
+		res = NL_RSEQ_RETRY(nl_rseq_lock_once(heap, id, (nl_u64)who << 32 | 1, &slot));
+		if (res == NL_RSEQ_DONE) {
+			pushed = nl_slot_room(heap->h, slot, id, who, 0) &&
+				 nl_slot_push(slot, (nl_u64)p);
+			nl_slot_unlock(slot);
+			if (pushed)
+				return 0;
+		}
+	}
+	/* Refused there is counted there. */
+	if (nl_free(heap->h, id, nl_cpu(heap), who, (nl_u64)p))
+		NL_PROBE3(free_refused, heap->h, p, "free already");
+	return 0;
+}
+
+/* Returns NULL, or why the pointer was refused. */
+static const char *free_slow(const void *p)
+{
+	struct nolock_heap *heap;
+	nl_u64 chunk;
+	nl_u32 tag;
+
+	if (ZERO_OR_NULL_PTR(p))
+		return NULL;
+	heap = nolock_heap_of(p);
+	if (!heap)
+		return "no heap's";
+	nl_heap_refresh(heap);
+	chunk = ((nl_u64)p - (nl_u64)heap->base) >> NL_CHUNK_SHIFT;
+	if (!nl_chunk_ok(heap->h, chunk))
+		return "metadata or not opened";
+	tag = nl_load(nl_tag(heap->h, (nl_u32)chunk));
+	switch (NL_TAG_KIND(tag)) {
+	case NL_KIND_SLAB:
+		if (NL_TAG_CACHE(tag) >= NL_MAX_CACHES || free_object(heap, NL_TAG_CACHE(tag), p))
+			return "inside an object";
+		return NULL;
+	case NL_KIND_LARGE:
+		if ((nl_u64)p % NL_CHUNK_SIZE || nl_large_free(heap->h, (nl_u32)chunk))
+			return "inside a large object";
+		return NULL;
+	case NL_KIND_BODY:
+		return "inside a large object";
+	default:
+		return "free memory";
+	}
+}
+
+NL_INLINE int free_fast(const void *p)
+{
+	const struct nolock_heap *heap = nl_default;
+	nl_u64 off = (nl_u64)p - heap->first;
+	nl_u32 tag;
+
+	if (nl_unlikely(off >= heap->span))
+		return 0;
+	tag = nl_load(heap->tags + (off >> NL_CHUNK_SHIFT));
+	return nl_likely(tag >> 16 == NL_KIND_SLAB) &&
+	       nl_likely(nl_rseq_push_once(heap, tag & 0xffff, (nl_u64)p) == NL_RSEQ_DONE);
+}
+
+static __attribute__((noinline)) void kfree_slow(const void *p)
+{
+	static nl_u32 said;
+	const char *why = free_slow(p);
+
+	if (!why)
+		return;
+	nl_free_refused(p, why);
+	if (!__atomic_exchange_n(&said, 1, __ATOMIC_RELAXED)) {
+		char text[128];
+		int err = errno, n;
+
+		n = snprintf(text, sizeof(text),
+			     "nolock: kfree(%p) refused: %s; further ones are only counted\n", p,
+			     why);
+		if (write(STDERR_FILENO, text, (size_t)n) < 0)
+			said = 1;
+		errno = err;
+	}
+}
+
+static __attribute__((noinline)) void kfree_nolock_slow(const void *p)
+{
+	const char *why = free_slow(p);
+
+	if (why)
+		nl_free_refused(p, why);
+}
+
+void kfree(const void *p)
+{
+	if (!free_fast(p))
+		kfree_slow(p);
+}
+
+void kfree_nolock(const void *p)
+{
+	if (!free_fast(p))
+		kfree_nolock_slow(p);
+}
+
+size_t ksize(const void *p)
+{
+	struct nolock_heap *heap = ZERO_OR_NULL_PTR(p) ? NULL : nolock_heap_of(p);
+	nl_u64 chunk;
+	nl_u32 tag;
+
+	if (!heap)
+		return 0;
+	chunk = ((nl_u64)p - (nl_u64)heap->base) >> NL_CHUNK_SHIFT;
+	if (!nl_chunk_ok(heap->h, chunk))
+		return 0;
+	tag = nl_load(nl_tag(heap->h, (nl_u32)chunk));
+	if (NL_TAG_KIND(tag) == NL_KIND_SLAB) {
+		nl_cache_t *c = nl_cache(heap->h, NL_TAG_CACHE(tag));
+
+		return NL_TAG_CACHE(tag) < NL_NR_KMALLOC ? c->size : c->object_size;
+	}
+	if (NL_TAG_KIND(tag) == NL_KIND_LARGE)
+		return (size_t)nl_slab(heap->h, (nl_u32)chunk)->nr_chunks << NL_CHUNK_SHIFT;
+	return 0;
+}
+
+void *krealloc(const void *p, size_t new_size, gfp_t gfp)
+{
+	struct nolock_heap *heap;
+	size_t old;
+	void *new;
+
+	if (!new_size) {
+		kfree(p);
+		return ZERO_SIZE_PTR;
+	}
+	if (ZERO_OR_NULL_PTR(p))
+		return kmalloc(new_size, gfp);
+	if (gfp & ~NOLOCK_GFP_MASK) {
+		errno = EINVAL;
+		return NULL;
+	}
+	old = ksize(p);
+	heap = nolock_heap_of(p);
+	if (!old) {
+		nl_free_refused(p, "krealloc of no object");
+		errno = EINVAL;
+		return NULL;
+	}
+	/* In place while it fits and no more than half of it would be wasted. */
+	if (new_size <= old && (new_size > old / 2 || old <= 64))
+		return (void *)p;
+	new = nolock_heap_kmalloc(heap, new_size, gfp & ~__GFP_ZERO);
+	if (!new)
+		return NULL;
+	memcpy(new, p, old < new_size ? old : new_size);
+	if ((gfp & __GFP_ZERO) && new_size > old)
+		memset((char *)new + old, 0, new_size - old);
+	kfree(p);
+	return new;
+}
+
+/* The handle of the heap that a cache is in. */
+NL_INLINE struct nolock_heap *heap_of_cache(const struct kmem_cache *s)
+{
+	struct nolock_heap *heap = nl_default;
+
+	if (nl_likely((nl_u64)s - (nl_u64)heap->base < heap->size))
+		return heap;
+	return nolock_heap_of(s);
+}
+
+static __attribute__((noinline)) void *cache_alloc_slow(struct kmem_cache *s, gfp_t gfp, int node,
+							bool nolock)
+{
+	struct nolock_heap *heap = s ? heap_of_cache(s) : NULL;
+	nl_cache_t *c = (nl_cache_t *)s;
+	nl_u64 obj;
+
+	if (!heap || nl_load(&c->state) != NL_CACHE_LIVE || heap->snapshot ||
+	    (gfp & ~(nolock ? NOLOCK_GFP_NOLOCK_MASK : NOLOCK_GFP_MASK)) || node < NUMA_NO_NODE ||
+	    node >= (int)heap->h->nr_nodes) {
+		errno = EINVAL;
+		return NULL;
+	}
+	obj = nolock ? nl_alloc_object_nolock(heap, c->id, gfp) :
+		       nl_alloc_object(heap, c->id, gfp);
+	if (!obj)
+		return fail(heap, c->id, c->object_size, gfp, ENOMEM);
+	return finish(obj, c->object_size, gfp);
+}
+
+void *kmem_cache_alloc(struct kmem_cache *s, gfp_t gfp)
+{
+	struct nolock_heap *heap = nl_default;
+	nl_u64 obj;
+
+	if (nl_likely(s && (nl_u64)s - (nl_u64)heap->base < heap->size && !(gfp & ~GFP_KERNEL)) &&
+	    nl_likely(nl_rseq_pop_once(heap, nl_cache_id(s), &obj) == NL_RSEQ_DONE))
+		return (void *)obj;
+	return cache_alloc_slow(s, gfp, NUMA_NO_NODE, false);
+}
+
+void *kmem_cache_zalloc(struct kmem_cache *s, gfp_t gfp)
+{
+	return cache_alloc_slow(s, gfp | __GFP_ZERO, NUMA_NO_NODE, false);
+}
+
+void *kmem_cache_alloc_node(struct kmem_cache *s, gfp_t gfp, int node)
+{
+	return cache_alloc_slow(s, gfp, node, false);
+}
+
+void *kmem_cache_alloc_nolock(struct kmem_cache *s, gfp_t gfp, int node)
+{
+	return cache_alloc_slow(s, gfp, node, true);
+}
+
+/* An object of another cache goes to its own; the mistake is counted. */
+static bool right_cache(const struct kmem_cache *s, const void *p)
+{
+	struct nolock_heap *heap = nolock_heap_of(p);
+
+	if (!s || !heap || ZERO_OR_NULL_PTR(p))
+		return true;
+	if (nl_cache_of(heap->h, (nl_u64)p) == (int)nl_cache_id(s) && heap_of_cache(s) == heap)
+		return true;
+	nl_free_refused(p, "object of another cache: freed to its own");
+	return false;
+}
+
+void kmem_cache_free(struct kmem_cache *s, void *p)
+{
+	right_cache(s, p);
+	kfree(p);
+}
+
+void kmem_cache_free_nolock(struct kmem_cache *s, void *p)
+{
+	right_cache(s, p);
+	kfree_nolock(p);
+}
+
+int kmem_cache_alloc_bulk(struct kmem_cache *s, gfp_t gfp, size_t size, void **p)
+{
+	size_t i;
+
+	if (!s || (gfp & ~NOLOCK_GFP_MASK)) {
+		errno = EINVAL;
+		return 0;
+	}
+	for (i = 0; i < size; i++) {
+		p[i] = kmem_cache_alloc(s, gfp);
+		if (!p[i])
+			break;
+	}
+	if (i < size) {
+		kmem_cache_free_bulk(s, i, p);
+		return 0;
+	}
+	return (int)size;
+}
+
+void kmem_cache_free_bulk(struct kmem_cache *s, size_t size, void **p)
+{
+	for (size_t i = 0; i < size; i++) {
+		if (s)
+			kmem_cache_free(s, p[i]);
+		else
+			kfree(p[i]);
+	}
+}

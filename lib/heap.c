@@ -416,6 +416,11 @@ const char *nolock_heap_name(const struct nolock_heap *heap)
 	return heap->name;
 }
 
+int nolock_heap_fd(const struct nolock_heap *heap)
+{
+	return heap->fd;
+}
+
 void *nolock_heap_root(const struct nolock_heap *heap)
 {
 	return (void *)nl_load_acquire(&heap->h->root);

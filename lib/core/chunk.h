@@ -93,7 +93,7 @@ NL_FUNC nl_u32 nl_chunk_scan(nl_heap_t *h NL_ARG, nl_u32 flags)
 NL_FUNC int nl_large_free(nl_heap_t *h NL_ARG, nl_u32 chunk)
 {
 	nl_u32 nr = nl_slab(h, chunk)->nr_chunks;
-	nl_u64 mask = 0;
+	nl_u64 mask = nl_zero();
 
 	if (!nr || !nl_chunk_ok(h, chunk) || !nl_chunk_ok(h, (nl_u64)chunk + nr - 1))
 		return -1;
@@ -109,7 +109,7 @@ NL_FUNC int nl_large_free(nl_heap_t *h NL_ARG, nl_u32 chunk)
 		mask |= NL_BIT(c);
 		if ((c & (NL_GROUP_CHUNKS - 1)) == NL_GROUP_CHUNKS - 1 || i == nr - 1) {
 			nl_chunk_give(h, c >> NL_GROUP_SHIFT, mask);
-			mask = 0;
+			mask = nl_zero();
 		}
 	}
 	return 0;

@@ -32,7 +32,7 @@ NL_FUNC nl_u64 nl_slab_scan(nl_heap_t *h NL_ARG, nl_u32 id);
 /* chunk << 6 | word, + 1, of a word that may have free objects; or 0. */
 NL_FUNC nl_u64 nl_slab_find(nl_heap_t *h NL_ARG, nl_u32 id);
 /* Set, or clear with a second look, the hints that lead to the word. */
-NL_FUNC int nl_slab_hint(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 chunk, nl_u32 word);
+NL_FLAT int nl_slab_hint(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 chunk, nl_u32 word);
 NL_FUNC int nl_slab_unhint(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 chunk, nl_u32 word);
 /* Give objects of one word back. Returns the bits that were free already. */
 NL_FUNC nl_u64 nl_slab_give(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 chunk, nl_u32 word, nl_u64 mask);
@@ -45,7 +45,7 @@ NL_FUNC int nl_slab_release(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 chunk);
 NL_FUNC nl_u32 nl_sheaf_get(nl_heap_t *h NL_ARG, nl_u32 id);
 NL_FUNC int nl_sheaf_put(nl_heap_t *h NL_ARG, nl_u32 sheaf);
 /* Move objects between a sheaf and the slabs. They return how many were moved. */
-NL_FUNC nl_u32 nl_sheaf_fill(nl_heap_t *h NL_ARG, nl_word_t *intent NL_ARG, nl_u32 sheaf, nl_u32 id,
+NL_FLAT nl_u32 nl_sheaf_fill(nl_heap_t *h NL_ARG, nl_word_t *intent NL_ARG, nl_u32 sheaf, nl_u32 id,
 			     nl_u32 want);
 NL_FUNC nl_u32 nl_sheaf_flush(nl_heap_t *h NL_ARG, nl_u32 sheaf, nl_u32 id, nl_u32 keep);
 

@@ -72,7 +72,7 @@ NL_FUNC nl_u32 nl_sheaf_fill_word(nl_heap_t *h NL_ARG, nl_word_t *intent NL_ARG,
 	nl_sheaf_t *s = nl_sheaf(h, sheaf - 1);
 	nl_u32 n = s->size, start = n;
 	nl_u32 chunk, word, surplus, size;
-	nl_u64 mask, base, keep = 0;
+	nl_u64 mask, base, keep = nl_zero();
 
 	if (!at)
 		return ~0u;
@@ -124,10 +124,10 @@ NL_FUNC nl_u32 nl_sheaf_fill_word(nl_heap_t *h NL_ARG, nl_word_t *intent NL_ARG,
 	return n - start;
 }
 
-NL_FUNC nl_u32 nl_sheaf_fill(nl_heap_t *h NL_ARG, nl_word_t *intent NL_ARG, nl_u32 sheaf,
+NL_FLAT nl_u32 nl_sheaf_fill(nl_heap_t *h NL_ARG, nl_word_t *intent NL_ARG, nl_u32 sheaf,
 			     nl_u32 id, nl_u32 want)
 {
-	nl_u32 got = 0;
+	nl_u32 got = nl_zero();
 
 	if (want > NL_SHEAF_MAX)
 		want = NL_SHEAF_MAX;
@@ -153,8 +153,8 @@ NL_FUNC nl_u32 nl_sheaf_flush(nl_heap_t *h NL_ARG, nl_u32 sheaf, nl_u32 id, nl_u
 {
 	nl_sheaf_t *s = nl_sheaf(h, sheaf - 1);
 	nl_u32 n = s->size <= NL_SHEAF_MAX ? s->size : NL_SHEAF_MAX;
-	nl_u32 chunk = 0, word = 0, flushed = 0, bad = 0;
-	nl_u64 mask = 0;
+	nl_u32 chunk = nl_zero(), word = nl_zero(), flushed = nl_zero(), bad = nl_zero();
+	nl_u64 mask = nl_zero();
 
 	nl_for(i, NL_SHEAF_MAX)
 	{
@@ -177,7 +177,7 @@ NL_FUNC nl_u32 nl_sheaf_flush(nl_heap_t *h NL_ARG, nl_u32 sheaf, nl_u32 id, nl_u
 		}
 		if (mask && (c != chunk || idx / 64 != word)) {
 			bad += (nl_u32)__builtin_popcountll(nl_slab_give(h, id, chunk, word, mask));
-			mask = 0;
+			mask = nl_zero();
 		}
 		chunk = c;
 		word = idx / 64;

@@ -32,7 +32,7 @@ NL_INLINE nl_u64 nl_slab_mask(nl_u32 per_slab, nl_u32 word)
 	return per_slab - first >= 64 ? ~0ULL : NL_BIT(per_slab - first) - 1;
 }
 
-NL_FUNC int nl_slab_hint(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 chunk, nl_u32 word)
+NL_FLAT int nl_slab_hint(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 chunk, nl_u32 word)
 {
 	nl_u32 g = chunk >> NL_GROUP_SHIFT;
 	nl_group_t *group = nl_group(h, g);
@@ -170,7 +170,7 @@ NL_FUNC nl_u64 nl_slab_new(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 flags)
 	nl_cache_t *cache = nl_cache(h, id);
 	nl_u32 per_slab = cache->per_slab;
 	nl_u32 g, chunk = nl_chunk_find(h);
-	nl_u64 summary = 0;
+	nl_u64 summary = nl_zero();
 	nl_slab_t *slab;
 
 	if (!chunk)
@@ -283,7 +283,7 @@ NL_FUNC int nl_slab_release(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 chunk)
 	nl_u32 per_slab = cache->per_slab;
 	nl_u32 words = cache->words < NL_SLAB_WORDS ? cache->words : NL_SLAB_WORDS;
 	nl_u32 full = nl_zero(), i = nl_zero();
-	nl_u64 mask, got = 0;
+	nl_u64 mask, got = nl_zero();
 
 	/* Words 0 to full - 1 are wholly in our hand; then one that was not, if any. */
 	for (; full < words && NL_CAN_LOOP; full++) {

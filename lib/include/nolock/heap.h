@@ -108,6 +108,12 @@ NOLOCK_API int nolock_heap_check(struct nolock_heap *heap, struct nolock_heap_re
 NOLOCK_API enum nolock_heap_type nolock_heap_type(const struct nolock_heap *heap);
 NOLOCK_API const char *nolock_heap_name(const struct nolock_heap *heap);
 
+/*
+ * nolock_heap_fd - the descriptor of a shared heap's memory (an arena map, or a memfd), or -1
+ * Stays the library's: do not close it. Any context, wait-free.
+ */
+NOLOCK_API int nolock_heap_fd(const struct nolock_heap *heap);
+
 /* nolock_heap_of - the open heap that an address lies in, or NULL. Any context, wait-free. */
 NOLOCK_API struct nolock_heap *nolock_heap_of(const void *p);
 

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+/*
+ * nolock.bpf.c - the one core, compiled for BPF: becomes libnolock.bpf.o.
+ *
+ * A-slots and what is behind them, on the arena that user space calls a shared heap. The heap's
+ * header lies at offset 0; the verifier turns every address into an offset within the arena, so
+ * nothing that stands in the heap can lead a program out of it, and an absent page reads as 0: a
+ * heap without a header has no slots and serves nobody.
+ */
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+#include <nolock/gfp.h>
+#include "core/chunk.h"
+#include "core/slab.h"
+#include "core/sheaf.h"
+#include "core/cascade.h"
+#include "core/kmalloc.h"
+
+/* Replaced by the heap's own map before the load; 33 is BPF_MAP_TYPE_ARENA. */
+struct {
+	__uint(type, 33);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+} nolock_heap SEC(".maps");
+
+/* Naming the map makes it the arena of every program that this is linked into. */
+NL_INLINE nl_heap_t *the_heap(void)
+{
+	nl_u64 zero = 0;
+
+	__asm__ volatile("" : "+r"(zero) : "r"(&nolock_heap));
+	return (nl_heap_t *)zero;
+}
+
+NL_INLINE nl_u32 who(nl_u32 cpu)
+{
+	return (NL_CLIENT_BPF << 16) | ((cpu + 1) & 0xffff);
+}
+
+/* All zero, size bytes rounded up to 8: every object is as long as that. */
+NL_FUNC int nl_bpf_zero(nl_heap_t *h NL_ARG, nl_u64 obj, nl_u32 size)
+{
+	nl_word_t *word = (nl_word_t *)obj;
+	nl_u32 words = (size + 7) / 8;
+
+	if (!h || words > NL_MAX_SIZE / 8)
+		return 0;
+	nl_for(i, words)
+	{
+		word[i] = 0;
+	}
+	return 0;
+}
+
+/* From the cache or, for kmalloc, the next larger bucket; at last by the scan that is sure. */
+NL_INLINE nl_u64 nl_bpf_alloc(nl_heap_t *h, nl_u32 id, nl_u32 cpu)
+{
+	nl_u32 next = nl_cache(h, id)->next;
+	nl_u64 obj;
+
+	obj = nl_alloc(h, id, cpu, who(cpu), NL_RESERVE);
+	if (obj)
+		return obj;
+	if (next != id) {
+		obj = nl_alloc(h, next, cpu, who(cpu), NL_RESERVE);
+		if (obj)
+			goto next_bucket;
+	}
+	obj = nl_alloc_last(h, id, cpu, NL_RESERVE);
+	if (obj)
+		return obj;
+	if (next != id) {
+		obj = nl_alloc_last(h, next, cpu, NL_RESERVE);
+		if (obj)
+			goto next_bucket;
+	}
+	nl_slot_count(nl_aslot(h, cpu, id), NL_STAT_ALLOC_FAIL, 1);
+	return 0;
+next_bucket:
+	nl_slot_count(nl_aslot(h, cpu, id), NL_STAT_NEXT_BUCKET, 1);
+	return obj;
+}
+
+__attribute__((noinline)) unsigned long long nolock_bpf_alloc(unsigned long long size,
+							      unsigned int flags)
+{
+	nl_heap_t *h = the_heap();
+	nl_u32 cpu = bpf_get_smp_processor_id();
+	nl_u64 obj;
+
+	if (cpu >= h->nr_slots || (flags & ~NOLOCK_GFP_NOLOCK_MASK) || size > NL_MAX_SIZE)
+		return 0;
+	if (!size)
+		return 16; /* ZERO_SIZE_PTR */
+	obj = nl_bpf_alloc(h, nl_kmalloc_index((nl_u32)size), cpu);
+	if (obj && (flags & __GFP_ZERO))
+		nl_bpf_zero(h, obj, (nl_u32)size);
+	return obj;
+}
+
+__attribute__((noinline)) unsigned long long nolock_bpf_cache_alloc(void NLA *cache NL_ARG,
+								    unsigned int flags)
+{
+	nl_cache_t *c = (nl_cache_t *)cache;
+	nl_heap_t *h = the_heap();
+	nl_u32 cpu = bpf_get_smp_processor_id();
+	nl_u32 id = c->id;
+	nl_u64 obj;
+
+	if (cpu >= h->nr_slots || (flags & ~NOLOCK_GFP_NOLOCK_MASK) || id >= NL_MAX_CACHES ||
+	    c->state != NL_CACHE_LIVE)
+		return 0;
+	obj = nl_bpf_alloc(h, id, cpu);
+	if (obj && (flags & __GFP_ZERO))
+		nl_bpf_zero(h, obj, c->object_size);
+	return obj;
+}
+
+__attribute__((noinline)) int nolock_bpf_free(void NLA *p NL_ARG)
+{
+	nl_heap_t *h = the_heap();
+	nl_u32 cpu = bpf_get_smp_processor_id();
+	nl_u64 obj;
+	nl_u64 chunk;
+	nl_u32 tag;
+
+	/* A BPF program may hold the low half of the address alone: the other is the heap's. */
+	obj = (nl_u32)(nl_u64)p;
+	if (obj <= 16 || cpu >= h->nr_slots)
+		return 0;
+	chunk = obj >> NL_CHUNK_SHIFT;
+	obj += h->base;
+	if (!nl_chunk_ok(h, chunk))
+		goto refused;
+	tag = nl_load(nl_tag(h, (nl_u32)chunk));
+	if (NL_TAG_KIND(tag) == NL_KIND_SLAB)
+		return nl_free(h, NL_TAG_CACHE(tag) & (NL_MAX_CACHES - 1), cpu, who(cpu), obj);
+	if (NL_TAG_KIND(tag) == NL_KIND_LARGE && !(obj & (NL_CHUNK_SIZE - 1)) &&
+	    !nl_large_free(h, (nl_u32)chunk))
+		return 0;
+refused:
+	nl_add(&h->refused, 1);
+	return -1;
+}

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause */
+/*
+ * bpf.h - giving a shared heap to BPF programs that were built with nolock.bpf.h.
+ *
+ * Needs libbpf 1.1 or newer in the program that includes it; libnolock itself does not.
+ */
+#ifndef NOLOCK_BPF_LOADER_H
+#define NOLOCK_BPF_LOADER_H
+
+#include <errno.h>
+#include <bpf/libbpf.h>
+#include <nolock/heap.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/*
+ * nolock_bpf_attach_heap - let the programs of an object allocate from a heap
+ * @obj: opened and not yet loaded
+ * @heap: from nolock_heap_open(), of type NOLOCK_HEAP_ARENA
+ * Returns 0, -ENOENT (the object was not linked with libnolock.bpf.o), -EOPNOTSUPP (the heap is
+ * no arena, so BPF cannot reach it), or libbpf's error. The heap may be closed after the load.
+ */
+static inline int nolock_bpf_attach_heap(struct bpf_object *obj, const struct nolock_heap *heap)
+{
+	struct bpf_map *map = bpf_object__find_map_by_name(obj, "nolock_heap");
+
+	if (!map)
+		return -ENOENT;
+	if (nolock_heap_type(heap) != NOLOCK_HEAP_ARENA)
+		return -EOPNOTSUPP;
+	return bpf_map__reuse_fd(map, nolock_heap_fd(heap));
+}
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* NOLOCK_BPF_LOADER_H */

@@ -81,8 +81,9 @@ USER_LIBS := -ljson-c -lcap-ng $(BPF_LIBS) -lpthread
 .SECONDARY:
 MAKEFLAGS += --no-builtin-rules
 
+# V=1 shows the commands themselves, -s nothing.
 Q := $(if $(V),,@)
-say = $(if $(V),,@printf '  %-8s %s\n' '$(1)' '$(patsubst $(BUILD)/%,%,$(2))')
+say = $(if $(V)$(findstring s,$(firstword -$(MAKEFLAGS))),,@printf '  %-8s %s\n' '$(1)' '$(patsubst $(BUILD)/%,%,$(2))')
 # Without -j of our own maker, sub-makes use all CPUs.
 JOBS = $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
 
@@ -108,7 +109,7 @@ BPF_LIB := $(if $(wildcard bpf/nolock.bpf.c),$(BPFOUT)/bpf/libnolock.bpf.o)
 BPF_SRCS := $(filter-out bpf/nolock.bpf.c,$(sort $(wildcard bpf/*.bpf.c)) \
 	    $(foreach d,$(BPF_DIRS),$(sort $(wildcard $(d)/*.bpf.c))))
 # Those that call the allocator are linked with it.
-BPF_CALLERS := $(if $(BPF_SRCS),$(shell grep -lE '^\#include [<"]nolock\.bpf\.h[>"]' $(BPF_SRCS)))
+BPF_CALLERS := $(if $(BPF_SRCS),$(shell grep -lE '^\#include [<"](nolock/)?nolock\.bpf\.h[>"]' $(BPF_SRCS)))
 BPF_OBJS := $(BPF_SRCS:%.bpf.c=$(BPFOUT)/%.bpf.o)
 SKELS := $(BPF_OBJS:.bpf.o=.skel.h)
 
@@ -215,10 +216,11 @@ check-compilers:
 	+@$(WITH_CLANG)
 	+@$(WITH_ARM64)
 
+# What does not build fails here as a step, and each suite that is missing for it; the rest runs.
 check:
 	@scripts/deps ensure build check
-	+@$(SUB) tests
-	+@$(RUNNER) $(SUITE_BINS:%=suite=%) $(SHELL_TESTS:%=program=%) \
+	+@$(SUB) --keep-going tests || echo 'the build failed: see above'
+	+@$(RUNNER) 'step=build=$(SUB) tests' $(SUITE_BINS:%=suite=%) $(SHELL_TESTS:%=program=%) \
 		'step=lint=$(MAKE) --no-print-directory lint' \
 		'step=gcc, no warning=$(WITH_GCC)' \
 		'step=clang, no warning=$(WITH_CLANG)' \

@@ -187,6 +187,7 @@ int main(int argc, char **argv)
 	struct btf_dump *dump = NULL;
 	struct btf *btf = NULL;
 	FILE *roots = NULL;
+	char why[100];
 	int err = 1;
 
 	if (argc != 3) {
@@ -197,8 +198,9 @@ int main(int argc, char **argv)
 	libbpf_set_print(NULL);
 	btf = btf__parse(argv[1], NULL);
 	if (!btf) {
+		libbpf_strerror(errno, why, sizeof(why));
 		fprintf(stderr, "vmlinux: no BTF in %s: %s; name a file that has it by BTF=FILE\n",
-			argv[1], strerror(errno));
+			argv[1], why);
 		goto out;
 	}
 	roots = fopen(roots_path, "r");

@@ -29,9 +29,10 @@
 #   D/X.bpf.c                $(BUILD)/D/X.bpf.o and X.skel.h (struct X_bpf), for D = bpf, demo,
 #                            bench, selftests/*. What includes nolock.bpf.h gets libnolock.bpf.o
 #   user/*.c                 nolockd and nolock, and libuser.a of all others
-#   D/*.c                    for D = demo, bench, selftests/*: test_*.c and what has a main()
-#                            becomes a program each; the other .c files of D are linked to each.
-#                            No main(): a libcriterion suite
+#   selftests/D/test_*.c     a libcriterion suite each (with a main() of its own: a plain program)
+#   selftests/D/prog_*.c     a program each, for suites to run
+#   D/*.c                    for D = demo, bench, selftests/tsan: a program each that has a main()
+#                            The other .c files of a directory are linked to each of its programs
 #   selftests/*/test_*.sh    shell tests
 
 VERSION := 0.1.0
@@ -118,7 +119,8 @@ SKELS := $(BPF_OBJS:.bpf.o=.skel.h)
 have_main = $(if $(1),$(shell grep -lE '^(int )?main\>' $(1)))
 define PROGRAMS
 $(1)_ALL := $$(filter-out %.bpf.c,$$(sort $$(wildcard $(1)/*.c)))
-$(1)_MAINS := $$(call have_main,$$($(1)_ALL))
+$(1)_MAINS := $$(call have_main,$$(if $$(filter $(1),demo bench selftests/tsan),\
+	    $$($(1)_ALL),$$(filter $(1)/test_% $(1)/prog_%,$$($(1)_ALL))))
 $(1)_SUITES := $$(filter-out $$($(1)_MAINS),$$(filter $(1)/test_%,$$($(1)_ALL)))
 $(1)_HELPERS := $$(patsubst %.c,$$(BUILD)/%.o,\
 		$$(filter-out $$($(1)_MAINS) $$($(1)_SUITES),$$($(1)_ALL)))
@@ -145,6 +147,8 @@ DEMO_BINS := $(demo_BINS)
 BENCH_BINS := $(bench_BINS)
 TSAN_BINS := $(selftests/tsan_BINS)
 SUITE_BINS := $(foreach d,$(wildcard selftests/*),$($(d)_SUITES:%.c=$(BUILD)/%))
+PLAIN_BINS := $(foreach d,$(filter-out selftests/tsan,$(wildcard selftests/*)),\
+	      $(patsubst %.c,$(BUILD)/%,$(filter $(d)/test_%,$($(d)_MAINS))))
 TEST_BINS := $(foreach d,$(filter-out selftests/tsan,$(wildcard selftests/*)),$($(d)_BINS))
 SHELL_TESTS := $(sort $(wildcard selftests/*/test_*.sh))
 
@@ -177,13 +181,15 @@ run:
 RUNNER = selftests/run --build $(BUILD) $(if $(T),--only '$(T)') $(if $(V),--verbose)
 SUB = $(MAKE) --no-print-directory $(JOBS)
 
+SUITES := $(SUITE_BINS:%=suite=%) $(PLAIN_BINS:%=program=%)
+
 test:
 	@scripts/deps ensure build check
 	+@$(SUB) tests
-	+@$(RUNNER) $(SUITE_BINS:%=suite=%) $(SHELL_TESTS:%=program=%)
+	+@$(RUNNER) $(SUITES) $(SHELL_TESTS:%=program=%)
 
 # Sanitizers: their own builds of the user side, and the BPF objects of this one.
-SAN_BINS = $(SUITE_BINS:$(BUILD)/%=suite=$(BUILD)/$(1)/%)
+SAN_BINS = $(subst =$(BUILD)/,=$(BUILD)/$(1)/,$(SUITES))
 SAN_MAKE = $(SUB) BUILD=$(BUILD)/$(1) BPFOUT=$(BPFOUT) SAN=$(2)
 
 asan:
@@ -220,7 +226,7 @@ check-compilers:
 check:
 	@scripts/deps ensure build check
 	+@$(SUB) --keep-going tests || echo 'the build failed: see above'
-	+@$(RUNNER) 'step=build=$(SUB) tests' $(SUITE_BINS:%=suite=%) $(SHELL_TESTS:%=program=%) \
+	+@$(RUNNER) 'step=build=$(SUB) tests' $(SUITES) $(SHELL_TESTS:%=program=%) \
 		'step=lint=$(MAKE) --no-print-directory lint' \
 		'step=gcc, no warning=$(WITH_GCC)' \
 		'step=clang, no warning=$(WITH_CLANG)' \

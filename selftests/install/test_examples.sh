@@ -11,6 +11,8 @@
 # processes that the block leaves are the block's to end.
 
 set -u
+# Of the make that may have started this; its job server does not reach here.
+unset MAKEFLAGS MFLAGS MAKELEVEL
 cd "$(dirname "$0")/../.." || exit 1
 top=$PWD
 build=${NOLOCK_BUILD:-build}

@@ -227,6 +227,7 @@ check:
 	@scripts/deps ensure build check
 	+@$(SUB) --keep-going tests || echo 'the build failed: see above'
 	+@$(RUNNER) 'step=build=$(SUB) tests' $(SUITES) $(SHELL_TESTS:%=program=%) \
+		$(patsubst %/run,'step=demo=RUN_SECONDS=3 NOLOCK_BUILD=$(BUILD) %/run',$(filter %/run,$(DEMO_BINS))) \
 		'step=lint=$(MAKE) --no-print-directory lint' \
 		'step=gcc, no warning=$(WITH_GCC)' \
 		'step=clang, no warning=$(WITH_CLANG)' \

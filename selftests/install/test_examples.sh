@@ -41,7 +41,7 @@ extract()
 	function want() { return part == "C" || seen }
 	/^```/ && inside {
 		inside = 0
-		if (kind == "text")
+		if (keep && kind == "text")
 			exit
 		next
 	}

@@ -158,11 +158,11 @@ SHELL_TESTS := $(sort $(wildcard selftests/*/test_*.sh))
 	bench lint format install clean help run FORCE
 
 all: lib bpf user demo
-lib: $(LIBNOLOCK) $(SHARED) $(BUILD)/lib/nolock.pc
+lib: $(LIBNOLOCK) $(SHARED)
 bpf: $(BPF_LIB) $(SKELS)
 user: $(USER_BINS)
 demo: $(DEMO_BINS)
-tests: all $(TEST_BINS)
+tests: all $(TEST_BINS) $(BUILD)/scripts/vmlinux
 # Everything that compiles, nothing linked but what the compiling needs.
 objects: $(LIB_OBJS) $(patsubst %.c,$(BUILD)/%.o,$(USER_SRCS) $(USER_MAINS) \
 	 $(foreach d,$(PROG_DIRS),$($(d)_ALL)))
@@ -275,13 +275,6 @@ $(SHARED): $(LIB_OBJS) $(BUILD)/.lib lib/nolock.map
 		-o $@ $(LIB_OBJS)
 	$(Q)ln -sf $(SOFILE) $(BUILD)/lib/$(SONAME) && ln -sf $(SONAME) $(BUILD)/lib/libnolock.so
 
-PC = sed -e 's|@prefix@|$(prefix)|g' -e 's|@libdir@|$(libdir)|g' \
-	-e 's|@includedir@|$(includedir)|g' -e 's|@version@|$(VERSION)|g' lib/nolock.pc.in
-
-$(BUILD)/lib/nolock.pc: lib/nolock.pc.in Makefile | $(BUILD)/.flags
-	$(Q)mkdir -p $(@D)
-	$(Q)$(PC) >$@
-
 # --- BPF ---
 
 # The linker of bpftool also drops the debugging sections, which skeletons need not carry.
@@ -368,6 +361,8 @@ includedir ?= $(prefix)/include
 bindir ?= $(prefix)/bin
 sbindir ?= $(prefix)/sbin
 INSTALL ?= install
+PC = sed -e 's|@prefix@|$(prefix)|g' -e 's|@libdir@|$(libdir)|g' \
+	-e 's|@includedir@|$(includedir)|g' -e 's|@version@|$(VERSION)|g' lib/nolock.pc.in
 
 install: all
 	$(INSTALL) -d $(DESTDIR)$(includedir)/nolock $(DESTDIR)$(libdir)/pkgconfig \

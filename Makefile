@@ -1,0 +1,381 @@
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# The build of nolock. This comment is its documentation; `make help` prints it.
+#
+#   make              build everything into build/; needs no root
+#   make deps         as root: install the Debian packages that are missing (list: packages)
+#   make run          the demonstration; RUN_SECONDS=N (10). Installs what is missing if root
+#   make check        every test there is, with a total at the end. Installs what is missing if root
+#   make test         the test suites alone, without sanitizers, compilers and lint; T=WORD runs
+#                     those with WORD in their name, V=1 shows all that they print
+#   make asan         the suites with AddressSanitizer      (build/asan)
+#   make ubsan        the suites with UBSan                 (build/ubsan)
+#   make tsan         selftests/tsan with ThreadSanitizer   (build/tsan)
+#   make check-compilers   all C once more, warnings being errors: gcc, clang, lib/ for aarch64
+#   make bench        the benchmarks
+#   make lint         clang-format, clang-tidy, and the rules of scripts/lint
+#   make format       let clang-format rewrite the sources
+#   make vmlinux.h    write vmlinux.h again, from the running kernel's BTF or BTF=FILE
+#   make install      DESTDIR= prefix=/usr/local libdir= includedir= bindir= sbindir=
+#   make clean        remove build/
+#
+# Variables: CC (gcc), CLANG (clang-19: BPF), CFLAGS (-O2 -g), LDFLAGS, WERROR=1, V=1 (show the
+# commands), SAN=address|undefined|thread, BUILD=DIR (build). Another compiler or sanitizer
+# belongs into another BUILD; within one, a change of flags builds again what it concerns.
+#
+# Order: vmlinux.h (committed) -> BPF objects -> their skeletons -> user side -> tests.
+#   lib/*.c                  libnolock.a and libnolock.so, one set of objects
+#   bpf/nolock.bpf.c         libnolock.bpf.o, the allocator for BPF programs to link
+#   D/X.bpf.c                $(BUILD)/D/X.bpf.o and X.skel.h (struct X_bpf), for D = bpf, demo,
+#                            bench, selftests/*. What includes nolock.bpf.h gets libnolock.bpf.o
+#   user/*.c                 nolockd and nolock, and libuser.a of all others
+#   selftests/D/test_*.c     a libcriterion suite each (with a main() of its own: a plain program)
+#   selftests/D/prog_*.c     a program each, for suites to run
+#   D/*.c                    for D = demo, bench, selftests/tsan: a program each that has a main()
+#                            The other .c files of a directory are linked to each of its programs
+#   selftests/*/test_*.sh    shell tests
+
+VERSION := 0.1.0
+SOVERSION := 0
+
+BUILD ?= build
+# Where the BPF objects are: another compiler's build may share them.
+BPFOUT ?= $(BUILD)
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+AR ?= ar
+CLANG ?= clang-19
+CLANG_FORMAT ?= clang-format
+CLANG_TIDY ?= clang-tidy
+BPFTOOL ?= $(shell PATH="$$PATH:/usr/sbin:/sbin" command -v bpftool || echo bpftool)
+CXX_FOR_TESTS ?= g++
+CC_ARM64 ?= aarch64-linux-gnu-gcc
+
+CFLAGS ?= -O2 -g
+WARN := -Wall -Wextra $(if $(filter 1,$(WERROR)),-Werror)
+SAN ?=
+SANFLAGS := $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer)
+ifeq ($(SAN),undefined)
+SANFLAGS += -fno-sanitize-recover=all
+endif
+ifeq ($(SAN),thread)
+# TSan has no fences; the paths that it runs use none.
+SANFLAGS += $(if $(findstring clang,$(CC)),,-Wno-tsan)
+endif
+
+COMMON := -std=gnu11 $(CFLAGS) $(WARN) $(SANFLAGS) -fno-strict-aliasing
+LIB_CFLAGS := $(COMMON) -fPIC -fno-plt -ftls-model=initial-exec -fvisibility=hidden \
+	      -DNOLOCK_VERSION='"$(VERSION)"' -Ilib/include -Ilib
+USER_CFLAGS := $(COMMON) -DNOLOCK_VERSION='"$(VERSION)"' -Ilib/include -Ilib -Ibpf -Iuser \
+	       -isystem $(BPFOUT)/bpf
+BPF_ARCH := $(patsubst x86_64,x86,$(patsubst aarch64,arm64,$(shell uname -m)))
+# The headers of <asm/...> are in a directory of the machine's name, which -target bpf forgets.
+BPF_CFLAGS := -target bpf -mcpu=v4 -std=gnu11 -O2 -g $(WARN) -Wno-unused-parameter \
+	      -Wno-missing-declarations -D__TARGET_ARCH_$(BPF_ARCH) -I. -Ibpf -Ilib -Ilib/include \
+	      -idirafter /usr/include/$(shell uname -m)-linux-gnu
+BPF_LIBS := -lbpf -lelf -lz
+USER_LIBS := -ljson-c -lcap-ng $(BPF_LIBS) -lpthread
+
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+.SECONDARY:
+MAKEFLAGS += --no-builtin-rules
+
+# V=1 shows the commands themselves, -s nothing.
+Q := $(if $(V),,@)
+say = $(if $(V)$(findstring s,$(firstword -$(MAKEFLAGS))),,@printf '  %-8s %s\n' '$(1)' '$(patsubst $(BUILD)/%,%,$(2))')
+# Without -j of our own maker, sub-makes use all CPUs.
+JOBS = $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
+
+# --- what there is ---
+
+LIB_SRCS := $(sort $(wildcard lib/*.c))
+LIB_OBJS := $(LIB_SRCS:%.c=$(BUILD)/%.o)
+USER_MAINS := $(filter user/nolockd.c user/nolock.c,$(wildcard user/*.c))
+USER_SRCS := $(filter-out $(USER_MAINS) %.bpf.c,$(sort $(wildcard user/*.c)))
+USER_BINS := $(USER_MAINS:%.c=$(BUILD)/%)
+LIBNOLOCK := $(BUILD)/lib/libnolock.a
+LIBUSER := $(BUILD)/user/libuser.a
+SONAME := libnolock.so.$(SOVERSION)
+SOFILE := libnolock.so.$(VERSION)
+SHARED := $(BUILD)/lib/$(SOFILE)
+
+# Programs of these directories see the skeletons and link libuser.a; those of the library's own
+# tests do not.
+BPF_DIRS := demo bench $(filter-out selftests/lib selftests/tsan,$(wildcard selftests/*))
+PROG_DIRS := demo bench $(wildcard selftests/*)
+
+BPF_LIB := $(if $(wildcard bpf/nolock.bpf.c),$(BPFOUT)/bpf/libnolock.bpf.o)
+BPF_SRCS := $(filter-out bpf/nolock.bpf.c,$(sort $(wildcard bpf/*.bpf.c)) \
+	    $(foreach d,$(BPF_DIRS),$(sort $(wildcard $(d)/*.bpf.c))))
+# Those that call the allocator are linked with it.
+BPF_CALLERS := $(if $(BPF_SRCS),$(shell grep -lE '^\#include [<"](nolock/)?nolock\.bpf\.h[>"]' $(BPF_SRCS)))
+BPF_OBJS := $(BPF_SRCS:%.bpf.c=$(BPFOUT)/%.bpf.o)
+SKELS := $(BPF_OBJS:.bpf.o=.skel.h)
+
+# --- one directory of programs: $(call PROGRAMS,DIR) ---
+
+have_main = $(if $(1),$(shell grep -lE '^(int )?main\>' $(1)))
+define PROGRAMS
+$(1)_ALL := $$(filter-out %.bpf.c,$$(sort $$(wildcard $(1)/*.c)))
+$(1)_MAINS := $$(call have_main,$$(if $$(filter $(1),demo bench selftests/tsan),\
+	    $$($(1)_ALL),$$(filter $(1)/test_% $(1)/prog_%,$$($(1)_ALL))))
+$(1)_SUITES := $$(filter-out $$($(1)_MAINS),$$(filter $(1)/test_%,$$($(1)_ALL)))
+$(1)_HELPERS := $$(patsubst %.c,$$(BUILD)/%.o,\
+		$$(filter-out $$($(1)_MAINS) $$($(1)_SUITES),$$($(1)_ALL)))
+$(1)_BINS := $$(patsubst %.c,$$(BUILD)/%,$$($(1)_MAINS) $$($(1)_SUITES))
+$(1)_INCLUDES := -I$(1) -isystem $$(BPFOUT)/$(1)
+
+$$(BUILD)/$(1)/%.o: $(1)/%.c $$(BUILD)/.flags | $$(if $$(filter $(1),$$(BPF_DIRS)),$$(SKELS))
+	$$(call say,CC,$$@)
+	$$(Q)mkdir -p $$(@D)
+	$$(Q)$$(CC) $$(USER_CFLAGS) $$($(1)_INCLUDES) -MMD -MP -c -o $$@ $$<
+
+$$($(1)_SUITES:%.c=$$(BUILD)/%): CRITERION := -lcriterion
+$$($(1)_BINS): $$(BUILD)/%: $$(BUILD)/%.o $$($(1)_HELPERS) \
+		$$(if $$(filter $(1),$$(BPF_DIRS)),$$(LIBUSER)) $$(LIBNOLOCK)
+	$$(call say,LINK,$$@)
+	$$(Q)$$(CC) $$(SANFLAGS) $$(LDFLAGS) -o $$@ $$^ $$(CRITERION) \
+		$$(if $$(filter $(1),$$(BPF_DIRS)),$$(USER_LIBS)) -lpthread -ldl -lm
+
+DEPS += $$(patsubst %.c,$$(BUILD)/%.d,$$($(1)_ALL))
+endef
+$(foreach d,$(PROG_DIRS),$(eval $(call PROGRAMS,$(d))))
+
+DEMO_BINS := $(demo_BINS)
+BENCH_BINS := $(bench_BINS)
+TSAN_BINS := $(selftests/tsan_BINS)
+SUITE_BINS := $(foreach d,$(wildcard selftests/*),$($(d)_SUITES:%.c=$(BUILD)/%))
+PLAIN_BINS := $(foreach d,$(filter-out selftests/tsan,$(wildcard selftests/*)),\
+	      $(patsubst %.c,$(BUILD)/%,$(filter $(d)/test_%,$($(d)_MAINS))))
+TEST_BINS := $(foreach d,$(filter-out selftests/tsan,$(wildcard selftests/*)),$($(d)_BINS))
+SHELL_TESTS := $(sort $(wildcard selftests/*/test_*.sh))
+
+# --- targets for people ---
+
+.PHONY: all lib bpf user demo tests objects deps check test check-compilers asan ubsan tsan \
+	bench lint format install clean help run FORCE
+
+all: lib bpf user demo
+lib: $(LIBNOLOCK) $(SHARED)
+bpf: $(BPF_LIB) $(SKELS)
+user: $(USER_BINS)
+demo: $(DEMO_BINS)
+tests: all $(TEST_BINS) $(BUILD)/scripts/vmlinux
+# Everything that compiles, nothing linked but what the compiling needs.
+objects: $(LIB_OBJS) $(patsubst %.c,$(BUILD)/%.o,$(USER_SRCS) $(USER_MAINS) \
+	 $(foreach d,$(PROG_DIRS),$($(d)_ALL)))
+
+help:
+	@sed -n '4,/^$$/{s/^# \{0,1\}//p}' Makefile
+
+deps:
+	@scripts/deps install build check bench
+
+run:
+	@scripts/deps ensure build
+	+@$(SUB) all
+	@NOLOCK_BUILD=$(BUILD) $(BUILD)/demo/run
+
+RUNNER = selftests/run --build $(BUILD) $(if $(T),--only '$(T)') $(if $(V),--verbose)
+SUB = $(MAKE) --no-print-directory $(JOBS)
+
+SUITES := $(SUITE_BINS:%=suite=%) $(PLAIN_BINS:%=program=%)
+
+test:
+	@scripts/deps ensure build check
+	+@$(SUB) tests
+	+@$(RUNNER) $(SUITES) $(SHELL_TESTS:%=program=%)
+
+# Sanitizers: their own builds of the user side, and the BPF objects of this one.
+SAN_BINS = $(subst =$(BUILD)/,=$(BUILD)/$(1)/,$(SUITES))
+SAN_MAKE = $(SUB) BUILD=$(BUILD)/$(1) BPFOUT=$(BPFOUT) SAN=$(2)
+
+asan:
+	@scripts/deps ensure build check
+	+@$(call SAN_MAKE,asan,address) tests
+	+@$(RUNNER) $(call SAN_BINS,asan)
+
+ubsan:
+	@scripts/deps ensure build check
+	+@$(call SAN_MAKE,ubsan,undefined) tests
+	+@$(RUNNER) $(call SAN_BINS,ubsan)
+
+tsan:
+	@scripts/deps ensure build check
+	+@$(call SAN_MAKE,tsan,thread) tsan-programs
+	+@$(RUNNER) $(TSAN_BINS:$(BUILD)/%=program=$(BUILD)/tsan/%)
+
+.PHONY: tsan-programs
+tsan-programs: $(TSAN_BINS)
+
+WITH_GCC = $(SUB) BUILD=$(BUILD)/gcc BPFOUT=$(BPFOUT) CC=gcc WERROR=1 objects
+WITH_CLANG = $(SUB) BUILD=$(BUILD)/clang BPFOUT=$(BUILD)/clang CC=$(CLANG) WERROR=1 bpf objects
+# The cross compiler has no <sys/sdt.h> of its own; Debian's is the same for all machines.
+WITH_ARM64 = $(SUB) BUILD=$(BUILD)/arm64 WERROR=1 lib \
+	     CC='$(CC_ARM64) -march=armv8.1-a -idirafter /usr/include/$(shell uname -m)-linux-gnu'
+
+check-compilers:
+	@scripts/deps ensure build check
+	+@$(WITH_GCC)
+	+@$(WITH_CLANG)
+	+@$(WITH_ARM64)
+
+# What does not build fails here as a step, and each suite that is missing for it; the rest runs.
+check:
+	@scripts/deps ensure build check
+	+@$(SUB) --keep-going tests || echo 'the build failed: see above'
+	+@$(RUNNER) 'step=build=$(SUB) tests' $(SUITES) $(SHELL_TESTS:%=program=%) \
+		$(patsubst %/run,'step=demo=RUN_SECONDS=3 NOLOCK_BUILD=$(BUILD) %/run',$(filter %/run,$(DEMO_BINS))) \
+		'step=lint=$(MAKE) --no-print-directory lint' \
+		'step=gcc, no warning=$(WITH_GCC)' \
+		'step=clang, no warning=$(WITH_CLANG)' \
+		"step=aarch64, no warning=$(WITH_ARM64)" \
+		'step=asan build=$(call SAN_MAKE,asan,address) tests' $(call SAN_BINS,asan) \
+		'step=ubsan build=$(call SAN_MAKE,ubsan,undefined) tests' $(call SAN_BINS,ubsan) \
+		'step=tsan build=$(call SAN_MAKE,tsan,thread) tsan-programs' \
+		$(TSAN_BINS:$(BUILD)/%=program=$(BUILD)/tsan/%)
+
+bench:
+	@scripts/deps ensure build bench
+	+@$(SUB) all $(BENCH_BINS)
+	@for b in $(BENCH_BINS); do NOLOCK_BUILD=$(BUILD) $$b || exit 1; done
+
+lint:
+	@scripts/deps ensure build check
+	+@$(SUB) bpf
+	@CLANG_FORMAT=$(CLANG_FORMAT) CLANG_TIDY=$(CLANG_TIDY) \
+		scripts/lint $(filter -I% -D%,$(USER_CFLAGS)) $(addprefix -isystem$(BPFOUT)/,bpf $(BPF_DIRS))
+
+format:
+	@CLANG_FORMAT=$(CLANG_FORMAT) scripts/lint --format
+
+clean:
+	rm -rf $(BUILD)
+
+# --- libnolock ---
+
+$(BUILD)/lib/%.o: lib/%.c $(BUILD)/.flags
+	$(call say,CC,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(LIB_CFLAGS) -MMD -MP -c -o $@ $<
+
+$(LIBNOLOCK): $(LIB_OBJS) $(BUILD)/.lib
+	$(call say,AR,$@)
+	$(Q)mkdir -p $(@D) && rm -f $@
+	$(Q)$(AR) rcs $@ $(LIB_OBJS)
+
+# nodelete: a thread's rseq area may point into the library for as long as the thread lives.
+# A sanitizer's runtime is the program's, so only a plain library can be checked for no-undefined.
+$(SHARED): $(LIB_OBJS) $(BUILD)/.lib lib/nolock.map
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(SANFLAGS) $(LDFLAGS) -shared -Wl,-soname,$(SONAME) -Wl,-z,nodelete \
+		-Wl,--version-script=lib/nolock.map $(if $(SAN),,-Wl,--no-undefined) \
+		-o $@ $(LIB_OBJS)
+	$(Q)ln -sf $(SOFILE) $(BUILD)/lib/$(SONAME) && ln -sf $(SONAME) $(BUILD)/lib/libnolock.so
+
+# --- BPF ---
+
+# The linker of bpftool also drops the debugging sections, which skeletons need not carry.
+$(BPFOUT)/%.raw.o: %.bpf.c $(BPFOUT)/.bpf-flags | vmlinux.h
+	$(call say,BPF,$(patsubst $(BPFOUT)/%,%,$@))
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CLANG) $(BPF_CFLAGS) -MMD -MP -c -o $@ $<
+
+$(BPFOUT)/bpf/libnolock.bpf.o: $(BPFOUT)/bpf/nolock.raw.o
+	$(call say,BPFLINK,$(patsubst $(BPFOUT)/%,%,$@))
+	$(Q)$(BPFTOOL) gen object $@ $^
+
+$(BPF_CALLERS:%.bpf.c=$(BPFOUT)/%.bpf.o): $(BPF_LIB)
+$(BPF_OBJS): $(BPFOUT)/%.bpf.o: $(BPFOUT)/%.raw.o
+	$(call say,BPFLINK,$(patsubst $(BPFOUT)/%,%,$@))
+	$(Q)$(BPFTOOL) gen object $@ $^
+
+# Not ours to lint: bpftool's code leaks when it runs out of memory.
+$(SKELS): %.skel.h: %.bpf.o
+	$(call say,SKEL,$(patsubst $(BPFOUT)/%,%,$@))
+	$(Q)echo '/* NOLINTBEGIN */' >$@
+	$(Q)$(BPFTOOL) gen skeleton $< name $(subst .,_,$(subst -,_,$(basename $(notdir $<)))) >>$@
+	$(Q)echo '/* NOLINTEND */' >>$@
+
+DEPS += $(BPF_SRCS:%.bpf.c=$(BPFOUT)/%.raw.d) $(if $(BPF_LIB),$(BPFOUT)/bpf/nolock.raw.d)
+
+# Only on request: it is committed, and the BPF objects depend on it.
+ifneq ($(filter vmlinux.h,$(MAKECMDGOALS)),)
+BTF ?= /sys/kernel/btf/vmlinux
+.PHONY: vmlinux.h
+vmlinux.h: $(BUILD)/scripts/vmlinux
+	$(call say,GEN,$@)
+	$(Q)$(BUILD)/scripts/vmlinux $(BTF) vmlinux.roots >$(BUILD)/vmlinux.h
+	$(Q)mv $(BUILD)/vmlinux.h $@
+endif
+
+$(BUILD)/scripts/%: scripts/%.c $(BUILD)/.flags
+	$(call say,CC,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(COMMON) -o $@ $< $(BPF_LIBS)
+
+# --- user side ---
+
+$(BUILD)/user/%.o: user/%.c $(BUILD)/.flags | $(SKELS)
+	$(call say,CC,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(USER_CFLAGS) -MMD -MP -c -o $@ $<
+
+$(LIBUSER): $(USER_SRCS:%.c=$(BUILD)/%.o) $(BUILD)/.user
+	$(call say,AR,$@)
+	$(Q)mkdir -p $(@D) && rm -f $@
+	$(Q)$(AR) rcs $@ $(filter %.o,$^)
+
+$(USER_BINS): %: %.o $(LIBUSER) $(LIBNOLOCK)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(SANFLAGS) $(LDFLAGS) -o $@ $^ $(USER_LIBS)
+
+DEPS += $(LIB_OBJS:.o=.d) $(patsubst %.c,$(BUILD)/%.d,$(USER_SRCS) $(USER_MAINS))
+
+# --- stamps: rewritten only when what they hold changes ---
+
+stamp = mkdir -p $(@D) && printf '%s\n' '$(subst ','\'',$(1))' | cmp -s - $@ || \
+	{ mkdir -p $(@D) && printf '%s\n' '$(subst ','\'',$(1))' >$@; }
+
+# Compilers and flags; first of all, whether what the build needs is there.
+$(BUILD)/.flags: FORCE | $(BUILD)/.deps
+	@$(call stamp,$(CC) $(COMMON) $(LDFLAGS) $(LIB_CFLAGS) $(USER_CFLAGS))
+$(BPFOUT)/.bpf-flags: FORCE | $(BUILD)/.deps
+	@$(call stamp,$(CLANG) $(BPF_CFLAGS))
+# Which files an archive is made of: a removed source leaves no object newer than the archive.
+$(BUILD)/.lib: FORCE
+	@$(call stamp,$(LIB_SRCS))
+$(BUILD)/.user: FORCE
+	@$(call stamp,$(USER_SRCS))
+$(BUILD)/.deps: packages
+	@scripts/deps check build
+	@mkdir -p $(@D) && touch $@
+
+# --- install ---
+
+prefix ?= /usr/local
+libdir ?= $(prefix)/lib
+includedir ?= $(prefix)/include
+bindir ?= $(prefix)/bin
+sbindir ?= $(prefix)/sbin
+INSTALL ?= install
+PC = sed -e 's|@prefix@|$(prefix)|g' -e 's|@libdir@|$(libdir)|g' \
+	-e 's|@includedir@|$(includedir)|g' -e 's|@version@|$(VERSION)|g' lib/nolock.pc.in
+
+install: all
+	$(INSTALL) -d $(DESTDIR)$(includedir)/nolock $(DESTDIR)$(libdir)/pkgconfig \
+		$(DESTDIR)$(libdir)/bpf $(DESTDIR)$(bindir) $(DESTDIR)$(sbindir)
+	$(INSTALL) -m 644 lib/include/nolock/*.h $(wildcard bpf/nolock.bpf.h) \
+		$(DESTDIR)$(includedir)/nolock
+	$(INSTALL) -m 644 $(LIBNOLOCK) $(DESTDIR)$(libdir)
+	$(INSTALL) -m 755 $(SHARED) $(DESTDIR)$(libdir)
+	ln -sf $(SOFILE) $(DESTDIR)$(libdir)/$(SONAME)
+	ln -sf $(SONAME) $(DESTDIR)$(libdir)/libnolock.so
+	$(if $(BPF_LIB),$(INSTALL) -m 644 $(BPF_LIB) $(DESTDIR)$(libdir)/bpf)
+	$(PC) >$(DESTDIR)$(libdir)/pkgconfig/nolock.pc
+	$(if $(wildcard user/nolock.c),$(INSTALL) -m 755 $(BUILD)/user/nolock $(DESTDIR)$(bindir))
+	$(if $(wildcard user/nolockd.c),$(INSTALL) -m 755 $(BUILD)/user/nolockd $(DESTDIR)$(sbindir))
+
+-include $(wildcard $(DEPS))

@@ -1,0 +1,50 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# What libnolock.so gives to others: the functions that the public headers declare, and no more.
+# It needs libc alone, cannot be unloaded, and finds its thread-local data without a call.
+
+set -u
+cd "$(dirname "$0")/../.." || exit 1
+build=${NOLOCK_BUILD:-build}
+so=$build/lib/libnolock.so
+tmp=$(mktemp -d) || exit 1
+trap 'rm -rf "$tmp"' EXIT
+passed=0 failed=0
+
+check()
+{
+	if [ -z "$2" ]; then
+		passed=$((passed + 1))
+		echo "ok      $1"
+	else
+		failed=$((failed + 1))
+		echo "FAILED  $1"
+		printf '%s\n' "$2" | sed 's/^/    /'
+	fi
+}
+
+[ -e "$so" ] || { echo "no $so: run make"; exit 1; }
+
+# A declaration may go over several lines; comments may name functions too.
+gcc -E -P -Ilib/include -include nolock/slab.h -include nolock/heap.h -include nolock/stat.h \
+	-include nolock/page.h '-DNOLOCK_API=@API@' -x c /dev/null | tr '\n' ' ' | tr ';}' '\n\n' |
+	sed -n 's/^.*@API@ [^(]*[^a-z0-9_(]\([a-z0-9_]*\)(.*/\1/p' | sort -u >"$tmp/declared"
+nm -D --defined-only "$so" | sed -n 's/^[0-9a-f]* [TtDdBbRrVvWwi] \([^@]*\).*/\1/p' |
+	sort -u >"$tmp/exported"
+
+[ "$(wc -l <"$tmp/declared")" -gt 40 ]
+check "the headers declare functions" "$([ $? -eq 0 ] || cat "$tmp/declared")"
+check "each function that the headers declare is exported" \
+	"$(comm -23 "$tmp/declared" "$tmp/exported")"
+check "nothing else is exported" "$(comm -13 "$tmp/declared" "$tmp/exported")"
+check "needs libc alone" "$(readelf -d "$so" | grep NEEDED | grep -vE '\[(libc\.so\.6|ld-linux.*)\]')"
+check "soname is libnolock.so.0" \
+	"$(readelf -d "$so" | grep -q 'SONAME.*\[libnolock\.so\.0\]' || readelf -d "$so")"
+check "is never unloaded (nodelete)" "$(readelf -d "$so" | grep -q NODELETE || readelf -d "$so")"
+check "no call to __tls_get_addr, which may allocate" "$(nm -D "$so" | grep __tls_get_addr)"
+check "no executable stack, no text relocations" \
+	"$(readelf -lW "$so" | grep 'GNU_STACK.*RWE'; readelf -d "$so" | grep TEXTREL)"
+
+echo "$passed passed, $failed failed, 0 skipped"
+[ $failed -eq 0 ]

@@ -1,0 +1,188 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# The README's two examples, as a reader pastes them, against an installed tree and nothing else.
+#
+# The C example is the first ```c block of README.md; the BPF example the first ```c block after
+# the first heading that contains "BPF". A block's first line names its file: /* hello.c */. The
+# next ```sh block is what the reader types then: it must succeed, with pkg-config finding the tree
+# (compilers through $CC, if they follow it). A ```text block after that, before the next ```c
+# block or heading, is what is printed. "sudo" does nothing here; mounts, daemons and other
+# processes that the block leaves are the block's to end.
+
+set -u
+# Of the make that may have started this; its job server does not reach here.
+unset MAKEFLAGS MFLAGS MAKELEVEL
+cd "$(dirname "$0")/../.." || exit 1
+top=$PWD
+build=${NOLOCK_BUILD:-build}
+tmp=$(mktemp -d) || exit 1
+trap 'rm -rf "$tmp"' EXIT
+tree=$tmp/tree
+passed=0 failed=0 skipped=0
+
+ok()
+{
+	passed=$((passed + 1))
+	echo "ok      $1"
+}
+
+bad()
+{
+	failed=$((failed + 1))
+	echo "FAILED  $1"
+	[ $# -lt 2 ] || sed 's/^/    /' "$2"
+}
+
+# Part C or BPF of the README as numbered files: part.c part.sh part.text, those that are there.
+extract()
+{
+	awk -v part="$1" -v out="$tmp/$1" '
+	function want() { return part == "C" || seen }
+	/^```/ && inside {
+		inside = 0
+		if (keep && kind == "text")
+			exit
+		next
+	}
+	/^```/ {
+		inside = 1
+		kind = substr($0, 4)
+		sub(/[ \t].*/, "", kind)
+		if (kind == "c" && have["c"])
+			exit
+		keep = want() && (kind == "c" || (have["c"] && !have[kind]))
+		if (keep)
+			have[kind] = 1
+		next
+	}
+	inside { if (keep) print > (out "." kind); next }
+	/^#/ {
+		if (have["c"])
+			exit
+		if ($0 ~ /BPF/)
+			seen = 1
+	}' README.md
+}
+
+# Build and run one example as its ```sh block says.
+example()
+{
+	local part=$1 name dir=$tmp/$1.dir
+
+	extract "$part"
+	if [ ! -s "$tmp/$part.c" ]; then
+		bad "README: there is no ${part} example (a \`\`\`c block)"
+		return
+	fi
+	name=$(sed -n '1s|^/\* \([A-Za-z0-9_.-]*\) \*/$|\1|p' "$tmp/$part.c")
+	if [ -z "$name" ]; then
+		bad "README: the first line of the $part example must name its file: /* hello.c */"
+		return
+	fi
+	if [ ! -s "$tmp/$part.sh" ]; then
+		bad "README: no \`\`\`sh block after the $part example says how to build and run it"
+		return
+	fi
+	mkdir "$dir" && cp "$tmp/$part.c" "$dir/$name"
+	(
+		cd "$dir" || exit 1
+		set -e
+		# shellcheck disable=SC2317
+		sudo() { "$@"; }
+		# shellcheck disable=SC1090
+		. "$tmp/$part.sh"
+	) >"$tmp/$part.out" 2>"$tmp/$part.err" </dev/null
+	local status=$?
+	cat "$tmp/$part.out" "$tmp/$part.err" >"$tmp/$part.log"
+	if [ $status -ne 0 ]; then
+		bad "README: the $part example: exit status $status" "$tmp/$part.log"
+	elif [ ! -s "$tmp/$part.out" ]; then
+		bad "README: the $part example printed nothing"
+	elif [ -e "$tmp/$part.text" ] && ! diff "$tmp/$part.text" "$tmp/$part.out" >"$tmp/diff"; then
+		bad "README: the $part example printed something else" "$tmp/diff"
+	else
+		ok "README: the $part example ($name) builds and runs"
+	fi
+}
+
+# One program that includes every public header, in C and C++, linked shared and static.
+headers()
+{
+	local lang=$1 compiler=$2 std=$3 src=$tmp/all.$1 linkage
+
+	(cd "$tree/usr/include" && ls nolock/*.h) | grep -v '\.bpf\.h$' |
+		sed 's/.*/#include <&>/' >"$src"
+	cat >>"$src" <<-'END'
+	int main(void)
+	{
+		void *p = kmalloc(100, GFP_KERNEL), *q = kmalloc_nolock(100, __GFP_ZERO, NUMA_NO_NODE);
+		struct nolock_heap_report report;
+		int bad;
+
+		bad = !p || !q || *(char *)q;
+		kfree_nolock(p);
+		kfree(q);
+		return bad || nolock_heap_check(nolock_heap_default(), &report) || report.allocated;
+	}
+	END
+	for linkage in shared static; do
+		local link
+		link=$(pkg-config --libs nolock)
+		[ $linkage = shared ] || link=${link/-lnolock/-l:libnolock.a}
+		# shellcheck disable=SC2046,SC2086
+		if $compiler -std=$std -Wall -Wextra -Wpedantic -Werror $(pkg-config --cflags nolock) \
+				"$src" -o "$tmp/all" $link >"$tmp/log" 2>&1 &&
+		   "$tmp/all" >"$tmp/log" 2>&1; then
+			ok "headers and library: $compiler -std=$std, $linkage"
+		else
+			bad "headers and library: $compiler -std=$std, $linkage" "$tmp/log"
+		fi
+	done
+}
+
+if ! make --no-print-directory BUILD="$build" DESTDIR="$tree" prefix=/usr install \
+		>"$tmp/log" 2>&1; then
+	bad "make install DESTDIR prefix=/usr" "$tmp/log"
+	echo "$passed passed, $failed failed, $skipped skipped"
+	exit 1
+fi
+ok "make install DESTDIR prefix=/usr"
+
+missing=
+for f in include/nolock/{slab,gfp,heap,stat,page,nolock.bpf}.h lib/libnolock.{so,so.0,a} \
+	 lib/bpf/libnolock.bpf.o lib/pkgconfig/nolock.pc bin/nolock sbin/nolockd; do
+	[ -e "$tree/usr/$f" ] || missing="$missing $f"
+done
+if [ -z "$missing" ]; then ok "layout of the tree"; else bad "not installed:$missing"; fi
+
+# As if the tree were /usr: only pkg-config knows where it is.
+export PKG_CONFIG_PATH=$tree/usr/lib/pkgconfig PKG_CONFIG_SYSROOT_DIR=$tree
+export LD_LIBRARY_PATH=$tree/usr/lib
+export PATH=$tree/usr/bin:$tree/usr/sbin:$PATH:/usr/sbin:/sbin
+# Ours must not be found by accident, nor by the examples.
+unset NOLOCK_BUILD
+
+version=$(pkg-config --modversion nolock 2>&1)
+if [ "$("$tree/usr/bin/nolock" --version 2>/dev/null | grep -oE '[0-9]+\.[0-9]+\.[0-9]+' | head -n 1)" \
+	= "$version" ]; then
+	ok "nolock --version and nolock.pc agree: $version"
+else
+	bad "nolock --version says '$("$tree/usr/bin/nolock" --version 2>&1)', nolock.pc says '$version'"
+fi
+
+headers c gcc gnu11
+headers c gcc c99
+headers cpp g++ c++11
+headers cpp g++ c++20
+
+if [ -e README.md ]; then
+	example C
+	example BPF
+else
+	bad "README.md: there is none in $top"
+	bad "README.md: no BPF example either"
+fi
+
+echo "$passed passed, $failed failed, $skipped skipped"
+[ $failed -eq 0 ]

@@ -216,7 +216,7 @@ int nl_trace_attach(struct nl_trace *t)
 	if (!t->error[0] && !t->tried) {
 		t->tried = true;
 		/* the second kmem programs need the iterator over programs */
-		if (t->what & (NL_TRACE_CACHES | NL_TRACE_KMEM))
+		if (t->what & (NL_TRACE_CACHES | NL_TRACE_NESTED))
 			nl_trace_load_iter(t);
 		if (t->what & NL_TRACE_KMEM)
 			nl_trace_load_kmem(t);

@@ -150,10 +150,13 @@ uint64_t nl_trace_misses(const struct nl_prog *p)
 
 /* --- objects --- */
 
+#define MAX_PROGS 8
+
 struct object {
 	const void *elf;
 	size_t size;
 	const char *name;
+	const char *progs[MAX_PROGS]; /* those that are wanted at all */
 	/* what to set before loading */
 	void (*prepare)(struct nl_trace *t, struct bpf_object *obj, void *arg);
 	void *arg;
@@ -202,13 +205,13 @@ static const char *const map_names[NL_TRACE_MAPS] = {
 	[NL_MAP_CPUS] = "nlt_cpus",   [NL_MAP_QUIET] = "nlt_quiet", [NL_MAP_RING] = "nlt_ring",
 };
 
-/* Open an object with our maps in it and only those programs switched on that @want has. */
+/* Open an object with our maps in it and of o->progs[] only those switched on that @want has. */
 static struct bpf_object *open_object(struct nl_trace *t, const struct object *o, const bool *want)
 {
 	LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = o->name);
 	struct bpf_object *obj = bpf_object__open_mem(o->elf, o->size, &opts);
 	struct bpf_program *prog;
-	int i, n = 0;
+	int i;
 
 	if (!obj)
 		return NULL;
@@ -218,8 +221,14 @@ static struct bpf_object *open_object(struct nl_trace *t, const struct object *o
 		if (map && bpf_map__reuse_fd(map, t->map[i]))
 			goto fail;
 	}
-	bpf_object__for_each_program(prog, obj)
-		bpf_program__set_autoload(prog, want[n++]);
+	bpf_object__for_each_program(prog, obj) {
+		bool on = false;
+
+		for (i = 0; i < MAX_PROGS && o->progs[i]; i++)
+			if (!strcmp(o->progs[i], bpf_program__name(prog)))
+				on = want[i];
+		bpf_program__set_autoload(prog, on);
+	}
 	if (o->prepare)
 		o->prepare(t, obj, o->arg);
 	return obj;
@@ -245,8 +254,6 @@ static struct bpf_object *try_load(struct nl_trace *t, const struct object *o, c
 	bpf_object__close(obj);
 	return NULL;
 }
-
-#define MAX_PROGS 16
 
 /*
  * Load an object with as many of its programs as the kernel takes.
@@ -466,15 +473,17 @@ void nl_trace_load_kmem(struct nl_trace *t)
 {
 	struct object o = { .name = "nlt_kmem", .prepare = prepare_kmem };
 	bool want[MAX_PROGS] = { false };
+	int nr = t->what & NL_TRACE_NESTED ? NR_KMEM : NLT_NR_TP;
 	int entry[NR_KMEM], i;
 	const char *why;
 
 	o.elf = trace_bpf__elf_bytes(&o.size);
-	for (i = 0; i < NR_KMEM; i++) {
+	for (i = 0; i < nr; i++) {
 		char target[64];
 
 		snprintf(target, sizeof(target), "tp_btf/%s%s", kmem_progs[i].tracepoint,
 			 kmem_progs[i].second ? " (in interrupts)" : "");
+		o.progs[i] = kmem_progs[i].prog;
 		entry[i] = nl_trace_add_prog(t, kmem_progs[i].prog, target, kmem_progs[i].kind);
 		if (entry[i] < 0)
 			return;
@@ -485,11 +494,11 @@ void nl_trace_load_kmem(struct nl_trace *t)
 		else
 			want[i] = true;
 	}
-	t->kmem = load_object(t, &o, want, entry, NR_KMEM);
+	t->kmem = load_object(t, &o, want, entry, nr);
 	if (!t->kmem)
 		return;
 	why = NULL;
-	for (i = 0; i < NR_KMEM; i++) {
+	for (i = 0; i < nr; i++) {
 		struct bpf_program *prog;
 
 		if (kmem_progs[i].second && i == NLT_NR_TP)
@@ -497,7 +506,7 @@ void nl_trace_load_kmem(struct nl_trace *t)
 		if (!want[i])
 			continue;
 		if (kmem_progs[i].second && (why || !t->state->active[kmem_progs[i].kind])) {
-			nl_trace_fail(t, entry[i], "not needed or not possible: %s",
+			nl_trace_fail(t, entry[i], "not attached: %s",
 				      why ? why : "the first program is not attached");
 			continue;
 		}
@@ -537,7 +546,9 @@ static void prepare_iter(struct nl_trace *t, struct bpf_object *obj, void *arg)
 
 void nl_trace_load_iter(struct nl_trace *t)
 {
-	struct object o = { .name = "nlt_iter", .prepare = prepare_iter };
+	struct object o = {
+		.name = "nlt_iter", .progs = { "nlt_caches", "nlt_progs" }, .prepare = prepare_iter,
+	};
 	bool want[MAX_PROGS] = { true, true };
 	struct bpf_program *prog;
 	int entry[2];
@@ -609,9 +620,11 @@ static void prepare_function(struct nl_trace *t, struct bpf_object *obj, void *a
 
 static void load_function(struct nl_trace *t, struct function *f)
 {
-	struct object o = { .name = "nlt_fn", .prepare = prepare_function, .arg = f };
-	bool want[MAX_PROGS] = { !f->exit, f->exit };
 	const char *prog = f->exit ? "nlt_fn_exit" : "nlt_fn_entry";
+	struct object o = {
+		.name = "nlt_fn", .progs = { prog }, .prepare = prepare_function, .arg = f,
+	};
+	bool want[MAX_PROGS] = { true };
 	char target[96];
 	struct bpf_object *obj;
 	const char *why;
@@ -666,7 +679,7 @@ void nl_trace_load_functions(struct nl_trace *t)
 
 int nl_trace_load_usdt(struct nl_trace *t, char *why, size_t size)
 {
-	struct object o = { .name = "nlt_usdt" };
+	struct object o = { .name = "nlt_usdt", .progs = { "nlt_usdt" } };
 	bool want[MAX_PROGS] = { true };
 	const char *said;
 	int err;

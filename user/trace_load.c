@@ -677,9 +677,20 @@ void nl_trace_load_functions(struct nl_trace *t)
 
 /* --- USDT --- */
 
+static void prepare_usdt(struct nl_trace *t, struct bpf_object *obj, void *arg)
+{
+	struct bpf_program *prog = bpf_object__find_program_by_name(obj, "nlt_usdt");
+
+	(void)t;
+	(void)arg;
+	bpf_program__set_flags(prog, bpf_program__flags(prog) | BPF_F_SLEEPABLE);
+}
+
 int nl_trace_load_usdt(struct nl_trace *t, char *why, size_t size)
 {
-	struct object o = { .name = "nlt_usdt", .progs = { "nlt_usdt" } };
+	struct object o = {
+		.name = "nlt_usdt", .progs = { "nlt_usdt" }, .prepare = prepare_usdt,
+	};
 	bool want[MAX_PROGS] = { true };
 	const char *said;
 	int err;

@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * test_trace_caches.c - the iterator over the kernel's caches against /proc/slabinfo, and what is
+ * left where BPF or BTF are not to be had.
+ */
+#define _GNU_SOURCE
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <json-c/json.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "trace_help.h"
+
+/* Caches come and go rarely, objects always: sizes must be equal, counts near. */
+Test(trace_caches, iterator_agrees_with_slabinfo)
+{
+	struct nl_trace *t = trace_open(NL_TRACE_CACHES, 0);
+	struct nl_kernel_stat iter, info;
+	unsigned int i, common = 0;
+
+	cr_assert_eq(nl_kernel_stat_read(t, &iter), 0);
+	cr_assert_eq(iter.from, NL_KERNEL_FROM_ITER);
+	cr_assert_eq(nl_kernel_stat_read(NULL, &info), 0);
+	cr_assert_eq(info.from, NL_KERNEL_FROM_SLABINFO);
+	for (i = 0; i < info.nr; i++) {
+		const struct nlt_cache *b = &info.caches[i].now, *a;
+		const struct nl_kernel_cache *c = nl_kernel_stat_find(&iter, b->name);
+
+		if (!c)
+			continue;
+		a = &c->now;
+		common++;
+		cr_expect_eq(a->size, b->size, "%s: size %u, slabinfo %u", b->name, a->size,
+			     b->size);
+		cr_expect_leq(a->object_size, a->size);
+		cr_expect_eq(a->objs_per_slab, b->objs_per_slab, "%s", b->name);
+		cr_expect_eq(a->order, b->order, "%s", b->name);
+		if (a->has & NLT_HAS_SLABS) {
+			uint64_t d = a->objects > b->objects ? a->objects - b->objects :
+							       b->objects - a->objects;
+
+			cr_expect_leq(d, 2000 + b->objects / 4, "%s: %lu objects, slabinfo %lu",
+				      b->name, (unsigned long)a->objects,
+				      (unsigned long)b->objects);
+			cr_expect_leq(a->nr_partial, a->nr_slabs + 64, "%s", b->name);
+		}
+	}
+	cr_log_info("%u caches by the iterator, %u by slabinfo, %u in both", iter.nr, info.nr,
+		    common);
+	cr_expect_geq(common + 2, info.nr);
+	cr_expect_geq(iter.nr, 50);
+	nl_kernel_stat_free(&iter);
+	nl_kernel_stat_free(&info);
+	nl_trace_close(t);
+}
+
+Test(trace_caches, known_caches)
+{
+	static const char *const names[] = { "task_struct", "filp", "dentry", "kmalloc-64",
+					     "vm_area_struct" };
+	struct nl_trace *t = trace_open(NL_TRACE_CACHES, 0);
+	struct nl_kernel_stat s;
+
+	cr_assert_eq(nl_kernel_stat_read(t, &s), 0);
+	for (unsigned int i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		const struct nl_kernel_cache *c = nl_kernel_stat_find(&s, names[i]);
+
+		cr_assert(c, "%s is missing", names[i]);
+		cr_expect_gt(c->now.object_size, 0);
+		cr_expect_gt(c->now.objs_per_slab, 0);
+		cr_expect(c->now.has & NLT_HAS_NODES);
+		cr_expect_geq(c->now.nr_nodes, 1);
+		if (c->now.has & NLT_HAS_SLABS) {
+			cr_expect_gt(c->now.nr_slabs, 0);
+			cr_expect_geq(c->now.objects, c->now.nr_slabs);
+		}
+	}
+	cr_expect_eq(nl_kernel_stat_find(&s, "kmalloc-64")->now.object_size, 64);
+	nl_kernel_stat_free(&s);
+	nl_trace_close(t);
+}
+
+/* A cache that has sheaves: barns within the kernel's soft limits, sheaves no fuller than they hold. */
+Test(trace_caches, sheaves_and_barns)
+{
+	struct nl_trace *t = trace_open(NL_TRACE_CACHES, 0);
+	struct nl_kernel_stat s;
+	unsigned int with = 0, cpus = (unsigned int)sysconf(_SC_NPROCESSORS_CONF);
+
+	cr_assert_eq(nl_kernel_stat_read(t, &s), 0);
+	for (unsigned int i = 0; i < s.nr; i++) {
+		const struct nlt_cache *c = &s.caches[i].now;
+
+		if (!(c->has & NLT_HAS_SHEAVES) || !c->sheaf_capacity)
+			continue;
+		with++;
+		cr_expect_leq(c->sheaf_capacity, 1024, "%s", c->name);
+		cr_expect(c->has & NLT_HAS_BARN);
+		cr_expect_geq(c->nr_barns, 1, "%s has sheaves and no barn", c->name);
+		cr_expect_leq(c->barn_full, 32 * c->nr_barns, "%s", c->name);
+		cr_expect_leq(c->barn_empty, 32 * c->nr_barns, "%s", c->name);
+		cr_expect(c->has & NLT_HAS_PCS, "%s", c->name);
+		cr_expect_leq(c->main_objs, c->sheaf_capacity * cpus, "%s", c->name);
+		cr_expect_leq(c->spare_objs, c->sheaf_capacity * c->nr_spare, "%s", c->name);
+		cr_expect_leq(c->nr_spare, cpus, "%s", c->name);
+	}
+	cr_log_info("%u of %u caches have sheaves", with, s.nr);
+	/* 6.18 is the first kernel with sheaves, and gives them to maple_node at least */
+	if (s.nr && (s.caches[0].now.has & NLT_HAS_SHEAVES))
+		cr_expect_gt(with, 0);
+	nl_kernel_stat_free(&s);
+	nl_trace_close(t);
+}
+
+Test(trace_caches, json)
+{
+	struct nl_trace *t = trace_open(NL_TRACE_KMEM | NL_TRACE_CACHES, 0);
+	struct json_object *o, *parsed, *v, *name;
+	struct nl_kernel_stat s;
+	size_t i, n, found = 0;
+
+	trace_open_files(100);
+	cr_assert_eq(nl_kernel_stat_read(t, &s), 0);
+	o = nl_kernel_stat_json(&s, t);
+	cr_assert(o);
+	parsed = json_tokener_parse(json_object_to_json_string(o));
+	cr_assert(parsed);
+	cr_assert(json_object_object_get_ex(parsed, "source", &v));
+	cr_expect_str_eq(json_object_get_string(v), "iterator");
+	cr_assert(json_object_object_get_ex(parsed, "caches", &v));
+	n = json_object_array_length(v);
+	cr_expect_eq(n, s.nr);
+	for (i = 0; i < n; i++) {
+		struct json_object *c = json_object_array_get_idx(v, i), *allocs;
+
+		cr_assert(json_object_object_get_ex(c, "name", &name));
+		if (strcmp(json_object_get_string(name), "filp"))
+			continue;
+		found++;
+		cr_assert(json_object_object_get_ex(c, "allocs", &allocs));
+		cr_expect_geq(json_object_get_int64(allocs), 100);
+	}
+	cr_expect_eq(found, 1);
+	cr_assert(json_object_object_get_ex(parsed, "programs", &v));
+	cr_expect_eq(json_object_array_length(v), nl_trace_nr_progs(t));
+	json_object_put(parsed);
+	json_object_put(o);
+	nl_kernel_stat_free(&s);
+	nl_trace_close(t);
+}
+
+/* Each function of the allocator is attached, or there is a reason; the rest goes on either way. */
+Test(trace_caches, functions_attach_or_say_why)
+{
+	struct nl_trace *t = trace_open(NL_TRACE_ALL, 0);
+	unsigned int i, functions = 0, attached = 0, absent = 0;
+
+	for (i = 0; i < nl_trace_nr_progs(t); i++) {
+		const struct nl_trace_prog *p = nl_trace_prog(t, i);
+
+		cr_expect(p->attached != (p->reason[0] != 0), "%s: attached %d, reason '%s'",
+			  p->target, p->attached, p->reason);
+		if (strncmp(p->target, "fentry/", 7) && strncmp(p->target, "fexit/", 6))
+			continue;
+		functions++;
+		attached += p->attached;
+		absent += !!strstr(p->reason, "no such function");
+		if (!p->attached && functions <= 2)
+			cr_log_info("%s: %s", p->target, p->reason);
+	}
+	cr_log_info("%u functions: %u attached, %u not in this kernel", functions, attached,
+		    absent);
+	cr_expect_eq(functions, 15);
+	cr_expect_lt(absent, functions);
+	cr_expect(trace_find(t, "tp_btf/kfree")->attached);
+	cr_expect(trace_find(t, "iter/kmem_cache")->attached);
+	nl_trace_close(t);
+}
+
+/* Run in a process of its own; it ends with 0 if all was as expected, else with a line's number. */
+static int in_child(int (*fn)(void))
+{
+	int status;
+	pid_t pid = fork();
+
+	if (!pid)
+		_exit(fn() & 255);
+	waitpid(pid, &status, 0);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 255;
+}
+
+#define EXPECT(x) do { if (!(x)) return __LINE__; } while (0)
+
+static int as_nobody(void)
+{
+	struct nl_kernel_stat s;
+	struct nl_trace_counts c;
+	struct nl_trace *t;
+
+	EXPECT(!setresgid(65534, 65534, 65534) && !setresuid(65534, 65534, 65534));
+	t = nl_trace_open(NULL);
+	EXPECT(t);
+	EXPECT(nl_trace_error(t) && strstr(nl_trace_error(t), "CAP_BPF"));
+	EXPECT(nl_trace_attach(t) == 0);
+	EXPECT(nl_trace_counts(t, &c) == -ENODEV);
+	EXPECT(nl_trace_fd(t) == -1);
+	EXPECT(nl_trace_stream(t, &(struct nl_trace_filter){ 0 }) == -ENODEV);
+	EXPECT(nl_trace_consume(t, trace_note, NULL) == -ENODEV);
+	EXPECT(nl_trace_usdt(t, "/proc/self/exe", -1) == -EPERM);
+	EXPECT(nl_kernel_stat_read(t, &s) == -EACCES); /* /proc/slabinfo is root's too */
+	nl_trace_close(t);
+	return 0;
+}
+
+Test(trace_caches, without_the_right)
+{
+	int line = in_child(as_nobody);
+
+	cr_expect_eq(line, 0, "line %d", line);
+}
+
+static int without_btf(void)
+{
+	struct nl_kernel_stat s;
+	struct nl_trace *t;
+
+	EXPECT(!unshare(CLONE_NEWNS));
+	EXPECT(!mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL));
+	EXPECT(!mount("/dev/null", "/sys/kernel/btf/vmlinux", NULL, MS_BIND, NULL));
+	t = nl_trace_open(NULL);
+	EXPECT(t);
+	EXPECT(nl_trace_error(t) && strstr(nl_trace_error(t), "BTF"));
+	EXPECT(nl_trace_attach(t) == 0);
+	EXPECT(nl_kernel_stat_read(t, &s) == 0); /* what is left */
+	EXPECT(s.from == NL_KERNEL_FROM_SLABINFO && s.nr > 50);
+	nl_kernel_stat_free(&s);
+	nl_trace_close(t);
+	return 0;
+}
+
+Test(trace_caches, without_btf)
+{
+	int line = in_child(without_btf);
+
+	cr_expect_eq(line, 0, "line %d", line);
+}

@@ -71,13 +71,20 @@ ssize_t wire_receive(int sock, void *data, size_t len, int *fd, int flags)
 	return n;
 }
 
+size_t wire_part(size_t len)
+{
+	if (len <= NL_PROTO_TEXT)
+		return len;
+	return len == NL_PROTO_TEXT + 1 ? NL_PROTO_TEXT - 1 : NL_PROTO_TEXT;
+}
+
 int wire_send_text(int sock, const char *text, size_t len)
 {
 	size_t part;
 	int err;
 
 	while (len) {
-		part = len < NL_PROTO_TEXT ? len : NL_PROTO_TEXT;
+		part = wire_part(len);
 		err = wire_send(sock, text, part, -1, 0);
 		if (err)
 			return err;

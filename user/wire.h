@@ -17,6 +17,12 @@ int wire_send(int sock, const void *data, size_t len, int fd, int flags);
  */
 ssize_t wire_receive(int sock, void *data, size_t len, int *fd, int flags);
 
+/*
+ * How much of a text's len bytes goes into the next packet: never so much that a single byte is
+ * left over, for a packet that is one newline ends the text.
+ */
+size_t wire_part(size_t len);
+
 /* Send a text in packets of NL_PROTO_TEXT and the packet that ends it. Waits. */
 int wire_send_text(int sock, const char *text, size_t len);
 

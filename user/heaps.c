@@ -27,6 +27,7 @@
 #define START_MS 60000
 #define PING_MS 1000
 #define HANG_MS 20000
+#define BURY_MS 1000
 /* A keeper that died is replaced, unless that happens again and again. */
 #define RESTART_MS 10000
 #define RESTARTS 3
@@ -202,10 +203,13 @@ static void take_report(struct heap *h, struct keeper_report *r)
 
 static int start_keeper(struct heap *h);
 
-/* End the keeper's process, if it has not ended; says in words how it did. */
-static void bury_keeper(struct heap *h, char *how, size_t len)
+/*
+ * End the keeper; says in words how it ended. It ends by itself when the pair is closed, between
+ * two operations on the heap, so that it leaves nothing to repair; one that hangs is killed.
+ */
+static void bury_keeper(struct heap *h, bool hangs, char *how, size_t len)
 {
-	int status = 0;
+	int status = 0, tries = hangs ? 0 : BURY_MS;
 
 	loop_remove(&h->sock);
 	if (h->sock.fd >= 0)
@@ -213,9 +217,13 @@ static void bury_keeper(struct heap *h, char *how, size_t len)
 	h->sock.fd = -1;
 	if (h->keeper <= 0)
 		return;
-	kill(h->keeper, SIGKILL);
-	while (waitpid(h->keeper, &status, 0) < 0 && errno == EINTR)
-		;
+	while (tries-- > 0 && waitpid(h->keeper, &status, WNOHANG) == 0)
+		usleep(1000);
+	if (tries < 0) {
+		kill(h->keeper, SIGKILL);
+		while (waitpid(h->keeper, &status, 0) < 0 && errno == EINTR)
+			;
+	}
 	h->keeper = 0;
 	if (WIFSIGNALED(status))
 		snprintf(how, len, "was killed by SIG%s", sigabbrev_np(WTERMSIG(status)));
@@ -231,10 +239,7 @@ static void keeper_lost(struct heap *h, const char *hung)
 	char how[64] = "is gone";
 	int i;
 
-	/* One that crashed ends by itself: let its own signal be what is reported. */
-	if (!hung && h->keeper > 0)
-		usleep(10000);
-	bury_keeper(h, how, sizeof(how));
+	bury_keeper(h, hung, how, sizeof(how));
 	if (h->state == HEAP_DAMAGED)
 		return;
 	if (!was_served || h->restarts >= RESTARTS || (h->restarts && lived < RESTART_MS)) {
@@ -524,7 +529,7 @@ void heaps_stop(void)
 
 	while ((h = heaps)) {
 		heaps = h->next;
-		bury_keeper(h, how, sizeof(how));
+		bury_keeper(h, false, how, sizeof(how));
 		for (i = 1; i <= (int)NL_MAX_CLIENTS; i++) {
 			loop_remove(&h->clients[i].process);
 			if (h->clients[i].process.fd >= 0)

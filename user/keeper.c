@@ -88,7 +88,7 @@ static void drop_privileges(void)
 static void be_alone(pid_t parent)
 {
 	struct rlimit no_core = { 0, 0 };
-	char name[16];
+	char name[NL_NAME + 16];
 
 	/* A terminal's Ctrl-C goes to all; nolockd says when it is over by closing the pair. */
 	signal(SIGINT, SIG_IGN);

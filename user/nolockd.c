@@ -397,12 +397,16 @@ static int start_signals(void)
 	return signals.fd < 0 ? -errno : loop_add(&signals, EPOLLIN);
 }
 
+static bool pidfile_written;
+
 static int write_pidfile(void)
 {
 	FILE *f = fopen(config.pidfile, "we");
 
-	if (f && fprintf(f, "%d\n", getpid()) > 0 && !fclose(f))
+	if (f && fprintf(f, "%d\n", getpid()) > 0 && !fclose(f)) {
+		pidfile_written = true;
 		return 0;
+	}
 	complain("cannot write %s: %s", config.pidfile, strerror(errno));
 	return -1;
 }
@@ -438,7 +442,7 @@ static void stop(void)
 	tracing_stop();
 	heaps_stop();
 	bpffs_cleanup();
-	if (config.pidfile)
+	if (pidfile_written)
 		unlink(config.pidfile);
 	loop_exit();
 }

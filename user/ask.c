@@ -57,6 +57,17 @@ int ask_call(const struct nl_request *req)
 	return -e;
 }
 
+bool ask_running(void)
+{
+	struct nl_request req = { .op = NL_OP_STATUS };
+	struct nl_reply rep;
+	int conn = nl_client_call(&req, &rep, NULL);
+
+	if (conn >= 0)
+		close(conn);
+	return conn >= 0 || errno != ECONNREFUSED;
+}
+
 int ask_object(enum nl_op op, const char *name, json_object **o)
 {
 	struct nl_request req = { .op = op };

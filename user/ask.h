@@ -5,6 +5,7 @@
 #ifndef ASK_H
 #define ASK_H
 
+#include <stdbool.h>
 #include <json-c/json.h>
 
 #include "proto.h"
@@ -24,6 +25,9 @@ int ask_call(const struct nl_request *req);
  * Returns 0 and *o, which is to be put, or a negative errno after one line to the user.
  */
 int ask_object(enum nl_op op, const char *name, json_object **o);
+
+/* ask_running - does a nolockd answer? */
+bool ask_running(void);
 
 /* ask_complain - one line for an error of nolock_heap_open(). */
 void ask_complain(const char *heap, int err);

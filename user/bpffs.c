@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <mntent.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -23,8 +24,8 @@
 
 #define BPFFS "/sys/fs/bpf"
 #define DIRECTORY BPFFS "/nolock"
-
-static bool mounted;
+/* What a mount made here calls its source: how any nolockd knows it again. */
+#define SOURCE "nolock"
 
 static bool is_bpffs(void)
 {
@@ -51,89 +52,124 @@ const char *bpffs_path(const char *name)
 	return path;
 }
 
-int bpffs_prepare(void)
+/*
+ * Held while bpffs is mounted or unmounted and its directory made or removed, against other
+ * nolockds that do the same. /sys/fs is there wherever bpffs has a place.
+ */
+static int hold(void)
 {
-	int err;
+	int fd = open("/sys/fs", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
-	if (!is_bpffs()) {
-		if (mount("bpf", BPFFS, "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0755"))
-			return -errno;
-		mounted = true;
-		say("mounted bpffs at " BPFFS ", where nobody had mounted it");
-	}
-	if (mkdir(DIRECTORY, 0755) && errno != EEXIST) {
-		err = -errno;
-		bpffs_cleanup();
-		return err;
-	}
-	return 0;
+	if (fd >= 0)
+		flock(fd, LOCK_EX);
+	return fd;
 }
 
-static bool is_empty(const char *path)
+static void release(int fd)
+{
+	if (fd >= 0)
+		close(fd);
+}
+
+bool bpffs_mounted_by_nolockd(void)
+{
+	struct mntent *m;
+	bool ours = false;
+	FILE *f;
+
+	f = setmntent("/proc/self/mounts", "re");
+	if (!f)
+		return false;
+	/* The last mount on a place is the one that is seen. */
+	while ((m = getmntent(f)))
+		if (!strcmp(m->mnt_dir, BPFFS))
+			ours = !strcmp(m->mnt_fsname, SOURCE) && !strcmp(m->mnt_type, "bpf");
+	endmntent(f);
+	return ours;
+}
+
+/* Nothing in it but what the kernel itself puts into a fresh bpffs? */
+static bool is_unused(void)
 {
 	struct dirent *e;
-	bool empty = true;
+	bool unused = true;
 	DIR *d;
 
-	d = opendir(path);
+	d = opendir(BPFFS);
 	if (!d)
 		return false;
-	while (empty && (e = readdir(d)))
-		empty = !strcmp(e->d_name, ".") || !strcmp(e->d_name, "..");
+	while (unused && (e = readdir(d)))
+		unused = *e->d_name == '.' || !strcmp(e->d_name, "maps.debug") ||
+			 !strcmp(e->d_name, "progs.debug");
 	closedir(d);
-	return empty;
+	return unused;
 }
 
-void bpffs_cleanup(void)
+static void clean(void)
 {
 	if (!is_bpffs())
 		return;
 	rmdir(DIRECTORY);
-	if (mounted && is_empty(BPFFS) && !umount(BPFFS))
-		mounted = false;
+	if (is_unused() && bpffs_mounted_by_nolockd())
+		umount(BPFFS);
 }
 
-bool bpffs_mounted_here(void)
+void bpffs_cleanup(void)
 {
-	return mounted;
+	int held = hold();
+
+	clean();
+	release(held);
+}
+
+/* Mount bpffs when nobody did, make the directory, make and lock the heap's own. */
+static int lock_prepared(const char *path)
+{
+	int fd, err;
+
+	if (!is_bpffs()) {
+		if (mount(SOURCE, BPFFS, "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0755"))
+			return -errno;
+		say("mounted bpffs at " BPFFS ", where nobody had mounted it");
+	}
+	if ((mkdir(DIRECTORY, 0755) && errno != EEXIST) || (mkdir(path, 0700) && errno != EEXIST))
+		return -errno;
+	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (!flock(fd, LOCK_EX | LOCK_NB))
+		return fd;
+	err = errno == EWOULDBLOCK ? -EBUSY : -errno;
+	close(fd);
+	return err;
 }
 
 int bpffs_lock(const char *name)
 {
-	struct stat held, there;
 	char path[PATH_MAX];
-	int fd, err;
+	int held, fd;
 
 	pin_path(path, name, ":lock");
-	for (;;) {
-		if (mkdir(path, 0700) && errno != EEXIST)
-			return -errno;
-		fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		if (fd < 0 && errno == ENOENT)
-			continue;
-		if (fd < 0)
-			return -errno;
-		if (flock(fd, LOCK_EX | LOCK_NB)) {
-			err = errno == EWOULDBLOCK ? -EBUSY : -errno;
-			close(fd);
-			return err;
-		}
-		/* Its last holder may have removed it between our open() and our flock(). */
-		if (!fstat(fd, &held) && !stat(path, &there) && held.st_ino == there.st_ino)
-			return fd;
-		close(fd);
-	}
+	held = hold();
+	fd = lock_prepared(path);
+	if (fd < 0 && fd != -EBUSY)
+		clean();
+	release(held);
+	return fd;
 }
 
 void bpffs_unlock(const char *name, int fd)
 {
 	char path[PATH_MAX];
+	int held;
 
 	if (fd < 0)
 		return;
 	pin_path(path, name, ":lock");
+	held = hold();
 	rmdir(path);
 	close(fd);
+	release(held);
 }
 
 static int open_path(const char *path, struct arena_info *info)

@@ -27,18 +27,10 @@ struct arena_info {
 };
 
 /*
- * bpffs_prepare - make sure that heaps can be pinned: mount bpffs when nobody did (and say so),
- * make the directory. Returns 0 or a negative errno, said to nobody.
+ * bpffs_lock - take the heap's lock
+ * Mounts bpffs when nobody did (and says so), and makes the directory.
+ * Returns a descriptor, -EBUSY (somebody has it) or another negative errno.
  */
-int bpffs_prepare(void);
-
-/* bpffs_cleanup - remove the directory when empty, and unmount what bpffs_prepare mounted. */
-void bpffs_cleanup(void);
-
-/* bpffs_mounted_here - is there something to unmount at the end? */
-bool bpffs_mounted_here(void);
-
-/* bpffs_lock - take the heap's lock. Returns a descriptor, -EBUSY or another negative errno. */
 int bpffs_lock(const char *name);
 
 /* bpffs_unlock - give the lock back and remove its directory. */
@@ -50,6 +42,14 @@ void bpffs_unlock(const char *name, int fd);
  * another negative errno.
  */
 int bpffs_open(const char *name, struct arena_info *info);
+
+/*
+ * bpffs_cleanup - remove the directory when empty, and unmount bpffs when it is empty and a nolockd
+ * mounted it, this one or an earlier one.
+ */
+void bpffs_cleanup(void);
+
+bool bpffs_mounted_by_nolockd(void);
 
 int bpffs_pin(const char *name, int fd, const struct access *access);
 int bpffs_unpin(const char *name);

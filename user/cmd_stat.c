@@ -17,6 +17,7 @@
 #include "ask.h"
 #include "cmd.h"
 #include "json.h"
+#include "kernel_stat.h"
 #include "spec.h"
 #include "stat_table.h"
 
@@ -208,6 +209,36 @@ static struct nolock_heap *attach_pid(void)
 	return NULL;
 }
 
+/*
+ * The kernel's caches, from nolockd, whose programs have been counting; without a nolockd, what
+ * this process may see of them itself.
+ */
+static json_object *collect_kernel(void)
+{
+	struct nl_trace_opts opts = { .sz = sizeof(opts), .what = NL_TRACE_CACHES };
+	static struct nl_trace *trace;
+	struct nl_kernel_stat stat;
+	json_object *o = NULL;
+	int err;
+
+	if (!trace && ask_running())
+		return ask_object(NL_OP_KERNEL, "", &o) ? NULL : o;
+	if (!trace) {
+		trace = nl_trace_open(&opts);
+		if (trace)
+			nl_trace_attach(trace);
+	}
+	err = nl_kernel_stat_read(trace, &stat);
+	if (err) {
+		warnx("the kernel's caches cannot be read (%s): no nolockd runs at %s, and this "
+		      "user may not; try as root", strerror(-err), ask_socket());
+		return NULL;
+	}
+	o = nl_kernel_stat_json(&stat, trace);
+	nl_kernel_stat_free(&stat);
+	return o;
+}
+
 /* Everything that is to be shown now, as one object; NULL after a line to the user. */
 static json_object *collect(void)
 {
@@ -218,7 +249,8 @@ static json_object *collect(void)
 
 	clock_gettime(CLOCK_REALTIME, &ts);
 	if (args.kernel) {
-		if (ask_object(NL_OP_KERNEL, "", &o))
+		o = collect_kernel();
+		if (!o)
 			return NULL;
 	} else {
 		o = json_object_new_object();

@@ -278,7 +278,8 @@ static int start_keeper(struct heap *h)
 {
 	struct keeper_job job = {
 		.memory = &h->mem,
-		.populate = h->spec.populate,
+		/* An adopted heap goes on with what it was told before, unless told anew. */
+		.populate = h->mem.adopted && !h->spec.populated ? 0 : h->spec.populate,
 		.watermark = h->opts->watermark,
 	};
 	int pair[2], err;
@@ -342,10 +343,9 @@ int heaps_start(const struct heap_spec *spec, const struct heaps_options *opts, 
 	if (h->state != HEAP_SERVED)
 		return -EUCLEAN;
 	memory_publish(&h->mem, &opts->access);
-	say("heap '%s': %s, %s, %llu MiB at %#llx, %llu KiB set aside", spec->name,
+	say("heap '%s': %s, %s, %llu MiB at %#llx", spec->name,
 	    h->mem.adopted ? "adopted" : "made", heap_type_name(h->mem.type),
-	    (unsigned long long)h->mem.size >> 20, (unsigned long long)h->mem.base,
-	    (unsigned long long)spec->populate >> 10);
+	    (unsigned long long)h->mem.size >> 20, (unsigned long long)h->mem.base);
 	return 0;
 }
 

@@ -312,11 +312,13 @@ static void run_check(int conn)
 static void report_figures(void)
 {
 	struct keeper_report r = { .event = KEEPER_FIGURES };
+	struct nolock_heap_stat st = { 0 };
 
-	r.opened = (nl_u64)nl_load(&heap->h->nr_open) * NL_GROUP_SIZE;
-	r.free = (nl_u64)nl_heap_free_chunks(heap) * NL_CHUNK_SIZE;
-	r.reserve = (nl_u64)nl_load(&heap->h->nr_reserve) * NL_CHUNK_SIZE;
-	r.target = (nl_u64)nl_load(&heap->h->reserve_target) * NL_CHUNK_SIZE;
+	nolock_heap_stat(heap, &st);
+	r.opened = st.opened;
+	r.free = (st.chunks_free - st.chunks_reserve) * (nl_u64)NL_CHUNK_SIZE;
+	r.reserve = st.chunks_reserve * (nl_u64)NL_CHUNK_SIZE;
+	r.target = st.reserve_target * (nl_u64)NL_CHUNK_SIZE;
 	report(&r);
 }
 

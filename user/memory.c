@@ -330,7 +330,7 @@ static const char *no_arena_why(int err)
 
 int memory_open(struct memory *m, const struct heap_spec *spec, bool fresh)
 {
-	int err, prep;
+	int err, locked = 0;
 
 	memset(m, 0, sizeof(*m));
 	m->fd = -1;
@@ -342,14 +342,13 @@ int memory_open(struct memory *m, const struct heap_spec *spec, bool fresh)
 		goto out;
 	err = make_arena(m, spec->size);
 	if (!err) {
-		prep = bpffs_prepare();
-		if (!prep && m->lock < 0)
-			prep = lock_pin(m);
-		if (prep == -EBUSY)
-			err = prep;
-		else if (prep)
+		if (m->lock < 0)
+			locked = lock_pin(m);
+		if (locked == -EBUSY)
+			err = locked;
+		else if (locked)
 			complain("heap '%s': cannot use /sys/fs/bpf (%s): it is not pinned, and "
-				 "ends with nolockd and its clients", m->name, strerror(-prep));
+				 "ends with nolockd and its clients", m->name, strerror(-locked));
 		goto out;
 	}
 	bpffs_unlock(m->name, m->lock);

@@ -353,7 +353,7 @@ static void drop_capabilities(void)
 		return;
 	for (i = 0; i <= CAP_LAST_CAP; i++) {
 		unsigned int k;
-		bool kept = i == CAP_SYS_ADMIN && bpffs_mounted_here();
+		bool kept = i == CAP_SYS_ADMIN && bpffs_mounted_by_nolockd();
 
 		for (k = 0; k < sizeof(keep) / sizeof(*keep); k++)
 			kept |= i == (unsigned int)keep[k];

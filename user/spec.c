@@ -95,6 +95,7 @@ int spec_heap(const char *text, struct heap_spec *spec, const char **why)
 		spec->size = (spec->size + NL_GROUP_SIZE - 1) & ~(NL_GROUP_SIZE - 1);
 	}
 	spec->populate = spec->size / 16;
+	spec->populated = populate;
 	if (populate && (spec_size(populate, &spec->populate) || spec->populate > spec->size / 2)) {
 		*why = "POPULATE must be a size of at most half the heap, as in demo:256M:16M";
 		return -EINVAL;

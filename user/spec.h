@@ -14,6 +14,7 @@ struct heap_spec {
 	uint64_t size;	   /* bytes, a multiple of 4 MiB */
 	uint64_t populate; /* bytes, a multiple of 64 KiB */
 	bool sized;	   /* the size was given, not the default */
+	bool populated;	   /* as was this */
 };
 
 /* A size: digits and an optional K, M or G (of 1024). Returns 0, -EINVAL or -ERANGE. */

@@ -93,7 +93,7 @@ void stat_print_heap(json_object *heap, json_object *before, double seconds,
 					     "SHEAVES", "BARN", "ALLOC/s", "FAST%", "FREE/s", "FAST%",
 					     "BUSY", "NEXT", "FAIL", "REFUSED", NULL };
 	json_object *caches = json_object_object_get(heap, "caches"), *c;
-	size_t i, n, hidden = 0;
+	size_t i, n, hidden = 0, shown = 0;
 	struct table *t;
 
 	print_summary(heap);
@@ -102,12 +102,14 @@ void stat_print_heap(json_object *heap, json_object *before, double seconds,
 	t = table_new(before ? rates : heads);
 	for (i = 0; i < n; i++) {
 		c = json_object_array_get_idx(caches, i);
-		if (order->all || in_use(c))
-			add_row(t, c, stat_same(before, c, "id"), seconds);
-		else
+		if (!order->all && !in_use(c)) {
 			hidden++;
+		} else if (!order->most || shown < order->most) {
+			add_row(t, c, stat_same(before, c, "id"), seconds);
+			shown++;
+		}
 	}
 	table_print(t);
-	if (hidden)
+	if (hidden && !order->most)
 		printf("(%zu caches that nobody has used are left out: --all)\n", hidden);
 }

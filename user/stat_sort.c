@@ -13,12 +13,13 @@
 const char *const stat_sort_keys[] = { "name", "size", "objects", "used", "allocs", "frees",
 				       "fails", NULL };
 
-/* People's words for members of the JSON. */
+/* Words for people, and the member of a heap's or else of the kernel's caches that they mean. */
 static const struct {
-	const char *key, *member;
+	const char *key, *member[2];
 } members[] = {
-	{ "used", "allocated" },
-	{ "fails", "alloc_fail" },
+	{ "size", { "object_size" } },
+	{ "used", { "allocated", "objects" } },
+	{ "fails", { "alloc_fail", "fails" } },
 };
 
 static const char *sort_member;
@@ -39,14 +40,19 @@ static int compare(const void *a, const void *b)
 
 void stat_sort(json_object *caches, const char *key)
 {
+	json_object *first = json_object_array_get_idx(caches, 0);
 	unsigned int i;
 
-	if (!key)
+	if (!key || !first)
 		return;
 	sort_member = key;
-	for (i = 0; i < sizeof(members) / sizeof(*members); i++)
-		if (!strcmp(members[i].key, key))
-			sort_member = members[i].member;
+	for (i = 0; i < sizeof(members) / sizeof(*members); i++) {
+		if (strcmp(members[i].key, key))
+			continue;
+		sort_member = members[i].member[0];
+		if (members[i].member[1] && !json_object_object_get_ex(first, sort_member, NULL))
+			sort_member = members[i].member[1];
+	}
 	json_object_array_sort(caches, compare);
 }
 

@@ -9,6 +9,7 @@
 #define STAT_TABLE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <json-c/json.h>
 #include <nolock/stat.h>
 
@@ -19,6 +20,7 @@ json_object *stat_collect_heap(const struct nolock_heap *heap);
 struct stat_order {
 	const char *key; /* of the JSON of a cache; NULL: as they come */
 	bool all;	 /* caches that nothing uses, too */
+	size_t most;	 /* so many rows at most, and no remark on the others; 0: all */
 };
 
 /* The keys that --sort takes, ended by NULL, and what a key of the list means in the JSON. */

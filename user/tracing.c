@@ -94,10 +94,22 @@ json_object *tracing_status(void)
 
 json_object *tracing_kernel(const char **why)
 {
-	*why = why_not();
-	if (*why)
+	struct nl_kernel_stat stat;
+	json_object *o;
+	int err;
+
+	/* Without a program attached there is still /proc/slabinfo. */
+	err = nl_kernel_stat_read(trace, &stat);
+	if (err) {
+		*why = err == -EACCES ? "nolockd may read neither the kernel's caches by BPF nor "
+					"/proc/slabinfo: start it as root" :
+					strerror(-err);
 		return NULL;
-	return nl_kernel_stat_json(trace, why);
+	}
+	o = nl_kernel_stat_json(&stat, trace);
+	nl_kernel_stat_free(&stat);
+	*why = o ? "" : "nolockd is out of memory";
+	return o;
 }
 
 static void stream_flush(void)

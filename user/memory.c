@@ -1,0 +1,403 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * memory.c - see memory.h.
+ */
+#define _GNU_SOURCE
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <bpf/bpf.h>
+
+#include "core/layout.h"
+#include "memory.h"
+#include "say.h"
+
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008U
+#endif
+
+#define SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
+
+/* Addresses of this nolockd's own heaps: a bit for each slot. */
+static uint64_t taken;
+
+static int slot_of(uint64_t base)
+{
+	uint64_t off = base - MEMORY_BASE;
+
+	if (base < MEMORY_BASE || off % MEMORY_STRIDE || off / MEMORY_STRIDE >= MEMORY_SLOTS)
+		return -1;
+	return off / MEMORY_STRIDE;
+}
+
+/* Take a given address; false when it is none of ours or another heap has it. */
+static bool take_base(uint64_t base)
+{
+	int slot = slot_of(base);
+
+	if (slot < 0 || taken >> slot & 1)
+		return false;
+	taken |= 1ULL << slot;
+	return true;
+}
+
+/*
+ * Take a free address for a new heap. It starts from the name's own slot, so that heaps of
+ * different nolockds, which know nothing of each other's memfds, rarely meet.
+ */
+static uint64_t choose_base(const char *name)
+{
+	unsigned int first = 5381, i;
+	uint64_t base;
+
+	while (*name)
+		first = first * 33 + (unsigned char)*name++;
+	for (i = 0; i < MEMORY_SLOTS; i++) {
+		base = MEMORY_BASE + (first + i) % MEMORY_SLOTS * MEMORY_STRIDE;
+		if (!bpffs_base_taken(base) && take_base(base))
+			return base;
+	}
+	return 0;
+}
+
+static void give_base(uint64_t base)
+{
+	int slot = slot_of(base);
+
+	if (slot >= 0)
+		taken &= ~(1ULL << slot);
+}
+
+/* Lock the pin's place. Returns 0, -EBUSY after a line, or another negative errno. */
+static int lock_pin(struct memory *m)
+{
+	int fd = bpffs_lock(m->name);
+
+	if (fd == -EBUSY)
+		complain("heap '%s': another nolockd keeps it; stop that one, or choose another name",
+			 m->name);
+	if (fd < 0)
+		return fd;
+	m->lock = fd;
+	return 0;
+}
+
+static int adopt_arena(struct memory *m, int fd, const struct arena_info *info)
+{
+	if (!take_base(info->base)) {
+		complain("heap '%s': the arena pinned at %s lies at %#llx, where no new heap of "
+			 "nolockd would or another one does; --reformat=%s replaces it",
+			 m->name, bpffs_path(m->name), (unsigned long long)info->base, m->name);
+		close(fd);
+		return -EADDRINUSE;
+	}
+	m->type = NOLOCK_HEAP_ARENA;
+	m->fd = fd;
+	m->base = info->base;
+	m->size = info->size;
+	m->adopted = true;
+	m->pinned = true;
+	return 0;
+}
+
+/* The pinned arena of that name. Returns 0, -ENOENT, or another errno after a line. */
+static int find_arena(struct memory *m, bool fresh)
+{
+	struct arena_info info;
+	int fd, err;
+
+	fd = bpffs_open(m->name, &info);
+	if (fd == -ENOENT)
+		return fd;
+	if (fd == -EPERM || fd == -EACCES) {
+		complain("heap '%s': may not open %s (%s): run nolockd with the rights to use BPF",
+			 m->name, bpffs_path(m->name), strerror(-fd));
+		return fd;
+	}
+	err = lock_pin(m);
+	if (err) {
+		if (fd >= 0)
+			close(fd);
+		return err;
+	}
+	if (fresh) {
+		if (fd >= 0)
+			close(fd);
+		err = bpffs_unpin(m->name);
+		if (err) {
+			complain("heap '%s': cannot remove %s: %s", m->name, bpffs_path(m->name),
+				 strerror(-err));
+			return err;
+		}
+		return -ENOENT;
+	}
+	if (fd < 0) {
+		complain("heap '%s': %s is no arena of nolockd; --reformat=%s replaces it", m->name,
+			 bpffs_path(m->name), m->name);
+		return fd;
+	}
+	return adopt_arena(m, fd, &info);
+}
+
+/* Returns 0 or a negative errno, said to nobody: a memfd may do instead. */
+static int make_arena(struct memory *m, uint64_t size)
+{
+	LIBBPF_OPTS(bpf_map_create_opts, opts, .map_flags = BPF_F_MMAPABLE);
+	char map_name[BPF_OBJ_NAME_LEN], *p;
+	uint64_t base;
+	int fd;
+
+	base = choose_base(m->name);
+	if (!base)
+		return -ENOSPC;
+	opts.map_extra = base;
+	snprintf(map_name, sizeof(map_name), "nl_%.12s", m->name);
+	for (p = map_name; *p; p++)
+		if (*p == '-')
+			*p = '_';
+	fd = bpf_map_create(BPFFS_MAP_TYPE_ARENA, map_name, 0, 0, size / NL_PAGE, &opts);
+	if (fd < 0) {
+		give_base(base);
+		return fd;
+	}
+	m->type = NOLOCK_HEAP_ARENA;
+	m->fd = fd;
+	m->base = base;
+	m->size = size;
+	return 0;
+}
+
+static void memfd_name(char *buf, size_t len, const char *name)
+{
+	snprintf(buf, len, "nolock:%s", name);
+}
+
+/*
+ * Is the file behind fd one that a nolockd of this user made? The name alone says nothing:
+ * anybody may give it to a memfd of his own.
+ */
+static bool is_our_memfd(int fd)
+{
+	struct stat st;
+
+	return !fstat(fd, &st) && S_ISREG(st.st_mode) && st.st_uid == geteuid() &&
+	       (fcntl(fd, F_GET_SEALS) & SEALS) == SEALS && st.st_size >= (off_t)NL_GROUP_SIZE &&
+	       st.st_size % NL_GROUP_SIZE == 0 && st.st_size <= (4LL << 30);
+}
+
+/* Adopt the memfd at a path in /proc. Returns 0 or a negative errno. */
+static int adopt_memfd(struct memory *m, const char *path)
+{
+	uint64_t base;
+	struct stat st;
+	int fd;
+
+	/* A description of its own, so that the lock is nobody else's. */
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (!is_our_memfd(fd) || fstat(fd, &st) || flock(fd, LOCK_EX | LOCK_NB) ||
+	    pread(fd, &base, sizeof(base), offsetof(struct nl_heap, base)) != sizeof(base) ||
+	    !take_base(base)) {
+		close(fd);
+		return -EINVAL;
+	}
+	m->fd = open(path, O_RDWR | O_CLOEXEC);
+	if (m->fd < 0) {
+		give_base(base);
+		close(fd);
+		return -EINVAL;
+	}
+	m->type = NOLOCK_HEAP_MEMFD;
+	m->lock = fd;
+	m->base = base;
+	m->size = st.st_size;
+	m->adopted = true;
+	return 0;
+}
+
+/* Look through the descriptors of one process. */
+static int find_memfd_in(struct memory *m, const char *pid, const char *want)
+{
+	char dir[64], path[PATH_MAX], link[128];
+	struct dirent *e;
+	int err = -ENOENT;
+	ssize_t n;
+	DIR *d;
+
+	snprintf(dir, sizeof(dir), "/proc/%s/fd", pid);
+	d = opendir(dir);
+	if (!d)
+		return -ENOENT;
+	while (err && (e = readdir(d))) {
+		n = readlinkat(dirfd(d), e->d_name, link, sizeof(link) - 1);
+		if (n < 0)
+			continue;
+		link[n] = 0;
+		if (strcmp(link, want))
+			continue;
+		snprintf(path, sizeof(path), "%s/%s", dir, e->d_name);
+		err = adopt_memfd(m, path);
+	}
+	closedir(d);
+	return err;
+}
+
+/* A memfd of that name that some client still has open. Returns 0 or -ENOENT. */
+static int find_memfd(struct memory *m)
+{
+	char name[64], want[96];
+	struct dirent *e;
+	int err = -ENOENT;
+	DIR *d;
+
+	memfd_name(name, sizeof(name), m->name);
+	snprintf(want, sizeof(want), "/memfd:%s (deleted)", name);
+	d = opendir("/proc");
+	if (!d)
+		return -ENOENT;
+	while (err && (e = readdir(d)))
+		if (isdigit((unsigned char)*e->d_name))
+			err = find_memfd_in(m, e->d_name, want);
+	closedir(d);
+	return err ? -ENOENT : 0;
+}
+
+static int make_memfd(struct memory *m, uint64_t size)
+{
+	char name[64], self[64];
+	int fd, err;
+
+	memfd_name(name, sizeof(name), m->name);
+	fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
+	if (fd < 0 && errno == EINVAL) /* before Linux 6.3 */
+		fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (fd < 0) {
+		err = -errno;
+		goto fail;
+	}
+	if (ftruncate(fd, size) || fcntl(fd, F_ADD_SEALS, SEALS) || flock(fd, LOCK_EX | LOCK_NB)) {
+		err = -errno;
+		goto fail;
+	}
+	snprintf(self, sizeof(self), "/proc/self/fd/%d", fd);
+	m->fd = open(self, O_RDWR | O_CLOEXEC);
+	if (m->fd < 0) {
+		err = -errno;
+		goto fail;
+	}
+	m->base = choose_base(m->name);
+	if (!m->base) {
+		err = -ENOSPC;
+		goto fail;
+	}
+	m->type = NOLOCK_HEAP_MEMFD;
+	m->lock = fd;
+	m->size = size;
+	return 0;
+fail:
+	complain("heap '%s': cannot make a memfd of %llu MiB: %s", m->name,
+		 (unsigned long long)size >> 20, strerror(-err));
+	if (fd >= 0)
+		close(fd);
+	return err;
+}
+
+/* Why there is no arena, in the words of the person who has to do something about it. */
+static const char *no_arena_why(int err)
+{
+	switch (err) {
+	case -EPERM:
+		return "no right to use BPF (CAP_BPF)";
+	case -ENOSYS:
+		return "this kernel has no BPF";
+	case -EINVAL:
+		return "this kernel has no bpf_arena (Linux 6.9 on)";
+	default:
+		return strerror(-err);
+	}
+}
+
+int memory_open(struct memory *m, const struct heap_spec *spec, bool fresh)
+{
+	int err, locked = 0;
+
+	memset(m, 0, sizeof(*m));
+	m->fd = -1;
+	m->lock = -1;
+	strcpy(m->name, spec->name);
+
+	err = find_arena(m, fresh);
+	if (err != -ENOENT)
+		goto out;
+	err = make_arena(m, spec->size);
+	if (!err) {
+		if (m->lock < 0)
+			locked = lock_pin(m);
+		if (locked == -EBUSY)
+			err = locked;
+		else if (locked)
+			complain("heap '%s': cannot use /sys/fs/bpf (%s): it is not pinned, and "
+				 "ends with nolockd and its clients", m->name, strerror(-locked));
+		goto out;
+	}
+	bpffs_unlock(m->name, m->lock);
+	m->lock = -1;
+	if (!fresh && !find_memfd(m)) {
+		err = 0;
+		goto out;
+	}
+	say("heap '%s': %s: a sealed memfd, which user space shares and BPF programs cannot use",
+	    m->name, no_arena_why(err));
+	err = make_memfd(m, spec->size);
+out:
+	if (err) {
+		memory_close(m, false);
+		return err;
+	}
+	if (m->adopted && spec->sized && m->size != spec->size)
+		complain("heap '%s': keeps the size that it was made with, %llu MiB", m->name,
+			 (unsigned long long)m->size >> 20);
+	return 0;
+}
+
+void memory_publish(struct memory *m, const struct access *access)
+{
+	int err;
+
+	if (m->type != NOLOCK_HEAP_ARENA || m->lock < 0 || m->pinned)
+		return;
+	err = bpffs_pin(m->name, m->fd, access);
+	if (err)
+		complain("heap '%s': cannot pin it at %s (%s): it ends with nolockd and its clients",
+			 m->name, bpffs_path(m->name), strerror(-err));
+	m->pinned = !err;
+}
+
+void memory_close(struct memory *m, bool destroy)
+{
+	if (destroy && m->pinned)
+		bpffs_unpin(m->name);
+	if (m->fd >= 0)
+		close(m->fd);
+	if (m->type == NOLOCK_HEAP_MEMFD) {
+		if (m->lock >= 0)
+			close(m->lock);
+	} else {
+		bpffs_unlock(m->name, m->lock);
+	}
+	give_base(m->base);
+	m->fd = -1;
+	m->lock = -1;
+	m->base = 0;
+}

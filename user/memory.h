@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * memory.h - the memory object beneath a shared heap: a pinned bpf_arena, or a sealed memfd.
+ *
+ * Here nolockd finds the object of an earlier nolockd or makes a new one; what is in it is the
+ * keeper's business. Each heap has a fixed address: BASE + slot * 8 GiB, apart from what the
+ * sanitizers and the loader use.
+ */
+#ifndef MEMORY_H
+#define MEMORY_H
+
+#include "bpffs.h"
+#include "spec.h"
+
+#define MEMORY_BASE 0x567000000000ULL
+#define MEMORY_STRIDE (8ULL << 30)
+#define MEMORY_SLOTS 64u
+
+struct memory {
+	char name[NOLOCK_HEAP_NAME_MAX + 1];
+	enum nolock_heap_type type;
+	int fd;	     /* the map; of a memfd, the description that clients get, too */
+	int lock;    /* the heap's lock, or -1: held by nolockd alone, never handed out */
+	uint64_t base;
+	uint64_t size;
+	bool adopted; /* made by an earlier nolockd: has a heap in it already */
+	bool pinned;
+};
+
+/*
+ * memory_open - find the heap's memory, or make it
+ * @fresh: never adopt: an existing pin is dropped, and those who have it mapped keep the old one
+ * Returns 0, or a negative errno after one line to the user.
+ */
+int memory_open(struct memory *m, const struct heap_spec *spec, bool fresh);
+
+/* memory_publish - pin a new arena, now that a whole heap is in it. Never fails: says so. */
+void memory_publish(struct memory *m, const struct access *access);
+
+/* memory_close - let go of it; @destroy also removes the pin. */
+void memory_close(struct memory *m, bool destroy);
+
+#endif /* MEMORY_H */

@@ -69,17 +69,19 @@ static int open_groups(struct nolock_heap *heap, nl_u32 g, nl_u32 n)
 	return 0;
 }
 
-/* Draw n adjacent groups from the cursor: the first one's number, or 0. */
+#define NO_GROUP (~0u)
+
+/* Draw n adjacent groups from the cursor: the first one's number, or NO_GROUP. */
 static nl_u32 draw_groups(nl_heap_t *h, nl_u32 n)
 {
 	nl_u32 g, cursor = nl_load(&h->cursor);
 
 	if (cursor >= h->limit || n > h->limit - cursor)
-		return 0;
+		return NO_GROUP;
 	g = __atomic_fetch_add(&h->cursor, n, __ATOMIC_SEQ_CST);
 	/* Somebody else was quicker and the end is passed: what is drawn beyond it is nothing. */
 	if (g >= h->limit || n > h->limit - g)
-		return 0;
+		return NO_GROUP;
 	return g;
 }
 
@@ -100,7 +102,7 @@ nl_u32 nl_heap_grow(struct nolock_heap *heap, nl_u32 groups)
 	if (!groups)
 		return 0;
 	g = draw_groups(h, groups);
-	if (!g)
+	if (g == NO_GROUP)
 		return 0;
 	if (open_groups(heap, g, groups)) {
 		undraw_groups(h, g, groups);
@@ -124,7 +126,7 @@ nl_u32 nl_heap_grow_run(struct nolock_heap *heap, nl_u32 nr)
 	if (nl_load(&h->cursor) == h->first_chunk >> NL_GROUP_SHIFT)
 		nl_heap_grow(heap, 1);
 	g = draw_groups(h, n);
-	if (!g)
+	if (g == NO_GROUP)
 		return 0;
 	if (open_groups(heap, g, n)) {
 		undraw_groups(h, g, n);

@@ -301,7 +301,7 @@ static void check_loose_sheaves(struct check *ck)
 
 		if (ck->sheaf_seen[i] || (nl_load(nl_sheaf_map(ck->h) + i / 64) & NL_BIT(i)))
 			continue;
-		if (!nl_load(&s->owner) || !s->cache || !cache_live(ck, s->cache - 1u)) {
+		if (!(nl_load(&s->owner) & NL_PREFILLED) || !s->cache || !cache_live(ck, s->cache - 1u)) {
 			error(ck, "sheaf %u is lost: in no list, and nobody's", i + 1);
 			continue;
 		}
@@ -351,6 +351,7 @@ int nolock_heap_check(struct nolock_heap *heap, struct nolock_heap_report *repor
 	memset(ck.r, 0, sizeof(*ck.r));
 	if (!heap || heap->snapshot)
 		return -EINVAL;
+	nl_fork_check();
 	err = prepare(&ck, heap);
 	if (err)
 		return err;
@@ -370,6 +371,9 @@ int nolock_heap_check(struct nolock_heap *heap, struct nolock_heap_report *repor
 	if (expected != ck.r->allocated)
 		error(&ck, "%lu objects in use, by the counters %lld", ck.r->allocated,
 		      (long long)expected);
+	if (ck.head.large_allocs - ck.head.large_frees != ck.r->large)
+		error(&ck, "%lu large objects in use, by the counters %lld", ck.r->large,
+		      (long long)(ck.head.large_allocs - ck.head.large_frees));
 	ck.r->allocs += ck.head.large_allocs;
 	ck.r->frees += ck.head.large_frees;
 	return ck.r->errors ? -EUCLEAN : 0;

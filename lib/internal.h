@@ -159,6 +159,15 @@ NL_HIDDEN int nl_heap_topup(struct nolock_heap *heap);
 /* heap.c: a handle on a copy of another process's metadata. */
 NL_HIDDEN struct nolock_heap *nl_heap_snapshot(void *mem, nl_u64 size);
 
+/* The same in a child after fork(), for a private heap and the threads that were not forked. */
+NL_HIDDEN nl_u32 nl_heap_repair_fork(struct nolock_heap *heap);
+
+/*
+ * heap.c: is this a child in which no slow path has run yet? Then its private heaps are repaired
+ * first. Called by every slow path; wait-free.
+ */
+NL_HIDDEN void nl_fork_check(void);
+
 /* client.c: one request to nolockd. Returns the connection or -1 with errno. */
 struct nl_request;
 struct nl_reply;

@@ -144,10 +144,10 @@ struct slab_sheaf *kmem_cache_prefill_sheaf(struct kmem_cache *s, gfp_t gfp, uns
 		sheaf = nl_sheaf_get(heap->h, id);
 		if (!sheaf)
 			goto oversize;
-		nl_store(&nl_sheaf(heap->h, sheaf - 1)->owner, (nl_u64)who << 32);
 		nl_slot_count(count, NL_STAT_SHEAF_ALLOC, 1);
 	}
 	nl_store(&nl_sheaf(heap->h, sheaf - 1)->next, nl_sheaf(heap->h, sheaf - 1)->size);
+	nl_store(&nl_sheaf(heap->h, sheaf - 1)->owner, (nl_u64)who << 32 | NL_PREFILLED);
 	if (!fill(heap, id, sheaf, size, gfp)) {
 		kmem_cache_return_sheaf(s, gfp, (struct slab_sheaf *)nl_sheaf(heap->h, sheaf - 1));
 		errno = ENOMEM;

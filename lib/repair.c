@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause */
 /*
- * repair.c - taking back what a dead client held in a shared heap (promise P4).
+ * repair.c - taking back what a dead client held in a shared heap (promise P4), and, in a child
+ * after fork(), what the parent's other threads held in the private ones.
  *
  * Each of its locks is taken over by one cmpxchg from its owner word; a lock word that is not 0
  * keeps every sequence out, so an R-slot may be repaired from any CPU. What the lock protects is
@@ -13,6 +14,19 @@
 #include "core/word.h"
 
 static const nl_u32 repairer = NL_CLIENT_NOLOCKD << 16;
+
+/* Whose: a client's, but for one of its threads (0: none), and are its prefilled sheaves gone? */
+struct dead {
+	nl_u32 client;
+	nl_u32 alive;
+	bool prefilled;
+};
+
+static bool is_dead(const struct dead *dead, nl_u64 owner)
+{
+	return owner && NL_OWNER_CLIENT(owner) == dead->client &&
+	       (NL_OWNER_WHO(owner) & 0xffff) != dead->alive;
+}
 
 static bool in_sheaf(nl_sheaf_t *s, nl_u32 n, nl_u64 obj)
 {
@@ -83,11 +97,11 @@ static void repair_barn(nl_heap_t *h, nl_barn_t *barn)
 	nl_barn_unlock(barn);
 }
 
-static bool takeover(nl_word_t *lock, nl_u32 client)
+static bool takeover(nl_word_t *lock, const struct dead *dead)
 {
 	nl_u64 held = nl_load_acquire(lock);
 
-	return held && NL_OWNER_CLIENT(held) == client &&
+	return is_dead(dead, held) &&
 	       nl_cas(lock, held, ((nl_u64)repairer << 32) | 1);
 }
 
@@ -117,14 +131,15 @@ static bool linked(nl_heap_t *h, nl_u32 id, nl_u32 sheaf)
 	return false;
 }
 
-/* Sheaves that the client had taken out of every list, prefilled ones among them. */
-static void free_orphans(nl_heap_t *h, nl_u32 client)
+/* Sheaves that the dead had taken out of every list. */
+static void free_orphans(nl_heap_t *h, const struct dead *dead)
 {
 	for (nl_u32 index = 0; index < h->nr_sheaves; index++) {
 		nl_sheaf_t *s = nl_sheaf(h, index);
 		nl_u32 id = s->cache - 1u;
 
-		if (NL_OWNER_CLIENT(nl_load(&s->owner)) != client || id >= NL_MAX_CACHES)
+		if (!is_dead(dead, nl_load(&s->owner)) || id >= NL_MAX_CACHES ||
+		    (!dead->prefilled && (nl_load(&s->owner) & NL_PREFILLED)))
 			continue;
 		if (nl_load(nl_sheaf_map(h) + index / 64) & NL_BIT(index))
 			continue;
@@ -136,7 +151,7 @@ static void free_orphans(nl_heap_t *h, nl_u32 client)
 	}
 }
 
-nl_u32 nl_heap_repair(struct nolock_heap *heap, nl_u32 client)
+static nl_u32 repair(struct nolock_heap *heap, const struct dead *dead)
 {
 	nl_heap_t *h = heap->h;
 	nl_u32 locks = 0;
@@ -147,7 +162,7 @@ nl_u32 nl_heap_repair(struct nolock_heap *heap, nl_u32 client)
 		if (nl_load(&c->state) != NL_CACHE_LIVE)
 			continue;
 		for (nl_u32 node = 0; node < NL_MAX_NODES; node++) {
-			if (takeover(&c->barn[node].lock, client)) {
+			if (takeover(&c->barn[node].lock, dead)) {
 				repair_barn(h, &c->barn[node]);
 				locks++;
 			}
@@ -156,13 +171,31 @@ nl_u32 nl_heap_repair(struct nolock_heap *heap, nl_u32 client)
 			nl_slot_t *slots[2] = { nl_rslot(h, cpu, id), nl_aslot(h, cpu, id) };
 
 			for (int i = 0; i < 2; i++) {
-				if (takeover(&slots[i]->lock, client)) {
+				if (takeover(&slots[i]->lock, dead)) {
 					repair_slot(h, slots[i], id);
 					locks++;
 				}
 			}
 		}
 	}
-	free_orphans(h, client);
+	free_orphans(h, dead);
 	return locks;
+}
+
+nl_u32 nl_heap_repair(struct nolock_heap *heap, nl_u32 client)
+{
+	struct dead dead = { .client = client, .prefilled = true };
+
+	return repair(heap, &dead);
+}
+
+/*
+ * The forking thread may have been inside the allocator itself (fork() in a handler): its locks
+ * stay, and so do prefilled sheaves, which the child's memory may still name.
+ */
+nl_u32 nl_heap_repair_fork(struct nolock_heap *heap)
+{
+	struct dead dead = { .client = heap->client, .alive = nl_who(heap) & 0xffff };
+
+	return repair(heap, &dead);
 }

@@ -145,6 +145,7 @@ nl_u32 nl_cache_shrink(struct nolock_heap *heap, nl_u32 id)
 	nl_heap_t *h = heap->h;
 	nl_u32 who = nl_who(heap), end, freed = 0;
 
+	nl_fork_check();
 	if (heap->type == NL_HEAP_PRIVATE)
 		empty_private_rslots(heap, id);
 	else

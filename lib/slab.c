@@ -70,6 +70,7 @@ nl_u64 nl_alloc_object(struct nolock_heap *heap, nl_u32 id, gfp_t gfp)
 	nl_heap_t *h = heap->h;
 	nl_u64 obj;
 
+	nl_fork_check();
 	for (int pass = 0;; pass++) {
 		obj = alloc_rslot(heap, id, who, flags);
 		if (!obj)
@@ -99,6 +100,7 @@ nl_u64 nl_alloc_object_nolock(struct nolock_heap *heap, nl_u32 id, gfp_t gfp)
 	nl_u64 obj;
 
 	(void)gfp;
+	nl_fork_check();
 	obj = alloc_rslot(heap, id, who, flags);
 	if (!obj)
 		obj = nl_alloc(h, id, cpu, who, flags);
@@ -281,6 +283,7 @@ static int free_object(struct nolock_heap *heap, nl_u32 id, const void *p)
 	nl_slot_t *slot;
 	int pushed;
 
+	nl_fork_check();
 	if (nl_slab_index(heap->h, id, (nl_u64)p) == ~0u)
 		return -1;
 	res = NL_RSEQ_RETRY(nl_rseq_push_once(heap, id, (nl_u64)p));

@@ -141,12 +141,15 @@ enum {
 	NL_INTENT_TAKE,
 };
 
+/* In nl_sheaf.owner: not in transit but prefilled, in its owner's hands for good. */
+#define NL_PREFILLED 1u
+
 /* A sheaf: 1 KiB. Written by whoever holds the lock of the slot or barn that it hangs on. */
 struct nl_sheaf {
 	nl_u32 next;  /* sheaf index + 1 in a barn's list, or 0 */
 	nl_u16 cache; /* id + 1; 0 while the sheaf is free */
 	nl_u16 size;  /* objects; 0 while it is a slot's main sheaf: the slot's word has it then */
-	nl_u64 owner; /* owner word of who took it out of every list: prefilled, or in transit */
+	nl_u64 owner; /* who took it out of every list, in transit; or | NL_PREFILLED */
 	nl_u64 obj[NL_SHEAF_MAX];
 };
 

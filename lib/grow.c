@@ -115,6 +115,17 @@ nl_u32 nl_heap_grow(struct nolock_heap *heap, nl_u32 groups)
 	return groups;
 }
 
+nl_u32 nl_heap_grow_step(const struct nolock_heap *heap)
+{
+	nl_heap_t *h = heap->h;
+	nl_u32 open = nl_load(&h->nr_open) - (h->first_chunk >> NL_GROUP_SHIFT);
+
+	/* What is opened in a shared heap is memory; in a private one, three system calls a time. */
+	if (heap->type != NL_HEAP_PRIVATE || open < 8)
+		return 1;
+	return open / 8 < 16 ? open / 8 : 16;
+}
+
 /* Open groups for nr adjacent chunks; what is left over is handed out. A chunk number, or 0. */
 nl_u32 nl_heap_grow_run(struct nolock_heap *heap, nl_u32 nr)
 {

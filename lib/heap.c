@@ -181,6 +181,7 @@ static void handle_start(struct nolock_heap *heap, void *mem, nl_u64 size, nl_u3
 	heap->fd = -1;
 	heap->conn = -1;
 	heap->refs = 1;
+	heap->pid = (int)getpid();
 	heap->snapshot = false;
 	memcpy(heap->name, h->name, NL_NAME);
 	heap->name[NL_NAME - 1] = 0;
@@ -394,6 +395,14 @@ struct nolock_heap *nolock_heap_open(const char *name)
 		heap = &handles[i];
 		if (nl_load_acquire(&heap->state) == NL_HANDLE_LIVE && !heap->snapshot &&
 		    heap->type != NL_HEAP_PRIVATE && !strcmp(heap->name, name)) {
+			if (heap->pid != (int)getpid()) {
+				/* The parent's: its memory is not mapped here. */
+				close(heap->fd);
+				if (heap->conn >= 0)
+					close(heap->conn);
+				handle_put(heap);
+				continue;
+			}
 			__atomic_fetch_add(&heap->refs, 1, __ATOMIC_RELAXED);
 			return heap;
 		}

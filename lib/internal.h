@@ -38,6 +38,7 @@ struct nolock_heap {
 	int fd;	       /* of the shared memory, or -1 */
 	int conn;      /* connection to nolockd, or -1 */
 	int refs;
+	int pid;       /* who mapped it: a shared heap is not there in a child */
 	int state;     /* NL_HANDLE_*, atomic */
 	bool snapshot; /* a copy of another process's metadata: figures only */
 	char name[NL_NAME];
@@ -115,6 +116,9 @@ NL_HIDDEN struct nolock_heap *nl_heap_map(int fd, nl_u32 type, nl_u64 base, nl_u
  * Returns how many were opened.
  */
 NL_HIDDEN nl_u32 nl_heap_grow(struct nolock_heap *heap, nl_u32 groups);
+
+/* How many groups an allocation that finds none should open: more, the larger the heap is. */
+NL_HIDDEN nl_u32 nl_heap_grow_step(const struct nolock_heap *heap);
 
 /* The same for @nr adjacent chunks, which are the caller's: the first one's number, or 0. */
 NL_HIDDEN nl_u32 nl_heap_grow_run(struct nolock_heap *heap, nl_u32 nr);

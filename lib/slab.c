@@ -77,7 +77,7 @@ nl_u64 nl_alloc_object(struct nolock_heap *heap, nl_u32 id, gfp_t gfp)
 			obj = nl_alloc(h, id, nl_cpu(heap), who, flags);
 		if (obj || !gfpflags_allow_blocking(gfp) || pass == GROW_PASSES)
 			break;
-		if (!nl_heap_grow(heap, 1) && !nl_heap_shrink(heap))
+		if (!nl_heap_grow(heap, nl_heap_grow_step(heap)) && !nl_heap_shrink(heap))
 			break;
 	}
 	if (!obj)

@@ -14,6 +14,7 @@
 /* Flags of an allocation inside the core. */
 #define NL_RESERVE 1u /* may use the chunks set aside by populate */
 #define NL_SPIN 2u    /* may wait for a barn, a bounded number of tries */
+#define NL_SURE 4u    /* believe no hint: look at every chunk word before giving up */
 
 /* chunk.h: a chunk number, or 0. */
 NL_FUNC nl_u32 nl_chunk_find(nl_heap_t *h NL_ARG);

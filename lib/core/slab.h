@@ -173,7 +173,7 @@ NL_FUNC nl_u64 nl_slab_new(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 flags)
 	nl_u64 summary = nl_zero();
 	nl_slab_t *slab;
 
-	if (!chunk)
+	if (!chunk && (flags & (NL_RESERVE | NL_SURE)))
 		chunk = nl_chunk_scan(h, flags);
 	if (!chunk)
 		return 0;

@@ -44,6 +44,8 @@ NOLOCK_API struct nolock_heap *nolock_heap_create(size_t size);
  * @name: as given to nolockd
  * Asks nolockd over its socket (NOLOCK_SOCKET, or /run/nolock/nolockd.sock) for the heap, and
  * maps it. Opening a heap twice gives the same handle, to be closed as often.
+ * A child after fork() does not have its parent's shared heaps and must not touch their handles;
+ * it opens the heap again, and the addresses are the same.
  * Returns the heap or NULL: ENOENT (no such heap), ECONNREFUSED (nolockd does not run), EACCES
  * (nolockd refuses this user), EPROTO (another version), EADDRINUSE (the heap's address is taken
  * in this process), EUSERS (too many clients), EINVAL (the name). Ordinary context.

@@ -24,7 +24,7 @@
 /* Objects that a handler leaves for a later one, and the main flow for a later round of its own. */
 #define HELD 64
 #define KEPT 256
-#define PER_SIGNAL 4
+#define PER_SIGNAL 8
 
 static const unsigned int sizes[] = { 16, 32, 40, 64, 96, 100, 192, 256, 512, 1000, 2048, 4000 };
 #define NR_SIZES (sizeof(sizes) / sizeof(*sizes))

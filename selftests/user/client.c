@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * client.c - see client.h.
+ */
+#define _GNU_SOURCE
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <nolock/heap.h>
+
+#include "client.h"
+
+#define OBJECTS 2000
+
+static struct nolock_heap *heap;
+static unsigned char *objects[OBJECTS];
+static char text[256];
+
+static const char *say(const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	return text;
+}
+
+static size_t size_of(int i)
+{
+	return 16 + (i * 37) % 3000;
+}
+
+static const char *allocate(void)
+{
+	int i;
+
+	for (i = 0; i < OBJECTS; i++) {
+		objects[i] = i % 2 ? nolock_heap_kmalloc(heap, size_of(i), GFP_KERNEL) :
+				     nolock_heap_kmalloc_nolock(heap, size_of(i), 0, NUMA_NO_NODE);
+		if (!objects[i])
+			return say("object %d of %zu bytes: %s", i, size_of(i), strerror(errno));
+		memset(objects[i], i & 0xff, size_of(i));
+	}
+	return "ok";
+}
+
+static const char *verify(bool and_free)
+{
+	size_t k;
+	int i;
+
+	for (i = 0; i < OBJECTS; i++) {
+		for (k = 0; k < size_of(i); k++)
+			if (objects[i][k] != (i & 0xff))
+				return say("object %d is damaged at byte %zu", i, k);
+		if (and_free)
+			kfree(objects[i]);
+	}
+	return "ok";
+}
+
+static void storm(void)
+{
+	void *held[64] = { NULL };
+	unsigned int i;
+
+	for (i = 0;; i++) {
+		kfree_nolock(held[i % 64]);
+		held[i % 64] = i % 3 ? nolock_heap_kmalloc(heap, 16 + i % 3000, GFP_KERNEL) :
+				       nolock_heap_kmalloc_nolock(heap, 16 + i % 3000, 0,
+								  NUMA_NO_NODE);
+	}
+}
+
+static const char *obey(const char *name, char order)
+{
+	switch (order) {
+	case 'a':
+		return allocate();
+	case 'v':
+	case 'f':
+		return verify(order == 'f');
+	case 'c':
+		nolock_heap_close(heap);
+		heap = NULL;
+		return "ok";
+	case 'o':
+		heap = nolock_heap_open(name);
+		return heap ? "ok" : say("open: %s", strerror(errno));
+	case 'g':
+		memset((void *)((uintptr_t)objects[0] & ~((8ULL << 30) - 1)), 0xa5, 64);
+		return "ok";
+	}
+	return say("no such order");
+}
+
+static void be_client(const char *name, int in, int out)
+{
+	const char *answer;
+	char order;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	answer = obey(name, 'o');
+	for (;;) {
+		if (write(out, answer, strlen(answer) + 1) < 0)
+			_exit(0);
+		if (read(in, &order, 1) != 1 || order == 'q')
+			_exit(0);
+		if (order == 'd') {
+			dup2(in, 0);
+			dup2(out, 1);
+			in = 0;
+			out = 1;
+			close_range(2, ~0U, 0);
+			answer = "ok";
+		} else if (order == 's') {
+			if (write(out, "ok", 3) < 0)
+				_exit(0);
+			storm();
+		} else {
+			answer = obey(name, order);
+		}
+	}
+}
+
+static const char *answer_of(struct client *c)
+{
+	static char answer[256];
+	ssize_t n = read(c->from, answer, sizeof(answer) - 1);
+
+	if (n <= 0)
+		return "the client is gone";
+	answer[n] = 0;
+	return answer;
+}
+
+void client_start(struct client *c, const char *name)
+{
+	int to[2], from[2];
+	const char *answer;
+
+	cr_assert(!pipe2(to, O_CLOEXEC) && !pipe2(from, O_CLOEXEC));
+	c->pid = fork();
+	if (c->pid == 0) {
+		close(to[1]);
+		close(from[0]);
+		be_client(name, to[0], from[1]);
+	}
+	close(to[0]);
+	close(from[1]);
+	c->to = to[1];
+	c->from = from[0];
+	answer = answer_of(c);
+	cr_assert_str_eq(answer, "ok", "client: %s", answer);
+}
+
+const char *client_do(struct client *c, char order)
+{
+	if (write(c->to, &order, 1) != 1)
+		return "the client is gone";
+	return answer_of(c);
+}
+
+void client_kill(struct client *c)
+{
+	kill(c->pid, SIGKILL);
+	waitpid(c->pid, NULL, 0);
+	close(c->to);
+	close(c->from);
+}

@@ -1,0 +1,338 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * daemon.c - see daemon.h.
+ */
+#define _GNU_SOURCE
+#include <cap-ng.h>
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "bpffs.h"
+#include "daemon.h"
+
+static char the_dir[64], the_sock[96], the_heap[32], the_arg[64];
+static unsigned int nr_logs;
+
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+	(void)st;
+	(void)type;
+	(void)ftw;
+	remove(path);
+	return 0;
+}
+
+/* End what was started: each daemon has left its number in a file of the directory. */
+static void end_daemons(void)
+{
+	char path[128], comm[32] = "";
+	unsigned int i;
+	FILE *f;
+	int pid;
+
+	for (i = 0; i < 64; i++) {
+		snprintf(path, sizeof(path), "%s/pid.%u", the_dir, i);
+		f = fopen(path, "r");
+		if (!f)
+			continue;
+		if (fscanf(f, "%d", &pid) == 1) {
+			char name[64];
+			FILE *c;
+
+			snprintf(name, sizeof(name), "/proc/%d/comm", pid);
+			c = fopen(name, "r");
+			if (c && fgets(comm, sizeof(comm), c) && !strcmp(comm, "nolockd\n"))
+				kill(pid, SIGKILL);
+			if (c)
+				fclose(c);
+		}
+		fclose(f);
+	}
+	usleep(100000);
+}
+
+/* Live until the test is gone, then clean up after it. */
+static void janitor(int alive)
+{
+	struct pollfd pfd = { .fd = alive, .events = POLLIN };
+	char lock[PATH_MAX], name[40];
+	int i;
+
+	setsid();
+	signal(SIGTERM, SIG_IGN);
+	signal(SIGINT, SIG_IGN);
+	while (poll(&pfd, 1, -1) < 0 && errno == EINTR)
+		;
+	end_daemons();
+	for (i = 0; i < 2; i++) {
+		snprintf(name, sizeof(name), "%s%s", the_heap, i ? "2" : "");
+		unlink(bpffs_path(name));
+		snprintf(lock, sizeof(lock), "%s:lock", bpffs_path(name));
+		rmdir(lock);
+	}
+	bpffs_cleanup();
+	nftw(the_dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+	_exit(0);
+}
+
+void setup(void)
+{
+	int alive[2], null;
+
+	strcpy(the_dir, "/tmp/nolock-test-XXXXXX");
+	cr_assert(mkdtemp(the_dir), "mkdtemp: %s", strerror(errno));
+	chmod(the_dir, 0755);
+	snprintf(the_sock, sizeof(the_sock), "%s/nolockd.sock", the_dir);
+	snprintf(the_heap, sizeof(the_heap), "t%d.%s", getpid(), the_dir + strlen(the_dir) - 6);
+	snprintf(the_arg, sizeof(the_arg), "--heap=%s:64M:2M", the_heap);
+	setenv("NOLOCK_SOCKET", the_sock, 1);
+	signal(SIGPIPE, SIG_IGN);
+	cr_assert(!pipe2(alive, O_CLOEXEC));
+	if (fork() == 0) {
+		/* The test's own output must end when the test does. */
+		null = open("/dev/null", O_RDWR);
+		dup2(null, 1);
+		dup2(null, 2);
+		close(alive[1]);
+		if (alive[0] != 3)
+			dup2(alive[0], 3);
+		close_range(4, ~0U, 0);
+		janitor(3);
+	}
+	close(alive[0]);
+}
+
+const char *dir(void)
+{
+	return the_dir;
+}
+
+const char *sock(void)
+{
+	return the_sock;
+}
+
+const char *heap_name(void)
+{
+	return the_heap;
+}
+
+const char *heap_arg(void)
+{
+	return the_arg;
+}
+
+const char *pin(void)
+{
+	return bpffs_path(the_heap);
+}
+
+bool exists(const char *path)
+{
+	return !access(path, F_OK);
+}
+
+const char *build_path(const char *name)
+{
+	const char *build = getenv("NOLOCK_BUILD");
+	static char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), "%s/%s", build && *build ? build : "build", name);
+	return path;
+}
+
+bool can_bpf(void)
+{
+	return geteuid() == 0 && !capng_get_caps_process() &&
+	       capng_have_capability(CAPNG_EFFECTIVE, CAP_SYS_ADMIN);
+}
+
+/* In the child: become the program. */
+static void become(uid_t uid, bool drop_bpf, const char *const argv[])
+{
+	char name[64];
+
+	/* The real path first: another user may not get to the build directory's parents. */
+	int fd;
+
+	snprintf(name, sizeof(name), "user/%s", argv[0]);
+	fd = open(build_path(name), O_RDONLY | O_CLOEXEC);
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	signal(SIGPIPE, SIG_DFL);
+	if (drop_bpf) {
+		/* The effective user stays root, who would get everything back at execve(). */
+		capng_get_caps_process();
+		capng_updatev(CAPNG_DROP, CAPNG_EFFECTIVE | CAPNG_PERMITTED | CAPNG_BOUNDING_SET,
+			      CAP_BPF, CAP_SYS_ADMIN, CAP_PERFMON, -1);
+		capng_apply(CAPNG_SELECT_BOTH);
+	}
+	if (uid && (setgid(uid) || setuid(uid)))
+		_exit(125);
+	fexecve(fd, (char *const *)argv, environ);
+	fprintf(stderr, "%s: %s\n", name, strerror(errno));
+	_exit(126);
+}
+
+static void slurp(int fd, char *buf, size_t len)
+{
+	size_t have = 0;
+	ssize_t n;
+
+	lseek(fd, 0, SEEK_SET);
+	while (have < len - 1 && (n = read(fd, buf + have, len - 1 - have)) > 0)
+		have += n;
+	buf[have] = 0;
+	close(fd);
+}
+
+static int temporary(void)
+{
+	char path[96];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/out-XXXXXX", the_dir);
+	fd = mkostemp(path, O_CLOEXEC);
+	cr_assert(fd >= 0, "%s: %s", path, strerror(errno));
+	unlink(path);
+	return fd;
+}
+
+static int wait_for(pid_t pid)
+{
+	int status;
+
+	while (waitpid(pid, &status, 0) < 0)
+		if (errno != EINTR)
+			return -1;
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+void run_as(struct output *o, uid_t uid, bool drop_bpf, const char *const argv[])
+{
+	int out = temporary(), err = temporary();
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		dup2(out, 1);
+		dup2(err, 2);
+		become(uid, drop_bpf, argv);
+	}
+	o->status = wait_for(pid);
+	slurp(out, o->out, sizeof(o->out));
+	slurp(err, o->err, sizeof(o->err));
+}
+
+void daemon_spawn(struct daemon *d, bool drop_bpf, const char *const argv[])
+{
+	int out[2], err;
+	char path[96];
+	FILE *f;
+
+	snprintf(d->log, sizeof(d->log), "%s/log.%u", the_dir, nr_logs);
+	err = open(d->log, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	cr_assert(err >= 0 && !pipe2(out, O_CLOEXEC));
+	d->pid = fork();
+	if (d->pid == 0) {
+		dup2(out[1], 1);
+		dup2(err, 2);
+		become(0, drop_bpf, argv);
+	}
+	snprintf(path, sizeof(path), "%s/pid.%u", the_dir, nr_logs++);
+	f = fopen(path, "w");
+	cr_assert(f);
+	fprintf(f, "%d\n", d->pid);
+	fclose(f);
+	close(out[1]);
+	close(err);
+	d->out = out[0];
+}
+
+bool daemon_ready(struct daemon *d)
+{
+	char text[256];
+	ssize_t n;
+
+	n = read(d->out, text, sizeof(text) - 1);
+	if (n <= 0)
+		return false;
+	text[n] = 0;
+	return strstr(text, "READY ");
+}
+
+int daemon_wait(struct daemon *d)
+{
+	int status = wait_for(d->pid);
+
+	close(d->out);
+	d->pid = 0;
+	return status;
+}
+
+const char *daemon_said(const struct daemon *d)
+{
+	static char text[65536];
+	int fd = open(d->log, O_RDONLY | O_CLOEXEC);
+
+	*text = 0;
+	if (fd >= 0)
+		slurp(fd, text, sizeof(text));
+	return text;
+}
+
+void daemon_stop(struct daemon *d)
+{
+	int status;
+
+	kill(d->pid, SIGTERM);
+	status = daemon_wait(d);
+	cr_assert_eq(status, 0, "nolockd ended with %d: %s", status, daemon_said(d));
+}
+
+json_object *get_status(void)
+{
+	static struct output o;
+	json_object *status;
+
+	RUN(&o, "nolock", "status", "--json");
+	cr_assert_eq(o.status, 0, "nolock status: %d, %s", o.status, o.err);
+	status = json_tokener_parse(o.out);
+	cr_assert(status, "no JSON: %s", o.out);
+	return status;
+}
+
+json_object *first_heap(json_object *status)
+{
+	json_object *list = json_object_object_get(status, "heaps");
+
+	cr_assert(list && json_object_array_length(list) > 0);
+	return json_object_array_get_idx(list, 0);
+}
+
+unsigned long long number(json_object *o, const char *key)
+{
+	json_object *v;
+
+	cr_assert(json_object_object_get_ex(o, key, &v), "no member %s", key);
+	return json_object_get_uint64(v);
+}
+
+int lines(const char *text)
+{
+	int n = 0;
+
+	for (; *text; text++)
+		n += *text == '\n';
+	return n;
+}

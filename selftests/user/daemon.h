@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * daemon.h - running the real nolockd and nolock from tests, and leaving nothing behind: a test
+ * that fails, crashes or is killed has its daemons ended and its pins and files removed by a
+ * janitor process that it starts here.
+ */
+#ifndef DAEMON_H
+#define DAEMON_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+#include <json-c/json.h>
+
+/* What a program wrote and how it ended. */
+struct output {
+	char out[262144];
+	char err[16384];
+	int status; /* exit status, or 128 + signal */
+};
+
+struct daemon {
+	pid_t pid;
+	int out; /* read end of its stdout */
+	char log[160]; /* file of its stderr */
+};
+
+/* setup - call it first in every test: a directory of its own, its socket, the janitor. */
+void setup(void);
+
+/*
+ * The directory, nolockd's socket in it, and a heap name that no other test has; nor has one that
+ * name with a 2 behind it.
+ */
+const char *dir(void);
+const char *sock(void);
+const char *heap_name(void);
+/* NAME:64M:2M */
+const char *heap_arg(void);
+
+/* build_path - where BUILD/NAME is. */
+const char *build_path(const char *name);
+
+/* Is this test root, with the right to use BPF? */
+bool can_bpf(void);
+
+/*
+ * run_as - run a program and wait for it
+ * @uid: the user to be, or 0
+ * @drop_bpf: without CAP_BPF and CAP_SYS_ADMIN
+ * @argv: argv[0] is nolockd or nolock. nolockd is told the socket by NOLOCK_SOCKET.
+ */
+void run_as(struct output *o, uid_t uid, bool drop_bpf, const char *const argv[]);
+#define RUN(o, ...) run_as((o), 0, false, (const char *const[]){ __VA_ARGS__, NULL })
+
+/* daemon_spawn - start nolockd, do not wait for its READY. */
+void daemon_spawn(struct daemon *d, bool drop_bpf, const char *const argv[]);
+
+/* daemon_ready - wait until it is ready; false when it ended instead. */
+bool daemon_ready(struct daemon *d);
+
+/* daemon_wait - wait for its end; its exit status, or 128 + signal. */
+int daemon_wait(struct daemon *d);
+
+/* What it has said on stderr so far. */
+const char *daemon_said(const struct daemon *d);
+
+/* Start nolockd with a heap of this test and the given options, and wait; asserts. */
+#define START(d, ...)                                                                              \
+	do {                                                                                       \
+		daemon_spawn((d), false, (const char *const[]){ "nolockd", __VA_ARGS__, NULL });   \
+		cr_assert(daemon_ready(d), "nolockd did not start: %s", daemon_said(d));           \
+	} while (0)
+
+/* Stop it by SIGTERM and assert that it ended as it should. */
+void daemon_stop(struct daemon *d);
+
+/* nolock status --json, parsed; asserts. */
+json_object *get_status(void);
+
+/* The first heap of a status, a number in it. */
+json_object *first_heap(json_object *status);
+unsigned long long number(json_object *o, const char *key);
+
+/* How many lines a text has. */
+int lines(const char *text);
+
+/* Wait up to 10 s until a condition holds: for what has no event to wait for. */
+#define EVENTUALLY(cond)                                                                           \
+	({                                                                                         \
+		int tries_ = 1000;                                                                 \
+		bool held_;                                                                        \
+		while (!(held_ = (cond)) && tries_--)                                              \
+			usleep(10000);                                                             \
+		held_;                                                                             \
+	})
+
+bool exists(const char *path);
+/* The path of this test's pin, and whether it is there. */
+const char *pin(void);
+
+#endif /* DAEMON_H */

@@ -20,7 +20,8 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-const volatile bool nlt_have_get_cache;	 /* the kernel has bpf_get_kmem_cache(): 6.13 */
+const volatile bool nlt_have_get_cache; /* the kernel has bpf_get_kmem_cache(): 6.13 */
+const volatile bool nlt_probe_args;	/* its verifier lets no program load a `const void *`: 6.12 */
 
 extern struct kmem_cache *bpf_get_kmem_cache(__u64 addr) __ksym __weak;
 extern void *bpf_rdonly_cast(void *obj, __u32 btf_id) __ksym __weak;
@@ -35,6 +36,16 @@ struct nlt_what {
 	__u64 req;
 	__u64 alloc;
 };
+
+/* Argument 1 of all four tracepoints: the object. */
+static __always_inline __u64 nlt_object(__u64 *ctx)
+{
+	__u64 ptr;
+
+	if (!nlt_probe_args)
+		return ctx[1];
+	return bpf_probe_read_kernel(&ptr, sizeof(ptr), &ctx[1]) ? 0 : ptr;
+}
 
 /*
  * The verifier refuses arithmetic on a kernel pointer; its lower half is a plain number to it, and
@@ -200,7 +211,7 @@ static __always_inline __u32 nlt_row_of_object(struct nlt_state *st, __u64 ptr)
 
 static __always_inline int nlt_on_cache(__u64 *ctx, struct nlt_state *st, __u32 kind, bool nested)
 {
-	struct nlt_what w = { .call_site = ctx[0], .ptr = ctx[1] };
+	struct nlt_what w = { .call_site = ctx[0], .ptr = nlt_object(ctx) };
 	__u64 cache = ctx[2];
 
 	return nlt_count(st, &w, kind, nlt_find(st, cache), nested);
@@ -209,7 +220,7 @@ static __always_inline int nlt_on_cache(__u64 *ctx, struct nlt_state *st, __u32 
 static __always_inline int nlt_on_kmalloc(__u64 *ctx, struct nlt_state *st, bool nested)
 {
 	struct nlt_what w = {
-		.call_site = ctx[0], .ptr = ctx[1], .req = ctx[2], .alloc = ctx[3],
+		.call_site = ctx[0], .ptr = nlt_object(ctx), .req = ctx[2], .alloc = ctx[3],
 	};
 
 	return nlt_count(st, &w, NLT_KMALLOC, nlt_row_of_object(st, w.ptr), nested);
@@ -217,7 +228,7 @@ static __always_inline int nlt_on_kmalloc(__u64 *ctx, struct nlt_state *st, bool
 
 static __always_inline int nlt_on_kfree(__u64 *ctx, struct nlt_state *st, bool nested)
 {
-	struct nlt_what w = { .call_site = ctx[0], .ptr = ctx[1] };
+	struct nlt_what w = { .call_site = ctx[0], .ptr = nlt_object(ctx) };
 
 	return nlt_count(st, &w, NLT_KFREE, nlt_row_of_object(st, w.ptr), nested);
 }

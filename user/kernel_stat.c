@@ -316,7 +316,22 @@ static void add_counts_json(struct json_object *o, const struct nl_kernel_counts
 	add(o, "bytes_alloc", c->bytes_alloc);
 }
 
-static struct json_object *cache_json(const struct nl_kernel_cache *c)
+static void add_slub(struct json_object *o, const char *cache)
+{
+	uint64_t v[NL_SLUB_STATS];
+	struct json_object *sub;
+	int i;
+
+	if (nl_slub_read(NL_SLUB_DIR, cache, v) < 0)
+		return;
+	sub = json_object_new_object();
+	for (i = 0; sub && i < NL_SLUB_STATS; i++)
+		if (v[i] != NL_SLUB_ABSENT)
+			add(sub, nl_slub_names[i], v[i]);
+	json_object_object_add(o, "slub", sub);
+}
+
+static struct json_object *cache_json(const struct nl_kernel_cache *c, bool slub)
 {
 	struct json_object *o = json_object_new_object();
 	const struct nlt_cache *n = &c->now;
@@ -352,6 +367,8 @@ static struct json_object *cache_json(const struct nl_kernel_cache *c)
 	}
 	if (c->counted)
 		add_counts_json(o, &c->counts);
+	if (slub)
+		add_slub(o, n->name);
 	return o;
 }
 
@@ -371,6 +388,7 @@ struct json_object *nl_kernel_stat_json(const struct nl_kernel_stat *s, const st
 	struct json_object *o = json_object_new_object();
 	struct json_object *list = json_object_new_array();
 	struct json_object *other = json_object_new_object();
+	bool slub = nl_slub_have(NL_SLUB_DIR);
 	unsigned int i;
 
 	if (!o || !list || !other) {
@@ -382,7 +400,7 @@ struct json_object *nl_kernel_stat_json(const struct nl_kernel_stat *s, const st
 	json_object_object_add(o, "source", json_object_new_string(from[s->from]));
 	json_object_object_add(o, "events", nl_trace_counts_json(&s->counts));
 	for (i = 0; i < s->nr; i++)
-		json_object_array_add(list, cache_json(&s->caches[i]));
+		json_object_array_add(list, cache_json(&s->caches[i], slub));
 	json_object_object_add(o, "caches", list);
 	add_other(other, "large", &s->large);
 	add_other(other, "unknown", &s->unknown);

@@ -57,4 +57,22 @@ const struct nl_kernel_cache *nl_kernel_stat_find(const struct nl_kernel_stat *s
  */
 struct json_object *nl_kernel_stat_json(const struct nl_kernel_stat *s, const struct nl_trace *t);
 
+/*
+ * SLUB's own counters by name, on kernels with CONFIG_SLUB_STATS. nl_kernel_stat_json() has them as
+ * "slub" of each cache.
+ */
+#define NL_SLUB_DIR "/sys/kernel/slab"
+#define NL_SLUB_STATS 28
+#define NL_SLUB_ABSENT UINT64_MAX
+extern const char *const nl_slub_names[NL_SLUB_STATS];
+
+/* nl_slub_have - does the kernel keep them? */
+bool nl_slub_have(const char *dir);
+
+/*
+ * nl_slub_read - the counters of one cache; those that the kernel lacks are NL_SLUB_ABSENT
+ * Returns how many there are, or -ENOENT, or -ENAMETOOLONG.
+ */
+int nl_slub_read(const char *dir, const char *cache, uint64_t out[NL_SLUB_STATS]);
+
 #endif /* NL_USER_KERNEL_STAT_H */

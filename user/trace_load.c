@@ -344,8 +344,8 @@ static void prepare_kmem(struct nl_trace *t, struct bpf_object *obj, void *arg)
 {
 	bool have = btf__find_by_name_kind(t->btf, "bpf_get_kmem_cache", BTF_KIND_FUNC) > 0;
 
-	(void)arg;
 	set_const(obj, "nlt_have_get_cache", &have, sizeof(have));
+	set_const(obj, "nlt_probe_args", arg, sizeof(bool));
 }
 
 static const struct btf_type *pointee(const struct btf *btf, __u32 id)
@@ -402,8 +402,11 @@ static const char *wrong_signature(const struct btf *btf, const char *tracepoint
 	return NULL;
 }
 
-/* Is prog->active a counter of 4 bytes for each CPU, as the second programs read it? */
-static bool active_is_int(const struct btf *btf)
+/*
+ * Is prog->active a word of 4 bytes for each CPU, that is not 0 while the program runs? An int, and
+ * since 7.0 four bytes, one for each kind of context.
+ */
+static bool active_is_word(const struct btf *btf)
 {
 	int id = btf__find_by_name_kind(btf, "bpf_prog", BTF_KIND_STRUCT);
 	const struct btf_type *s, *word;
@@ -417,7 +420,7 @@ static bool active_is_int(const struct btf *btf)
 		if (strcmp(btf__name_by_offset(btf, m->name_off), "active"))
 			continue;
 		word = pointee(btf, m->type);
-		return word && btf_is_int(word) && word->size == 4;
+		return word && btf_is_int(word) && (word->size == 4 || word->size == 1);
 	}
 	return false;
 }
@@ -439,7 +442,7 @@ static const char *find_active(struct nl_trace *t, const int *entry)
 	ssize_t len;
 	int fd, i, found = 0;
 
-	if (!active_is_int(t->btf))
+	if (!active_is_word(t->btf))
 		return "struct bpf_prog has another form here";
 	prog = t->iter ? bpf_object__find_program_by_name(t->iter, "nlt_progs") : NULL;
 	if (!prog || bpf_program__fd(prog) < 0)
@@ -471,8 +474,9 @@ static const char *find_active(struct nl_trace *t, const int *entry)
 
 void nl_trace_load_kmem(struct nl_trace *t)
 {
-	struct object o = { .name = "nlt_kmem", .prepare = prepare_kmem };
-	bool want[MAX_PROGS] = { false };
+	bool probe_args = false;
+	struct object o = { .name = "nlt_kmem", .prepare = prepare_kmem, .arg = &probe_args };
+	bool want[MAX_PROGS] = { false }, sane[MAX_PROGS];
 	int nr = t->what & NL_TRACE_NESTED ? NR_KMEM : NLT_NR_TP;
 	int entry[NR_KMEM], i;
 	const char *why;
@@ -494,9 +498,18 @@ void nl_trace_load_kmem(struct nl_trace *t)
 		else
 			want[i] = true;
 	}
+	memcpy(sane, want, sizeof(want));
 	t->kmem = load_object(t, &o, want, entry, nr);
+	if (!t->kmem) {
+		probe_args = true;
+		memcpy(want, sane, sizeof(want));
+		t->kmem = load_object(t, &o, want, entry, nr);
+	}
 	if (!t->kmem)
 		return;
+	for (i = 0; i < nr; i++)
+		if (want[i])
+			t->progs[entry[i]].reason[0] = 0;
 	why = NULL;
 	for (i = 0; i < nr; i++) {
 		struct bpf_program *prog;

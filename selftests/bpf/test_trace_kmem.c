@@ -18,7 +18,7 @@ Test(trace_kmem, tracepoints_attach)
 {
 	static const char *const targets[] = {
 		"tp_btf/kmem_cache_alloc", "tp_btf/kmem_cache_free", "tp_btf/kmalloc",
-		"tp_btf/kfree", "iter/kmem_cache",
+		"tp_btf/kfree",
 	};
 	struct nl_trace *t = trace_open(NL_TRACE_KMEM | NL_TRACE_CACHES, 0);
 
@@ -96,6 +96,8 @@ Test(trace_kmem, kmalloc_is_booked_on_its_cache)
 		alloc = c->counts.bytes_alloc - b->counts.bytes_alloc;
 		name = c->now.name;
 	}
+	if (s1.unknown.frees)
+		cr_skip_test("this kernel does not tell the cache of an object (6.13 does)");
 	cr_log_info("%s: %lu allocations of %lu bytes in all, %lu frees, for %u pipes", name,
 		    (unsigned long)moved, (unsigned long)req, (unsigned long)freed, N);
 	cr_expect_geq(moved, N);

@@ -20,7 +20,7 @@
 #   make clean        remove build/
 #
 # Variables: CC (gcc), CLANG (clang-19: BPF), CFLAGS (-O2 -g), LDFLAGS, WERROR=1, V=1 (show the
-# commands), SAN=address|undefined|thread, BUILD=DIR (build). Another compiler or sanitizer
+# commands), SAN=address|undefined|address,undefined|thread, BUILD=DIR (build). Another compiler or sanitizer
 # belongs into another BUILD; within one, a change of flags builds again what it concerns.
 #
 # Order: vmlinux.h (committed) -> BPF objects -> their skeletons -> user side -> tests.
@@ -56,8 +56,8 @@ CFLAGS ?= -O2 -g
 WARN := -Wall -Wextra $(if $(filter 1,$(WERROR)),-Werror)
 SAN ?=
 SANFLAGS := $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer)
-ifeq ($(SAN),undefined)
-SANFLAGS += -fno-sanitize-recover=all
+ifneq ($(findstring undefined,$(SAN)),)
+SANFLAGS += -fno-sanitize-recover=undefined
 endif
 ifeq ($(SAN),thread)
 # TSan has no fences; the paths that it runs use none.
@@ -191,6 +191,9 @@ test:
 # Sanitizers: their own builds of the user side, and the BPF objects of this one.
 SAN_BINS = $(subst =$(BUILD)/,=$(BUILD)/$(1)/,$(SUITES))
 SAN_MAKE = $(SUB) BUILD=$(BUILD)/$(1) BPFOUT=$(BPFOUT) SAN=$(2)
+# Both in one, as make check has it.
+comma := ,
+SAN_BOTH = $(call SAN_MAKE,asan+ubsan,address$(comma)undefined)
 
 asan:
 	@scripts/deps ensure build check
@@ -232,8 +235,7 @@ check:
 		'step=gcc, no warning=$(WITH_GCC)' \
 		'step=clang, no warning=$(WITH_CLANG)' \
 		"step=aarch64, no warning=$(WITH_ARM64)" \
-		'step=asan build=$(call SAN_MAKE,asan,address) tests' $(call SAN_BINS,asan) \
-		'step=ubsan build=$(call SAN_MAKE,ubsan,undefined) tests' $(call SAN_BINS,ubsan) \
+		'step=asan+ubsan build=$(SAN_BOTH) tests' $(call SAN_BINS,asan+ubsan) \
 		'step=tsan build=$(call SAN_MAKE,tsan,thread) tsan-programs' \
 		$(TSAN_BINS:$(BUILD)/%=program=$(BUILD)/tsan/%)
 

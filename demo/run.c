@@ -102,7 +102,9 @@ static void exec_nolockd(int ready)
 	snprintf(socket, sizeof(socket), "--socket=%s", run.socket);
 	dup2(ready, STDOUT_FILENO);
 	/* exec keeps an ignored signal ignored; nolockd stops by SIGTERM here. */
-	execl(path, "nolockd", "--heap=" HEAP_SPEC, "--destroy-on-exit", socket, usdt, NULL);
+	/* Anew: what a killed run has left pinned has that run's objects in it. */
+	execl(path, "nolockd", "--heap=" HEAP_SPEC, "--reformat=" HEAP, "--destroy-on-exit",
+	      socket, usdt, NULL);
 	warn("%s", path);
 	_exit(1);
 }
@@ -299,8 +301,13 @@ static void judge_events(void)
 		counts = json_object_object_get(tracing, "counts");
 		seen = json_u64(counts, "seen");
 		lost = json_u64(counts, "lost");
-		verdict(seen && !lost, "slab events: %llu seen, %llu lost",
-			(unsigned long long)seen, (unsigned long long)lost);
+		verdict(seen && !lost,
+			"slab events: %llu seen, %llu lost (%llu missed by the kernel's own count, %llu "
+			"without room in the table, %llu in the stream)", (unsigned long long)seen,
+			(unsigned long long)lost,
+			(unsigned long long)json_u64(counts, "lost_missed"),
+			(unsigned long long)json_u64(counts, "lost_full"),
+			(unsigned long long)json_u64(counts, "lost_ring"));
 	}
 	json_object_put(status);
 }

@@ -12,6 +12,8 @@
 #include <sys/types.h>
 #include <json-c/json.h>
 
+#include "loop.h"
+
 /* What a program wrote and how it ended. */
 struct output {
 	char out[262144];
@@ -85,12 +87,12 @@ unsigned long long number(json_object *o, const char *key);
 /* How many lines a text has. */
 int lines(const char *text);
 
-/* Wait up to 10 s until a condition holds: for what has no event to wait for. */
+/* Wait up to 20 s until a condition holds: for what has no event to wait for. */
 #define EVENTUALLY(cond)                                                                           \
 	({                                                                                         \
-		int tries_ = 1000;                                                                 \
+		unsigned long long end_ = now_ms() + 20000;                                        \
 		bool held_;                                                                        \
-		while (!(held_ = (cond)) && tries_--)                                              \
+		while (!(held_ = (cond)) && now_ms() < end_)                                       \
 			usleep(10000);                                                             \
 		held_;                                                                             \
 	})

@@ -117,7 +117,7 @@ Test(nolock, stat_again_and_again)
 Test(nolock, stat_of_a_process)
 {
 	static void *p[500];
-	char pid[16];
+	char pid[32];
 	int i;
 
 	for (i = 0; i < 500; i++)
@@ -380,6 +380,8 @@ Test(nolock, closed_pipe)
 	FILE *f;
 
 	START(&d, heap_arg(), "--destroy-on-exit");
+	/* A shell cannot undo that it was started with SIGPIPE ignored. */
+	signal(SIGPIPE, SIG_DFL);
 	for (i = 0; i < sizeof(commands) / sizeof(*commands); i++) {
 		snprintf(line, sizeof(line), "(timeout 20 %s %s; echo $? >%s/status) 2>%s/err | "
 			 "head -n 1 >/dev/null", build_path("user/nolock"), commands[i], dir(),

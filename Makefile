@@ -130,7 +130,7 @@ $(1)_INCLUDES := -I$(1) -isystem $$(BPFOUT)/$(1)
 $$(BUILD)/$(1)/%.o: $(1)/%.c $$(BUILD)/.flags | $$(if $$(filter $(1),$$(BPF_DIRS)),$$(SKELS))
 	$$(call say,CC,$$@)
 	$$(Q)mkdir -p $$(@D)
-	$$(Q)$$(CC) $$(USER_CFLAGS) $$($(1)_INCLUDES) -MMD -MP -c -o $$@ $$<
+	$$(Q)$$(CC) $$(USER_CFLAGS) $$($(1)_INCLUDES) -MD -MP -c -o $$@ $$<
 
 $$($(1)_SUITES:%.c=$$(BUILD)/%): CRITERION := -lcriterion
 $$($(1)_BINS): $$(BUILD)/%: $$(BUILD)/%.o $$($(1)_HELPERS) \
@@ -261,7 +261,7 @@ clean:
 $(BUILD)/lib/%.o: lib/%.c $(BUILD)/.flags
 	$(call say,CC,$@)
 	$(Q)mkdir -p $(@D)
-	$(Q)$(CC) $(LIB_CFLAGS) -MMD -MP -c -o $@ $<
+	$(Q)$(CC) $(LIB_CFLAGS) -MD -MP -c -o $@ $<
 
 $(LIBNOLOCK): $(LIB_OBJS) $(BUILD)/.lib
 	$(call say,AR,$@)
@@ -283,7 +283,7 @@ $(SHARED): $(LIB_OBJS) $(BUILD)/.lib lib/nolock.map
 $(BPFOUT)/%.raw.o: %.bpf.c $(BPFOUT)/.bpf-flags | vmlinux.h
 	$(call say,BPF,$(patsubst $(BPFOUT)/%,%,$@))
 	$(Q)mkdir -p $(@D)
-	$(Q)$(CLANG) $(BPF_CFLAGS) -MMD -MP -c -o $@ $<
+	$(Q)$(CLANG) $(BPF_CFLAGS) -MD -MP -c -o $@ $<
 
 $(BPFOUT)/bpf/libnolock.bpf.o: $(BPFOUT)/bpf/nolock.raw.o
 	$(call say,BPFLINK,$(patsubst $(BPFOUT)/%,%,$@))
@@ -323,7 +323,7 @@ $(BUILD)/scripts/%: scripts/%.c $(BUILD)/.flags
 $(BUILD)/user/%.o: user/%.c $(BUILD)/.flags | $(SKELS)
 	$(call say,CC,$@)
 	$(Q)mkdir -p $(@D)
-	$(Q)$(CC) $(USER_CFLAGS) -MMD -MP -c -o $@ $<
+	$(Q)$(CC) $(USER_CFLAGS) -MD -MP -c -o $@ $<
 
 $(LIBUSER): $(USER_SRCS:%.c=$(BUILD)/%.o) $(BUILD)/.user
 	$(call say,AR,$@)

@@ -435,7 +435,7 @@ int nolock_heap_close(struct nolock_heap *heap)
 	if (heap->fd >= 0)
 		close(heap->fd);
 	if (heap->conn >= 0)
-		close(heap->conn);
+		nl_client_close(heap->conn);
 	handle_put(heap);
 	return 0;
 }

@@ -177,7 +177,4 @@ struct nl_request;
 struct nl_reply;
 NL_HIDDEN int nl_client_call(const struct nl_request *req, struct nl_reply *rep, int *fd);
 
-/* client.c: tell nolockd that the heap is not used any more, and end the connection. */
-NL_HIDDEN void nl_client_close(int conn);
-
 #endif /* NL_INTERNAL_H */

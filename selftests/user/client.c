@@ -11,12 +11,12 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <nolock/heap.h>
 
 #include "client.h"
+#include "daemon.h"
 
 #define OBJECTS 2000
 
@@ -108,7 +108,6 @@ static void be_client(const char *name, int in, int out)
 	const char *answer;
 	char order;
 
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	answer = obey(name, 'o');
 	for (;;) {
 		if (write(out, answer, strlen(answer) + 1) < 0)
@@ -149,7 +148,7 @@ void client_start(struct client *c, const char *name)
 	const char *answer;
 
 	cr_assert(!pipe2(to, O_CLOEXEC) && !pipe2(from, O_CLOEXEC));
-	c->pid = fork();
+	c->pid = test_fork();
 	if (c->pid == 0) {
 		close(to[1]);
 		close(from[0]);

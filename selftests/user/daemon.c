@@ -22,6 +22,9 @@
 #include "bpffs.h"
 #include "daemon.h"
 
+/* The janitor waits for the end of this pipe: no other process may keep it open. */
+static int alive_fd = -1;
+
 static char the_dir[64], the_sock[96], the_heap[32], the_arg[64];
 static unsigned int nr_logs;
 
@@ -112,6 +115,20 @@ void setup(void)
 		janitor(3);
 	}
 	close(alive[0]);
+	alive_fd = alive[1];
+}
+
+pid_t test_fork(void)
+{
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (alive_fd >= 0)
+			close(alive_fd);
+		alive_fd = -1;
+	}
+	return pid;
 }
 
 const char *dir(void)
@@ -169,7 +186,6 @@ static void become(uid_t uid, bool drop_bpf, const char *const argv[])
 
 	snprintf(name, sizeof(name), "user/%s", argv[0]);
 	fd = open(build_path(name), O_RDONLY | O_CLOEXEC);
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	signal(SIGPIPE, SIG_DFL);
 	if (drop_bpf) {
 		/* The effective user stays root, who would get everything back at execve(). */
@@ -222,7 +238,7 @@ static int wait_for(pid_t pid)
 void run_as(struct output *o, uid_t uid, bool drop_bpf, const char *const argv[])
 {
 	int out = temporary(), err = temporary();
-	pid_t pid = fork();
+	pid_t pid = test_fork();
 
 	if (pid == 0) {
 		dup2(out, 1);
@@ -243,7 +259,7 @@ void daemon_spawn(struct daemon *d, bool drop_bpf, const char *const argv[])
 	snprintf(d->log, sizeof(d->log), "%s/log.%u", the_dir, nr_logs);
 	err = open(d->log, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	cr_assert(err >= 0 && !pipe2(out, O_CLOEXEC));
-	d->pid = fork();
+	d->pid = test_fork();
 	if (d->pid == 0) {
 		dup2(out[1], 1);
 		dup2(err, 2);

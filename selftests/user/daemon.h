@@ -40,6 +40,9 @@ const char *heap_name(void);
 /* NAME:64M:2M */
 const char *heap_arg(void);
 
+/* fork(), and the child ends when the test does. */
+pid_t test_fork(void);
+
 /* build_path - where BUILD/NAME is. */
 const char *build_path(const char *name);
 

@@ -3,7 +3,8 @@
  * test_check.c - nolock_heap_check(): it agrees with a test's own books, and it finds damage.
  *
  * Each kind of damage is done on purpose through the structs of layout.h, must be reported, and
- * must be gone when it is undone. Then metadata is damaged at random: the check may say what it
+ * must be gone when it is undone. (Not damage: an object of a sheaf exchanged for an allocated
+ * one, or a slot's word set back to before a pop. Both are states that the users could have made.) Then metadata is damaged at random: the check may say what it
  * likes, but has to come to an end.
  */
 #define _GNU_SOURCE
@@ -210,7 +211,6 @@ Test(check, finds_damage_of_slots_and_sheaves)
 
 	DAMAGE(&sc, "an object twice in one sheaf", sc.main->obj[0], sc.main->obj[1]);
 	DAMAGE(&sc, "an object in two sheaves", full->obj[0], sc.main->obj[0]);
-	DAMAGE(&sc, "an allocated object in a sheaf", sc.main->obj[0], (uintptr_t)sc.live);
 	DAMAGE(&sc, "a null object", sc.main->obj[0], 0);
 	DAMAGE(&sc, "an interior pointer in a sheaf", sc.main->obj[0], sc.main->obj[0] + 16);
 	DAMAGE(&sc, "a foreign pointer in a sheaf", sc.main->obj[0], (uintptr_t)&sc);
@@ -219,7 +219,6 @@ Test(check, finds_damage_of_slots_and_sheaves)
 	DAMAGE(&sc, "metadata in a sheaf", full->obj[0], sc.h->base + 4096);
 	DAMAGE(&sc, "a main sheaf larger than its capacity", sc.slot->word,
 	       (sc.slot->word & ~0xffffull) | 0xffff);
-	DAMAGE(&sc, "one object less in main", sc.slot->word, sc.slot->word - 1);
 	DAMAGE(&sc, "a main sheaf's number out of range", sc.slot->main, 0xfffffff0u);
 	DAMAGE(&sc, "no main sheaf but objects", sc.slot->main, 0);
 	DAMAGE(&sc, "a main sheaf that is also in the barn", sc.slot->main, barn->full);
@@ -346,7 +345,6 @@ Test(check, finds_damage_of_counters_and_caches)
 
 	scene_make(&sc);
 	aslot = nl_aslot(sc.h, 0, sc.id);
-	DAMAGE(&sc, "an allocation not made", sc.slot->word, sc.slot->word + (1 << 16));
 	DAMAGE(&sc, "objects that came from nowhere", sc.slot->stat[NL_STAT_IN],
 	       sc.slot->stat[NL_STAT_IN] + 1);
 	DAMAGE(&sc, "objects that went nowhere", sc.slot->stat[NL_STAT_OUT],
@@ -406,6 +404,7 @@ Test(check, survives_random_damage)
 		pid_t pid = fork();
 
 		if (pid == 0) {
+			die_with_parent();
 			nl_u64 meta = (nl_u64)sc.h->first_chunk << NL_CHUNK_SHIFT;
 			struct nolock_heap_report rep;
 			unsigned int seen = 0;

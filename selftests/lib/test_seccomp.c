@@ -214,6 +214,7 @@ Test(seccomp, the_filter_kills, .description = "the method itself: a system call
 
 	pid = fork();
 	if (pid == 0) {
+		die_with_parent();
 		if (forbid_system_calls())
 			_exit(1);
 		syscall(__NR_getppid);
@@ -230,6 +231,7 @@ Test(seccomp, ordinary_code)
 	prepare();
 	pid = fork();
 	if (pid == 0) {
+		die_with_parent();
 		/* Warmed up, as a program is that has used its heap. */
 		kfree(kmalloc(64, GFP_KERNEL));
 		if (forbid_system_calls())
@@ -247,6 +249,7 @@ Test(seccomp, first_calls_of_a_child, .description = "after fork, nothing warmed
 	prepare();
 	pid = fork();
 	if (pid == 0) {
+		die_with_parent();
 		if (forbid_system_calls())
 			_exit(1);
 		work();
@@ -263,6 +266,7 @@ Test(seccomp, last_levels)
 	prepare();
 	pid = fork();
 	if (pid == 0) {
+		die_with_parent();
 		unsigned long n = 0;
 
 		if (forbid_system_calls())
@@ -342,8 +346,10 @@ Test(seccomp, in_a_handler)
 
 	prepare();
 	pid = fork();
-	if (pid == 0)
+	if (pid == 0) {
+		die_with_parent();
 		handler_child(false);
+	}
 	judge("in_a_handler", pid);
 	cr_assert_geq(res->signals, 20000);
 }
@@ -354,8 +360,10 @@ Test(seccomp, in_a_handler_at_every_instruction)
 
 	prepare();
 	pid = fork();
-	if (pid == 0)
+	if (pid == 0) {
+		die_with_parent();
 		handler_child(true);
+	}
 	judge("in_a_handler_at_every_instruction", pid);
 	cr_assert_geq(res->signals, 5000);
 }
@@ -377,6 +385,7 @@ JOB(without_rseq)
 		return 4;
 	pid = fork();
 	if (pid == 0) {
+		die_with_parent();
 		if (forbid_system_calls())
 			_exit(1);
 		work();

@@ -9,6 +9,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -141,6 +142,22 @@ static void handler(int sig)
 	errno = saved;
 }
 
+/* A signal hits the allocator only if its target runs while it is sent: on another CPU. */
+static void pin(unsigned int nr)
+{
+	cpu_set_t all, one;
+	unsigned int seen = 0;
+
+	if (sched_getaffinity(0, sizeof(all), &all))
+		return;
+	CPU_ZERO(&one);
+	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+		if (CPU_ISSET(cpu, &all) && seen++ == nr)
+			CPU_SET(cpu, &one);
+	if (CPU_COUNT(&one))
+		sched_setaffinity(0, sizeof(one), &one);
+}
+
 /* The main flow: every call there is, on the same caches; and a signal to the other thread. */
 static void *main_flow(void *arg)
 {
@@ -149,6 +166,7 @@ static void *main_flow(void *arg)
 	unsigned long i = 0;
 
 	self = t;
+	pin(t->nr);
 	pthread_barrier_wait(&go);
 	while (!stop) {
 		uint32_t k = rng_below(&o->r, KEEP);
@@ -333,7 +351,7 @@ Test(signals, timers)
 	cr_assert_eq(storm_end("timers"), 0);
 }
 
-/* The first allocation of a process, and of each thread, interrupted: initialisation races. */
+/* The first allocations of a process after fork, and of each thread, interrupted. */
 static volatile sig_atomic_t first_done, first_bad;
 
 static void first_handler(int sig)
@@ -383,11 +401,12 @@ Test(signals, first_allocation_interrupted)
 		cr_assert_eq(pipe(pipefd), 0);
 		pid = fork();
 		if (pid == 0) {
+			die_with_parent();
 			pthread_t th[THREADS];
 			void *ret;
 			int bad = 0;
 
-			/* Each child makes its heap anew, with all threads and signals at it. */
+			/* All threads and signals at a heap that the child has not used yet. */
 			for (int i = 0; i < THREADS; i++)
 				if (pthread_create(&th[i], NULL, first_thread, NULL))
 					_exit(10);

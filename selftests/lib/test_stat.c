@@ -4,6 +4,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -162,19 +163,44 @@ Test(stat, failures_are_counted)
 	cr_assert_eq(nolock_heap_close(heap), 0);
 }
 
+static const char *exe_of(pid_t pid, char path[64])
+{
+	snprintf(path, 64, "/proc/%d/exe", (int)pid);
+	return path;
+}
+
 Test(stat, other_process)
 {
 	struct nolock_heap *other;
 	struct nolock_cache_stat st;
 	struct nolock_heap_stat hs;
+	char path[64], target[256], c = 0;
 	int ready[2], done[2];
-	char c = 0;
+	ssize_t n;
 	pid_t pid;
 
-	/* A process that never used the library has no heap. */
+	/* A process without the library has no heap. */
+	pid = fork();
+	if (pid == 0) {
+		die_with_parent();
+		execl("/bin/sleep", "sleep", "1000", (char *)NULL);
+		_exit(127);
+	}
+	cr_assert_gt(pid, 0);
+	do {
+		usleep(1000);
+		n = readlink(exe_of(pid, path), target, sizeof(target) - 1);
+	} while (n < 5 || memcmp(target + n - 5, "sleep", 5) != 0);
+	errno = 0;
+	cr_assert_null(nolock_heap_attach_pid(pid));
+	cr_assert_eq(errno, ENODEV, "errno %d", errno);
+	kill(pid, SIGKILL);
+	cr_assert_eq(waitpid(pid, NULL, 0), pid);
+
 	cr_assert_eq(pipe(ready) | pipe(done), 0);
 	pid = fork();
 	if (pid == 0) {
+		die_with_parent();
 		if (read(done[0], &c, 1) != 1)
 			_exit(1);
 		for (int i = 0; i < 777; i++)
@@ -185,9 +211,6 @@ Test(stat, other_process)
 			_exit(3);
 		_exit(0);
 	}
-	errno = 0;
-	cr_assert_null(nolock_heap_attach_pid(pid));
-	cr_assert_eq(errno, ENODEV, "errno %d", errno);
 	cr_assert_eq(write(done[1], "g", 1), 1);
 	cr_assert_eq(read(ready[0], &c, 1), 1);
 	other = nolock_heap_attach_pid(pid);

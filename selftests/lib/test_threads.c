@@ -203,6 +203,7 @@ Test(threads, producers_and_consumers)
 	unsigned long ops = 0;
 
 	cr_assert_not_null(cache);
+	cr_assert_eq(nolock_heap_populate(nolock_heap_default(), 64 * MiB), 0);
 	pthread_barrier_init(&start, NULL, 2 * PAIRS);
 	for (unsigned int i = 0; i < 2 * PAIRS; i++) {
 		w[i] = (struct worker){ .nr = i, .iterations = 100000, .cache = cache,
@@ -248,6 +249,7 @@ Test(threads, thread_exit, .description = "nothing is lost with a thread that en
 	struct nolock_heap_report rep;
 	unsigned long bad = 0, failed = 0, ops = 0;
 
+	cr_assert_eq(nolock_heap_populate(nolock_heap_default(), 16 * MiB), 0);
 	for (unsigned int round = 0; round < ROUNDS; round++) {
 		for (unsigned int i = 0; i < AT_ONCE; i++) {
 			w[i] = (struct worker){ .nr = round * AT_ONCE + i, .box = &box };
@@ -302,6 +304,7 @@ Test(threads, affinity_churn)
 	unsigned long ops = 0;
 	pthread_t m;
 
+	cr_assert_eq(nolock_heap_populate(nolock_heap_default(), 16 * MiB), 0);
 	moving = 1;
 	pthread_barrier_init(&start, NULL, 5);
 	for (unsigned int i = 0; i < 4; i++) {
@@ -383,6 +386,7 @@ static void forks(const char *name, pid_t (*do_fork)(void), int count)
 	struct rng r;
 
 	rng_init(&r, 3);
+	cr_assert_eq(nolock_heap_populate(nolock_heap_default(), 64 * MiB), 0);
 	forking = 1;
 	for (unsigned int i = 0; i < 3; i++) {
 		w[i] = (struct worker){ .nr = i };
@@ -395,8 +399,10 @@ static void forks(const char *name, pid_t (*do_fork)(void), int count)
 		for (int i = 0; i < N; i++)
 			p[i] = get(&me, &r);
 		pid = do_fork();
-		if (pid == 0)
+		if (pid == 0) {
+			die_with_parent();
 			_exit(child_work(p, N, (unsigned int)k));
+		}
 		cr_assert_gt(pid, 0);
 		for (int i = 0; i < N; i++)
 			put(&me, &r, p[i]);
@@ -447,6 +453,7 @@ static void fork_in_handler(int sig)
 		return;
 	pid = _Fork();
 	if (pid == 0) {
+		die_with_parent();
 		void *p[50];
 
 		am_child = 1;

@@ -4,14 +4,17 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 #include <criterion/criterion.h>
+#include <criterion/options.h>
 #include "internal.h"
 #include "util.h"
 
@@ -142,6 +145,11 @@ unsigned long env_number(const char *name, unsigned long def)
 	return v;
 }
 
+void die_with_parent(void)
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+}
+
 uint64_t now_ns(void)
 {
 	struct timespec ts;
@@ -165,7 +173,7 @@ size_t rss_bytes(void)
 
 bool rseq_in_use(struct nolock_heap *heap)
 {
-	return heap->rslots != NULL;
+	return heap->rseq_slots != 0;
 }
 
 void job_register(struct job *job)
@@ -187,6 +195,7 @@ int job_run(const char *name, const char *env, const char *value)
 	fflush(stdout);
 	pid = fork();
 	if (pid == 0) {
+		die_with_parent();
 		/* BXFI_MAP is how the test framework tells a test's process what to run. */
 		unsetenv("BXFI_MAP");
 		setenv(JOB_ENV, name, 1);
@@ -226,6 +235,8 @@ int main(int argc, char **argv)
 	if (job)
 		return job_main(job);
 	tests = criterion_initialize();
+	/* One at a time, unless the command line says otherwise: storms want the CPUs. */
+	criterion_options.jobs = 1;
 	if (criterion_handle_args(argc, argv, true))
 		failed = !criterion_run_all_tests(tests);
 	criterion_finalize(tests);

@@ -88,6 +88,9 @@ int check_whole(struct nolock_heap *heap, struct nolock_heap_report *rep, const 
 /* A positive number of the environment, or what stands for it. */
 unsigned long env_number(const char *name, unsigned long def);
 
+/* A child that is not waited for, because its test failed, ends with it. In the child. */
+void die_with_parent(void);
+
 /* Nanoseconds of the monotonic clock: for ends of storms, never for a verdict. */
 uint64_t now_ns(void);
 

@@ -121,13 +121,16 @@ __attribute__((noinline)) int nolock_bpf_free(void NLA *p NL_ARG)
 	nl_heap_t *h = the_heap();
 	nl_u32 cpu = bpf_get_smp_processor_id();
 	nl_u64 obj;
-	nl_u64 chunk;
+	nl_u64 half, chunk;
 	nl_u32 tag;
 
-	/* A BPF program may hold the low half of the address alone: the other is the heap's. */
+	/* A BPF program may hold the low half of the address alone; any other is not the heap's. */
+	half = (nl_u64)p >> 32;
 	obj = (nl_u32)(nl_u64)p;
-	if (obj <= 16 || cpu >= h->nr_slots)
+	if ((!half && obj <= 16) || cpu >= h->nr_slots)
 		return 0;
+	if (half && half != h->base >> 32)
+		goto refused;
 	chunk = obj >> NL_CHUNK_SHIFT;
 	obj += h->base;
 	if (!nl_chunk_ok(h, chunk))

@@ -38,12 +38,12 @@ NL_INLINE nl_u32 who(nl_u32 cpu)
 }
 
 /* All zero, size bytes rounded up to 8: every object is as long as that. */
-NL_FUNC int nl_bpf_zero(nl_heap_t *h NL_ARG, nl_u64 obj, nl_u32 size)
+NL_FUNC int nl_bpf_zero(nl_u64 obj, nl_u32 size)
 {
 	nl_word_t *word = (nl_word_t *)obj;
 	nl_u32 words = (size + 7) / 8;
 
-	if (!h || words > NL_MAX_SIZE / 8)
+	if (words > NL_MAX_SIZE / 8)
 		return 0;
 	nl_for(i, words)
 	{
@@ -94,7 +94,7 @@ __attribute__((noinline)) unsigned long long nolock_bpf_alloc(unsigned long long
 		return 16; /* ZERO_SIZE_PTR */
 	obj = nl_bpf_alloc(h, nl_kmalloc_index((nl_u32)size), cpu);
 	if (obj && (flags & __GFP_ZERO))
-		nl_bpf_zero(h, obj, (nl_u32)size);
+		nl_bpf_zero(obj, (nl_u32)size);
 	return obj;
 }
 
@@ -112,7 +112,7 @@ __attribute__((noinline)) unsigned long long nolock_bpf_cache_alloc(void NLA *ca
 		return 0;
 	obj = nl_bpf_alloc(h, id, cpu);
 	if (obj && (flags & __GFP_ZERO))
-		nl_bpf_zero(h, obj, c->object_size);
+		nl_bpf_zero(obj, c->object_size);
 	return obj;
 }
 
@@ -121,13 +121,16 @@ __attribute__((noinline)) int nolock_bpf_free(void NLA *p NL_ARG)
 	nl_heap_t *h = the_heap();
 	nl_u32 cpu = bpf_get_smp_processor_id();
 	nl_u64 obj;
-	nl_u64 chunk;
+	nl_u64 half, chunk;
 	nl_u32 tag;
 
-	/* A BPF program may hold the low half of the address alone: the other is the heap's. */
+	/* A BPF program may hold the low half of the address alone; any other is not the heap's. */
+	half = (nl_u64)p >> 32;
 	obj = (nl_u32)(nl_u64)p;
-	if (obj <= 16 || cpu >= h->nr_slots)
+	if ((!half && obj <= 16) || cpu >= h->nr_slots)
 		return 0;
+	if (half && half != h->base >> 32)
+		goto refused;
 	chunk = obj >> NL_CHUNK_SHIFT;
 	obj += h->base;
 	if (!nl_chunk_ok(h, chunk))

@@ -20,47 +20,49 @@
 /* --- maps --- */
 
 static int make_map(struct nl_trace *t, int id, enum bpf_map_type type, const char *name,
-		    unsigned int value, unsigned int entries, void **mem)
+		    unsigned int value, unsigned int entries)
 {
 	LIBBPF_OPTS(bpf_map_create_opts, opts);
-	size_t page = (size_t)sysconf(_SC_PAGESIZE);
-	unsigned int key = type == BPF_MAP_TYPE_RINGBUF ? 0 : 4;
+	unsigned int key = type == BPF_MAP_TYPE_RINGBUF ? 0 : sizeof(__u32);
 
-	opts.map_flags = mem ? BPF_F_MMAPABLE : 0;
+	opts.map_flags = type == BPF_MAP_TYPE_ARRAY ? BPF_F_MMAPABLE : 0;
 	t->map[id] = bpf_map_create(type, name, key, value, entries, &opts);
-	if (t->map[id] < 0)
-		return -errno;
-	if (!mem)
-		return 0;
+	return t->map[id] < 0 ? -errno : 0;
+}
+
+/* An array, and its memory as ours. NULL with errno. */
+static void *make_array(struct nl_trace *t, int id, const char *name, unsigned int value,
+			unsigned int entries)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	void *mem;
+
+	if (make_map(t, id, BPF_MAP_TYPE_ARRAY, name, value, entries))
+		return NULL;
 	t->map_len[id] = ((size_t)value * entries + page - 1) & ~(page - 1);
-	*mem = mmap(NULL, t->map_len[id], PROT_READ | PROT_WRITE, MAP_SHARED, t->map[id], 0);
-	if (*mem == MAP_FAILED) {
-		*mem = NULL;
-		return -errno;
-	}
-	return 0;
+	mem = mmap(NULL, t->map_len[id], PROT_READ | PROT_WRITE, MAP_SHARED, t->map[id], 0);
+	return mem == MAP_FAILED ? NULL : mem;
 }
 
 static int make_maps(struct nl_trace *t)
 {
 	int err;
 
-	err = make_map(t, NL_MAP_STATE, BPF_MAP_TYPE_ARRAY, "nlt_state", sizeof(struct nlt_state),
-		       1, (void **)&t->state);
+	t->state = make_array(t, NL_MAP_STATE, "nlt_state", sizeof(*t->state), 1);
+	if (!t->state)
+		return -errno;
+	t->rows = make_array(t, NL_MAP_ROWS, "nlt_rows", sizeof(*t->rows), t->nr_cpus * NLT_ROWS);
+	if (!t->rows)
+		return -errno;
+	t->nested = make_array(t, NL_MAP_NESTED, "nlt_nested", sizeof(*t->nested), NLT_ROWS);
+	if (!t->nested)
+		return -errno;
+	t->cpus = make_array(t, NL_MAP_CPUS, "nlt_cpus", sizeof(*t->cpus), t->nr_cpus);
+	if (!t->cpus)
+		return -errno;
+	err = make_map(t, NL_MAP_QUIET, BPF_MAP_TYPE_HASH, "nlt_quiet", 1, QUIET_MAX);
 	if (!err)
-		err = make_map(t, NL_MAP_ROWS, BPF_MAP_TYPE_ARRAY, "nlt_rows",
-			       sizeof(struct nlt_row), t->nr_cpus * NLT_ROWS, (void **)&t->rows);
-	if (!err)
-		err = make_map(t, NL_MAP_NESTED, BPF_MAP_TYPE_ARRAY, "nlt_nested",
-			       sizeof(struct nlt_row), NLT_ROWS, (void **)&t->nested);
-	if (!err)
-		err = make_map(t, NL_MAP_CPUS, BPF_MAP_TYPE_ARRAY, "nlt_cpus",
-			       sizeof(struct nlt_cpu), t->nr_cpus, (void **)&t->cpus);
-	if (!err)
-		err = make_map(t, NL_MAP_QUIET, BPF_MAP_TYPE_HASH, "nlt_quiet", 1, QUIET_MAX, NULL);
-	if (!err)
-		err = make_map(t, NL_MAP_RING, BPF_MAP_TYPE_RINGBUF, "nlt_ring", 0, t->ring_bytes,
-			       NULL);
+		err = make_map(t, NL_MAP_RING, BPF_MAP_TYPE_RINGBUF, "nlt_ring", 0, t->ring_bytes);
 	return err;
 }
 

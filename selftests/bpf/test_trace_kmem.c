@@ -150,7 +150,7 @@ static void on_alarm(int sig)
  */
 static int interrupt_often(void)
 {
-	struct itimerval often = { { 0, 20 }, { 0, 20 } };
+	struct itimerval often = { { 0, 100 }, { 0, 100 } };
 	struct sigaction sa = { .sa_handler = on_alarm, .sa_flags = SA_RESTART };
 	int stats = bpf_enable_stats(BPF_STATS_RUN_TIME);
 

@@ -87,6 +87,7 @@ static pid_t child(void)
 	/* Ctrl-C goes to everybody; this process says when it is over. */
 	signal(SIGINT, SIG_IGN);
 	signal(SIGTERM, SIG_DFL);
+	signal(SIGPIPE, SIG_DFL);
 	return 0;
 }
 
@@ -217,7 +218,9 @@ static void show(unsigned int second, json_object **heap, json_object **kernel, 
 	if (!ask_object(NL_OP_KERNEL, "", &k))
 		stat_print_kernel(k, *kernel, seconds, &order);
 	putchar('\n');
-	fflush(stdout);
+	/* Nobody reads any more (make run | head): then it ends, and cleans up, as by Ctrl-C. */
+	if (fflush(stdout))
+		interrupted = 1;
 	json_object_put(*heap);
 	json_object_put(*kernel);
 	*heap = h;
@@ -421,6 +424,7 @@ int main(int argc, char **argv)
 		return 2;
 	sigaction(SIGINT, &act, NULL);
 	sigaction(SIGTERM, &act, NULL);
+	signal(SIGPIPE, SIG_IGN);
 	if (start() || watch()) {
 		stop();
 		return 1;

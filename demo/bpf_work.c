@@ -84,7 +84,8 @@ static void start_nmi(struct bpf_work *w)
 
 	if (bpf_prog_test_run_opts(bpf_program__fd(w->skel->progs.find_heap), &opts) ||
 	    !w->skel->bss->kernel_base || id < 0) {
-		snprintf(w->no_nmi, sizeof(w->no_nmi), "cannot find the heap's place in the kernel");
+		snprintf(w->no_nmi, sizeof(w->no_nmi),
+			 "cannot find the heap's place in the kernel");
 		return;
 	}
 	for (cpu = 0; cpu < cpus && cpu < WORK_CPUS; cpu++) {

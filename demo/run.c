@@ -40,10 +40,10 @@
 static struct shared {
 	struct handlers_shared handlers;
 	struct load_shared load;
-} *shared;
+} * shared;
 
 static struct run {
-	char dir[64];	    /* of the socket and of the load's files */
+	char dir[64]; /* of the socket and of the load's files */
 	char socket[96];
 	char self[PATH_MAX];
 	pid_t nolockd, handlers, load;
@@ -87,6 +87,7 @@ static pid_t child(void)
 	/* Ctrl-C goes to everybody; this process says when it is over. */
 	signal(SIGINT, SIG_IGN);
 	signal(SIGTERM, SIG_DFL);
+	signal(SIGPIPE, SIG_DFL);
 	return 0;
 }
 
@@ -103,8 +104,8 @@ static void exec_nolockd(int ready)
 	dup2(ready, STDOUT_FILENO);
 	/* exec keeps an ignored signal ignored; nolockd stops by SIGTERM here. */
 	/* Anew: what a killed run has left pinned has that run's objects in it. */
-	execl(path, "nolockd", "--heap=" HEAP_SPEC, "--reformat=" HEAP, "--destroy-on-exit",
-	      socket, usdt, NULL);
+	execl(path, "nolockd", "--heap=" HEAP_SPEC, "--reformat=" HEAP, "--destroy-on-exit", socket,
+	      usdt, NULL);
 	warn("%s", path);
 	_exit(1);
 }
@@ -217,7 +218,9 @@ static void show(unsigned int second, json_object **heap, json_object **kernel, 
 	if (!ask_object(NL_OP_KERNEL, "", &k))
 		stat_print_kernel(k, *kernel, seconds, &order);
 	putchar('\n');
-	fflush(stdout);
+	/* Nobody reads any more (make run | head): then it ends, and cleans up, as by Ctrl-C. */
+	if (fflush(stdout))
+		interrupted = 1;
 	json_object_put(*heap);
 	json_object_put(*kernel);
 	*heap = h;
@@ -303,8 +306,8 @@ static void judge_events(void)
 		lost = json_u64(counts, "lost");
 		verdict(seen && !lost,
 			"slab events: %llu seen, %llu lost (%llu missed by the kernel's own count, %llu "
-			"without room in the table, %llu in the stream)", (unsigned long long)seen,
-			(unsigned long long)lost,
+			"without room in the table, %llu in the stream)",
+			(unsigned long long)seen, (unsigned long long)lost,
 			(unsigned long long)json_u64(counts, "lost_missed"),
 			(unsigned long long)json_u64(counts, "lost_full"),
 			(unsigned long long)json_u64(counts, "lost_ring"));
@@ -323,9 +326,10 @@ static void judge_heap(void)
 	}
 	whole = json_object_get_boolean(json_object_object_get(o, "whole"));
 	verdict(whole && !json_u64(o, "allocated") && !json_u64(o, "refused") &&
-		!json_u64(o, "locks_held"),
+			!json_u64(o, "locks_held"),
 		"heap check: %s, %llu objects, %llu still allocated, %llu frees refused, %llu locks "
-		"held%s%s", whole ? "whole" : "NOT whole", (unsigned long long)json_u64(o, "objects"),
+		"held%s%s",
+		whole ? "whole" : "NOT whole", (unsigned long long)json_u64(o, "objects"),
 		(unsigned long long)json_u64(o, "allocated"),
 		(unsigned long long)json_u64(o, "refused"),
 		(unsigned long long)json_u64(o, "locks_held"), whole ? "" : ": ",
@@ -340,7 +344,7 @@ static void judge(int handlers_status)
 
 	printf("summary\n");
 	verdict(!handlers_status && h->handler_allocs && !h->handler_failures &&
-		h->handler_allocs + h->main_allocs == h->handler_frees + h->main_frees,
+			h->handler_allocs + h->main_allocs == h->handler_frees + h->main_frees,
 		"signal handlers: %llu allocations, %llu frees, %llu failures in %llu signals",
 		(unsigned long long)h->handler_allocs, (unsigned long long)h->handler_frees,
 		(unsigned long long)h->handler_failures, (unsigned long long)h->signals);
@@ -358,8 +362,7 @@ static void judge(int handlers_status)
 		else
 			verdict(b->nmi_allocs && b->nmi_allocs == b->nmi_frees && !b->nmi_failures,
 				"NMI: %llu allocations, %llu frees, %llu failures",
-				(unsigned long long)b->nmi_allocs,
-				(unsigned long long)b->nmi_frees,
+				(unsigned long long)b->nmi_allocs, (unsigned long long)b->nmi_frees,
 				(unsigned long long)b->nmi_failures);
 	} else {
 		printf("   -   BPF and NMI: %s\n", run.no_bpf);
@@ -421,6 +424,7 @@ int main(int argc, char **argv)
 		return 2;
 	sigaction(SIGINT, &act, NULL);
 	sigaction(SIGTERM, &act, NULL);
+	signal(SIGPIPE, SIG_IGN);
 	if (start() || watch()) {
 		stop();
 		return 1;

@@ -21,8 +21,9 @@ struct work_side {
 	unsigned long long held[WORK_CPUS][WORK_HELD]; /* exchanged */
 };
 
-static inline __attribute__((always_inline)) unsigned long long
-work_word(unsigned long long addr, unsigned int size, unsigned int i)
+static inline __attribute__((always_inline)) unsigned long long work_word(unsigned long long addr,
+									  unsigned int size,
+									  unsigned int i)
 {
 	return (addr ^ ((unsigned long long)size << 48)) + i * 0x9e3779b97f4a7c15ULL;
 }

@@ -52,8 +52,8 @@ struct nl_reply {
 	uint32_t type; /* enum nolock_heap_type */
 	uint32_t client;
 	uint32_t pad;
-	uint64_t base; /* where to map */
-	uint64_t size; /* bytes to map, from offset 0 */
+	uint64_t base;	   /* where to map */
+	uint64_t size;	   /* bytes to map, from offset 0 */
 	char message[128]; /* the error in words */
 };
 

@@ -90,8 +90,7 @@ static void print(json_object *o, bool whole)
 	       (unsigned long long)json_u64(o, "chunks_large"),
 	       (unsigned long long)json_u64(o, "chunks_free"),
 	       (unsigned long long)json_u64(o, "chunks_reserve"),
-	       (unsigned long long)json_u64(o, "allocs"),
-	       (unsigned long long)json_u64(o, "frees"),
+	       (unsigned long long)json_u64(o, "allocs"), (unsigned long long)json_u64(o, "frees"),
 	       (unsigned long long)json_u64(o, "refused"),
 	       (unsigned long long)json_u64(o, "locks_held"));
 }

@@ -128,8 +128,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		args.json = true;
 		break;
 	case ARGP_KEY_ARG:
-		argp_failure(state, EXIT_TROUBLE, 0, "'%s': nolock stat takes options alone; a heap "
-			     "is --heap=NAME", arg);
+		argp_failure(state, EXIT_TROUBLE, 0,
+			     "'%s': nolock stat takes options alone; a heap "
+			     "is --heap=NAME",
+			     arg);
 		break;
 	case ARGP_KEY_END:
 		if (!!args.heap + !!args.pid + args.kernel > 1)
@@ -231,7 +233,8 @@ static json_object *collect_kernel(void)
 	err = nl_kernel_stat_read(trace, &stat);
 	if (err) {
 		warnx("the kernel's caches cannot be read (%s): no nolockd runs at %s, and this "
-		      "user may not; try as root", strerror(-err), ask_socket());
+		      "user may not; try as root",
+		      strerror(-err), ask_socket());
 		return NULL;
 	}
 	o = nl_kernel_stat_json(&stat, trace);

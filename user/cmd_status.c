@@ -46,9 +46,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 static void print_heaps(json_object *list)
 {
-	static const char *const heads[] = { "<HEAP", "<TYPE", "<STATE", "<PIN", "SIZE", "OPENED",
-					     "FREE", "ASIDE", "OF", "CLIENTS", "GONE", "REPAIRED",
-					     NULL };
+	static const char *const heads[] = { "<HEAP",  "<TYPE",	   "<STATE", "<PIN", "SIZE",
+					     "OPENED", "FREE",	   "ASIDE",  "OF",   "CLIENTS",
+					     "GONE",   "REPAIRED", NULL };
 	size_t i, n = json_object_array_length(list);
 	struct table *t;
 	json_object *o;
@@ -63,8 +63,9 @@ static void print_heaps(json_object *list)
 		table_cell(t, "%s", json_text(o, "name"));
 		table_cell(t, "%s", json_text(o, "type"));
 		table_cell(t, "%s", json_text(o, "state"));
-		table_cell(t, "%s", json_object_get_boolean(json_object_object_get(o, "pinned")) ?
-					    "yes" : "no");
+		table_cell(t, "%s",
+			   json_object_get_boolean(json_object_object_get(o, "pinned")) ? "yes" :
+											  "no");
 		table_bytes(t, json_u64(o, "size"));
 		table_bytes(t, json_u64(o, "opened"));
 		table_bytes(t, json_u64(o, "free"));
@@ -90,8 +91,8 @@ static void print_tracing(json_object *o)
 	if (json_object_object_get_ex(o, "programs", &list))
 		n = json_object_array_length(list);
 	for (i = 0; i < n; i++)
-		attached += json_object_get_boolean(json_object_object_get(
-			json_object_array_get_idx(list, i), "attached"));
+		attached += json_object_get_boolean(
+			json_object_object_get(json_object_array_get_idx(list, i), "attached"));
 	if (*json_text(o, "why"))
 		printf("tracing: off: %s\n", json_text(o, "why"));
 	else

@@ -66,8 +66,8 @@ static uint64_t number(struct argp_state *state, const char *name, const char *a
 	uint64_t value = 0;
 
 	if (spec_number(arg, 1, max, &value))
-		argp_failure(state, EXIT_TROUBLE, 0, "--%s=%s: must be a number from 1 to %llu", name,
-			     arg, (unsigned long long)max);
+		argp_failure(state, EXIT_TROUBLE, 0, "--%s=%s: must be a number from 1 to %llu",
+			     name, arg, (unsigned long long)max);
 	return value;
 }
 
@@ -79,9 +79,11 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case 'c':
 		star = strchr(arg, '*');
 		if (!*arg || strlen(arg) >= sizeof(args.req.name) || (star && star[1]))
-			argp_failure(state, EXIT_TROUBLE, 0,
-				     "--cache=%s: must be a cache's name of at most %zu characters, "
-				     "with a '*' at its end alone", arg, sizeof(args.req.name) - 1);
+			argp_failure(
+				state, EXIT_TROUBLE, 0,
+				"--cache=%s: must be a cache's name of at most %zu characters, "
+				"with a '*' at its end alone",
+				arg, sizeof(args.req.name) - 1);
 		strcpy(args.req.name, arg);
 		break;
 	case 'p':
@@ -114,8 +116,8 @@ static void interrupt(int sig)
 /* What an event is about, beside its cache: each kind has its own. */
 static void print_rest(const json_object *o)
 {
-	static const char *const keys[] = { "ptr",     "bytes_req", "bytes_alloc", "objects",
-					    "chunk",   "groups",    "heap",	   "flags",
+	static const char *const keys[] = { "ptr",    "bytes_req", "bytes_alloc", "objects",
+					    "chunk",  "groups",	   "heap",	  "flags",
 					    "reason", "ret" };
 	json_object *v;
 	unsigned int i;

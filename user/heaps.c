@@ -155,7 +155,8 @@ static void damaged(struct heap *h, const char *fmt, ...)
 	va_end(ap);
 	h->state = HEAP_DAMAGED;
 	complain("heap '%s' %s; it is not served: stop nolockd, then start it with --reformat=%s "
-		 "for a new heap in its place", h->spec.name, h->why, h->spec.name);
+		 "for a new heap in its place",
+		 h->spec.name, h->why, h->spec.name);
 }
 
 static void client_repaired(struct heap *h, const struct keeper_report *r)
@@ -343,9 +344,9 @@ int heaps_start(const struct heap_spec *spec, const struct heaps_options *opts, 
 	if (h->state != HEAP_SERVED)
 		return -EUCLEAN;
 	memory_publish(&h->mem, &opts->access);
-	say("heap '%s': %s, %s, %llu MiB at %#llx", spec->name,
-	    h->mem.adopted ? "adopted" : "made", heap_type_name(h->mem.type),
-	    (unsigned long long)h->mem.size >> 20, (unsigned long long)h->mem.base);
+	say("heap '%s': %s, %s, %llu MiB at %#llx", spec->name, h->mem.adopted ? "adopted" : "made",
+	    heap_type_name(h->mem.type), (unsigned long long)h->mem.size >> 20,
+	    (unsigned long long)h->mem.base);
 	return 0;
 }
 

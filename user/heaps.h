@@ -15,7 +15,7 @@ struct heap;
 
 struct heaps_options {
 	struct access access;
-	uint64_t watermark;    /* free bytes kept in each size class */
+	uint64_t watermark; /* free bytes kept in each size class */
 	bool destroy_on_exit;
 };
 

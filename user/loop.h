@@ -15,7 +15,7 @@ struct watch {
 	void (*ready)(struct watch *w, uint32_t events);
 };
 
-#define watch_owner(w, type, member) ((type *)((char *)(w) - offsetof(type, member)))
+#define watch_owner(w, type, member) ((type *)((char *)(w)-offsetof(type, member)))
 
 /* Each returns 0 or a negative errno. */
 int loop_init(void);

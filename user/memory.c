@@ -84,8 +84,9 @@ static int lock_pin(struct memory *m)
 	int fd = bpffs_lock(m->name);
 
 	if (fd == -EBUSY)
-		complain("heap '%s': another nolockd keeps it; stop that one, or choose another name",
-			 m->name);
+		complain(
+			"heap '%s': another nolockd keeps it; stop that one, or choose another name",
+			m->name);
 	if (fd < 0)
 		return fd;
 	m->lock = fd;
@@ -348,7 +349,8 @@ int memory_open(struct memory *m, const struct heap_spec *spec, bool fresh)
 			err = locked;
 		else if (locked)
 			complain("heap '%s': cannot use /sys/fs/bpf (%s): it is not pinned, and "
-				 "ends with nolockd and its clients", m->name, strerror(-locked));
+				 "ends with nolockd and its clients",
+				 m->name, strerror(-locked));
 		goto out;
 	}
 	bpffs_unlock(m->name, m->lock);
@@ -379,8 +381,9 @@ void memory_publish(struct memory *m, const struct access *access)
 		return;
 	err = bpffs_pin(m->name, m->fd, access);
 	if (err)
-		complain("heap '%s': cannot pin it at %s (%s): it ends with nolockd and its clients",
-			 m->name, bpffs_path(m->name), strerror(-err));
+		complain(
+			"heap '%s': cannot pin it at %s (%s): it ends with nolockd and its clients",
+			m->name, bpffs_path(m->name), strerror(-err));
 	m->pinned = !err;
 }
 

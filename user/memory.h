@@ -19,8 +19,8 @@
 struct memory {
 	char name[NOLOCK_HEAP_NAME_MAX + 1];
 	enum nolock_heap_type type;
-	int fd;	     /* the map; of a memfd, the description that clients get, too */
-	int lock;    /* the heap's lock, or -1: held by nolockd alone, never handed out */
+	int fd;	  /* the map; of a memfd, the description that clients get, too */
+	int lock; /* the heap's lock, or -1: held by nolockd alone, never handed out */
 	uint64_t base;
 	uint64_t size;
 	bool adopted; /* made by an earlier nolockd: has a heap in it already */

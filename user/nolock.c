@@ -105,7 +105,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 int main(int argc, char **argv)
 {
-	static const struct argp argp = { NULL, parse, "COMMAND [OPTION...]", doc, NULL, NULL, NULL };
+	static const struct argp argp = {
+		NULL, parse, "COMMAND [OPTION...]", doc, NULL, NULL, NULL
+	};
 
 	argp_err_exit_status = EXIT_TROUBLE;
 	argp_parse(&argp, argc, argv, ARGP_IN_ORDER, NULL, NULL);

@@ -207,8 +207,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		add_heap(state, arg);
 		break;
 	case OPT_WATERMARK:
-		config.heap_opts.watermark = size_option(state, "low-watermark", arg, 4 << 10,
-							 64 << 20);
+		config.heap_opts.watermark =
+			size_option(state, "low-watermark", arg, 4 << 10, 64 << 20);
 		break;
 	case OPT_REFORMAT:
 		if (config.nr_reformat == MAX_HEAPS)
@@ -258,8 +258,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		config.check_only = true;
 		break;
 	case ARGP_KEY_ARG:
-		argp_failure(state, 2, 0, "'%s': nolockd takes options alone; heaps are given as "
-			     "--heap=NAME", arg);
+		argp_failure(state, 2, 0,
+			     "'%s': nolockd takes options alone; heaps are given as "
+			     "--heap=NAME",
+			     arg);
 		break;
 	case ARGP_KEY_END:
 		match_reformat(state);
@@ -345,8 +347,8 @@ static void notify(const char *state)
  */
 static void drop_capabilities(void)
 {
-	static const int keep[] = { CAP_BPF, CAP_PERFMON, CAP_SYSLOG, CAP_KILL, CAP_SETUID,
-				    CAP_SETGID, CAP_SETPCAP };
+	static const int keep[] = { CAP_BPF,	CAP_PERFMON, CAP_SYSLOG, CAP_KILL,
+				    CAP_SETUID, CAP_SETGID,  CAP_SETPCAP };
 	unsigned int i;
 
 	if (capng_get_caps_process() || capng_have_capabilities(CAPNG_SELECT_CAPS) == CAPNG_NONE)

@@ -329,8 +329,10 @@ static void serve_trace(struct conn *c, const struct nl_request *req)
 static void serve(struct conn *c, struct nl_request *req)
 {
 	if (req->magic != NL_PROTO_MAGIC || req->version != NL_PROTO_VERSION) {
-		refuse(c, EPROTO, "this nolockd speaks version %u of the protocol, the client "
-		       "another", NL_PROTO_VERSION);
+		refuse(c, EPROTO,
+		       "this nolockd speaks version %u of the protocol, the client "
+		       "another",
+		       NL_PROTO_VERSION);
 		return;
 	}
 	req->name[sizeof(req->name) - 1] = 0;
@@ -377,8 +379,9 @@ static void conn_read(struct conn *c)
 			conn_close(c);
 		break;
 	case CONN_CLIENT:
-		heap_closed(c->heap, c->client, n == sizeof(req) && req.magic == NL_PROTO_MAGIC &&
-					       req.op == NL_OP_CLOSE);
+		heap_closed(c->heap, c->client,
+			    n == sizeof(req) && req.magic == NL_PROTO_MAGIC &&
+				    req.op == NL_OP_CLOSE);
 		conn_close(c);
 		break;
 	default:
@@ -456,13 +459,15 @@ static int open_directory(const char *path)
 		strcpy(made_directory, dir);
 	else if (errno != EEXIST) {
 		complain("cannot make the directory %s: %s; choose another place with "
-			 "--socket=PATH", dir, strerror(errno));
+			 "--socket=PATH",
+			 dir, strerror(errno));
 		return -errno;
 	}
 	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0) {
 		complain("cannot open the directory %s: %s; choose another place with "
-			 "--socket=PATH", dir, strerror(errno));
+			 "--socket=PATH",
+			 dir, strerror(errno));
 		return -errno;
 	}
 	return fd;
@@ -518,7 +523,8 @@ int server_bind(const char *path, const struct access *access)
 	close(dir);
 	if (err == -EADDRINUSE)
 		complain("another nolockd serves at %s; stop it, or choose another place with "
-			 "--socket=PATH", path);
+			 "--socket=PATH",
+			 path);
 	else if (err == -EEXIST)
 		complain("%s is there and is no socket; choose another place with --socket=PATH",
 			 path);

@@ -27,10 +27,10 @@ json_object *stat_collect_heap(const struct nolock_heap *heap)
 		if (err)
 			continue;
 		c = json_of_cache(&cs);
-		json_put_u64(c, "allocs", cs.stat[NOLOCK_ALLOC_FASTPATH] +
-					  cs.stat[NOLOCK_ALLOC_SLOWPATH]);
-		json_put_u64(c, "frees", cs.stat[NOLOCK_FREE_FASTPATH] +
-					 cs.stat[NOLOCK_FREE_SLOWPATH]);
+		json_put_u64(c, "allocs",
+			     cs.stat[NOLOCK_ALLOC_FASTPATH] + cs.stat[NOLOCK_ALLOC_SLOWPATH]);
+		json_put_u64(c, "frees",
+			     cs.stat[NOLOCK_FREE_FASTPATH] + cs.stat[NOLOCK_FREE_SLOWPATH]);
 		json_object_array_add(list, c);
 	}
 	json_object_object_add(o, "caches", list);
@@ -44,7 +44,8 @@ static void print_summary(json_object *o)
 	const char *name = json_text(o, "name");
 
 	printf("heap %s: %s, %s at %#llx, %s opened (%s of it metadata), %s free, %s of %s set "
-	       "aside, %llu large objects", *name ? name : "(private)", json_text(o, "type"),
+	       "aside, %llu large objects",
+	       *name ? name : "(private)", json_text(o, "type"),
 	       short_bytes(size, json_u64(o, "size")), (unsigned long long)json_u64(o, "base"),
 	       short_bytes(opened, json_u64(o, "opened")),
 	       short_bytes(meta, json_u64(o, "metadata")),
@@ -86,12 +87,14 @@ static void add_row(struct table *t, json_object *c, json_object *old, double se
 void stat_print_heap(json_object *heap, json_object *before, double seconds,
 		     const struct stat_order *order)
 {
-	static const char *const heads[] = { "<CACHE", "SIZE", "OBJECTS", "USED", "IN-SHEAF",
-					     "SHEAVES", "BARN", "ALLOCS", "FAST%", "FREES", "FAST%",
-					     "BUSY", "NEXT", "FAIL", "REFUSED", NULL };
-	static const char *const rates[] = { "<CACHE", "SIZE", "OBJECTS", "USED", "IN-SHEAF",
-					     "SHEAVES", "BARN", "ALLOC/s", "FAST%", "FREE/s", "FAST%",
-					     "BUSY", "NEXT", "FAIL", "REFUSED", NULL };
+	static const char *const heads[] = { "<CACHE",	 "SIZE",    "OBJECTS", "USED",
+					     "IN-SHEAF", "SHEAVES", "BARN",    "ALLOCS",
+					     "FAST%",	 "FREES",   "FAST%",   "BUSY",
+					     "NEXT",	 "FAIL",    "REFUSED", NULL };
+	static const char *const rates[] = { "<CACHE",	 "SIZE",    "OBJECTS", "USED",
+					     "IN-SHEAF", "SHEAVES", "BARN",    "ALLOC/s",
+					     "FAST%",	 "FREE/s",  "FAST%",   "BUSY",
+					     "NEXT",	 "FAIL",    "REFUSED", NULL };
 	json_object *caches = json_object_object_get(heap, "caches"), *c;
 	size_t i, n, hidden = 0, shown = 0;
 	struct table *t;

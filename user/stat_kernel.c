@@ -18,7 +18,8 @@ static void print_summary(json_object *o, json_object *before, double seconds)
 	char buf[SHORT_LEN], rate[SHORT_LEN];
 
 	printf("kernel: %zu caches by %s",
-	       json_object_array_length(json_object_object_get(o, "caches")), json_text(o, "source"));
+	       json_object_array_length(json_object_object_get(o, "caches")),
+	       json_text(o, "source"));
 	if (!seen) {
 		printf(", no events: nolockd does not trace\n");
 		return;
@@ -67,12 +68,12 @@ static void add_row(struct table *t, const json_object *c, json_object *old, dou
 void stat_print_kernel(json_object *kernel, json_object *before, double seconds,
 		       const struct stat_order *order)
 {
-	static const char *const heads[] = { "<CACHE", "SIZE", "OBJECTS", "SLABS", "PARTIAL",
-					     "SHEAF", "IN-SHEAF", "BARN", "ALLOCS", "FREES", "FAILS",
-					     NULL };
-	static const char *const rates[] = { "<CACHE", "SIZE", "OBJECTS", "SLABS", "PARTIAL",
-					     "SHEAF", "IN-SHEAF", "BARN", "ALLOC/s", "FREE/s",
-					     "FAILS", NULL };
+	static const char *const heads[] = { "<CACHE",	"SIZE",	 "OBJECTS",  "SLABS",
+					     "PARTIAL", "SHEAF", "IN-SHEAF", "BARN",
+					     "ALLOCS",	"FREES", "FAILS",    NULL };
+	static const char *const rates[] = { "<CACHE",	"SIZE",	  "OBJECTS",  "SLABS",
+					     "PARTIAL", "SHEAF",  "IN-SHEAF", "BARN",
+					     "ALLOC/s", "FREE/s", "FAILS",    NULL };
 	json_object *caches = json_object_object_get(kernel, "caches"), *c;
 	size_t i, n, hidden = 0, shown = 0;
 	struct table *t;

@@ -10,8 +10,8 @@
 #include "stat_sort.h"
 #include "stat_table.h"
 
-const char *const stat_sort_keys[] = { "name", "size", "objects", "used", "allocs", "frees",
-				       "fails", NULL };
+const char *const stat_sort_keys[] = { "name",	 "size",  "objects", "used",
+				       "allocs", "frees", "fails",   NULL };
 
 /* Words for people, and the member of a heap's or else of the kernel's caches that they mean. */
 static const struct {

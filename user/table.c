@@ -110,9 +110,10 @@ void table_share(struct table *t, uint64_t part, uint64_t whole)
 	if (!whole)
 		table_cell(t, "-");
 	else /* 100 only when it is all of it */
-		table_cell(t, "%.1f", part == whole ? 100.0 :
-					      99.9 < 100.0 * part / whole ? 99.9 :
-									    100.0 * part / whole);
+		table_cell(t, "%.1f",
+			   part == whole	       ? 100.0 :
+			   99.9 < 100.0 * part / whole ? 99.9 :
+							 100.0 * part / whole);
 }
 
 void table_print(struct table *t)

@@ -156,8 +156,10 @@ static void stream_ready(struct watch *w, uint32_t events)
 	(void)events;
 	nl_trace_consume(trace, stream_event, NULL);
 	if (!nl_trace_counts(trace, &counts) && counts.lost_ring != stream.lost) {
-		stream_line(note, snprintf(note, sizeof(note), "{\"lost\":%llu}",
-					   (unsigned long long)(counts.lost_ring - stream.lost)), 0);
+		stream_line(note,
+			    snprintf(note, sizeof(note), "{\"lost\":%llu}",
+				     (unsigned long long)(counts.lost_ring - stream.lost)),
+			    0);
 		stream.lost = counts.lost_ring;
 	}
 	stream_flush();

@@ -14,8 +14,8 @@
 
 struct tracing_options {
 	bool off;
-	size_t ring_bytes;	 /* of the event stream; 0: the default */
-	const char *usdt[16];	 /* files with libnolock's probes */
+	size_t ring_bytes;    /* of the event stream; 0: the default */
+	const char *usdt[16]; /* files with libnolock's probes */
 	unsigned int nr_usdt;
 };
 

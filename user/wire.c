@@ -150,7 +150,8 @@ unsigned long long process_starttime(pid_t pid)
 	p = strrchr(buf, ')');
 	if (!p || sscanf(p + 1,
 			 " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d"
-			 " %*d %llu", &start) != 1)
+			 " %*d %llu",
+			 &start) != 1)
 		return 0;
 	return start;
 }

@@ -75,9 +75,9 @@ static void storm(void)
 
 	for (i = 0;; i++) {
 		kfree_nolock(held[i % 64]);
-		held[i % 64] = i % 3 ? nolock_heap_kmalloc(heap, 16 + i % 3000, GFP_KERNEL) :
-				       nolock_heap_kmalloc_nolock(heap, 16 + i % 3000, 0,
-								  NUMA_NO_NODE);
+		held[i % 64] =
+			i % 3 ? nolock_heap_kmalloc(heap, 16 + i % 3000, GFP_KERNEL) :
+				nolock_heap_kmalloc_nolock(heap, 16 + i % 3000, 0, NUMA_NO_NODE);
 	}
 }
 

@@ -23,7 +23,7 @@ struct output {
 
 struct daemon {
 	pid_t pid;
-	int out; /* read end of its stdout */
+	int out;       /* read end of its stdout */
 	char log[160]; /* file of its stderr */
 };
 

@@ -30,7 +30,8 @@ static void check_whole(void)
 /* Killed again and again while a client has live objects and others allocate and free. */
 static void killed_and_started(bool no_bpf)
 {
-	const char *const argv[] = { "nolockd", heap_arg(), "--no-trace", "--destroy-on-exit", NULL };
+	const char *const argv[] = { "nolockd", heap_arg(), "--no-trace", "--destroy-on-exit",
+				     NULL };
 	struct client c, busy, late;
 	struct daemon d;
 	int i;
@@ -50,8 +51,9 @@ static void killed_and_started(bool no_bpf)
 		cr_assert(daemon_ready(&d), "%s", daemon_said(&d));
 		cr_assert(strstr(daemon_said(&d), "adopted"), "%s", daemon_said(&d));
 		DO(&c, 'v');
-		cr_assert_eq(json_object_array_length(json_object_object_get(
-				     first_heap(get_status()), "clients")), 2);
+		cr_assert_eq(json_object_array_length(
+				     json_object_object_get(first_heap(get_status()), "clients")),
+			     2);
 	}
 	client_kill(&busy);
 	cr_assert(EVENTUALLY(json_object_array_length(json_object_object_get(

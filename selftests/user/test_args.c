@@ -25,13 +25,14 @@ static void all_refused(const struct wrong *wrong, size_t n)
 
 	for (i = 0; i < n; i++) {
 		run_as(&o, 0, false, wrong[i].argv);
-		cr_expect_eq(o.status, 2, "%s %s: %d", wrong[i].argv[0], wrong[i].argv[1], o.status);
+		cr_expect_eq(o.status, 2, "%s %s: %d", wrong[i].argv[0], wrong[i].argv[1],
+			     o.status);
 		cr_expect_str_empty(o.out, "%s %s: %s", wrong[i].argv[0], wrong[i].argv[1], o.out);
 		cr_expect(strstr(o.err, wrong[i].word), "%s %s: %s", wrong[i].argv[0],
 			  wrong[i].argv[1], o.err);
 		/* What getopt finds wrong has the hint at --help as a second line. */
-		cr_expect(lines(o.err) == 1 ||
-			  (lines(o.err) == 2 && strstr(o.err, "Try `")), "%s", o.err);
+		cr_expect(lines(o.err) == 1 || (lines(o.err) == 2 && strstr(o.err, "Try `")), "%s",
+			  o.err);
 		cr_expect(!exists(sock()));
 	}
 }

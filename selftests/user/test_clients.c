@@ -24,8 +24,7 @@ TestSuite(clients, .init = setup, .timeout = 120);
 static size_t nr_clients(void)
 {
 	json_object *status = get_status();
-	size_t n = json_object_array_length(
-		json_object_object_get(first_heap(status), "clients"));
+	size_t n = json_object_array_length(json_object_object_get(first_heap(status), "clients"));
 
 	json_object_put(status);
 	return n;
@@ -137,7 +136,8 @@ Test(clients, killed_in_a_storm)
 
 Test(clients, as_many_as_there_can_be)
 {
-	struct nl_request req = { .magic = NL_PROTO_MAGIC, .version = NL_PROTO_VERSION,
+	struct nl_request req = { .magic = NL_PROTO_MAGIC,
+				  .version = NL_PROTO_VERSION,
 				  .op = NL_OP_OPEN };
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
 	struct nl_reply rep;

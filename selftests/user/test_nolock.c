@@ -75,7 +75,8 @@ Test(nolock, stat_of_a_heap)
 	cr_expect_eq(number(after, "allocated") - number(before, "allocated"), 1000);
 	cr_expect_eq(number(after, "allocs") - number(before, "allocs"), 1000);
 	cr_expect_eq(number(after, "objects"), number(after, "allocated") +
-		     number(after, "in_slabs") + number(after, "in_sheaves"));
+						       number(after, "in_slabs") +
+						       number(after, "in_sheaves"));
 	cr_expect_eq(number(after, "object_size"), 192);
 	before = after;
 	for (i = 0; i < 1000; i++)
@@ -126,8 +127,12 @@ Test(nolock, stat_of_a_process)
 	RUN(&o, "nolock", "stat", "--json", "--pid", pid);
 	cr_assert_eq(o.status, 0, "%s", o.err);
 	cr_assert_eq(number(find(json_object_object_get(
-		json_object_array_get_idx(json_object_object_get(parse(o.out), "heaps"), 0),
-		"caches"), "kmalloc-1024"), "allocated"), 500);
+					 json_object_array_get_idx(
+						 json_object_object_get(parse(o.out), "heaps"), 0),
+					 "caches"),
+				 "kmalloc-1024"),
+			    "allocated"),
+		     500);
 	for (i = 0; i < 500; i++)
 		kfree(p[i]);
 	/* A process without the library. */
@@ -257,13 +262,15 @@ Test(nolock, status)
 	START(&d, heap_arg(), "--destroy-on-exit");
 	client_start(&c, heap_name());
 	status = get_status();
-	cr_expect_eq(number(status, "pid"), d.pid);
+	cr_expect_eq((pid_t)number(status, "pid"), d.pid);
 	cr_expect_str_eq(json_object_get_string(json_object_object_get(status, "socket")), sock());
 	heap = first_heap(status);
 	cr_expect_str_eq(json_object_get_string(json_object_object_get(heap, "name")), heap_name());
 	cr_expect_str_eq(json_object_get_string(json_object_object_get(heap, "state")), "served");
-	cr_expect_eq(number(json_object_array_get_idx(json_object_object_get(heap, "clients"), 0),
-			    "pid"), c.pid);
+	cr_expect_eq(
+		(pid_t)number(json_object_array_get_idx(json_object_object_get(heap, "clients"), 0),
+			      "pid"),
+		c.pid);
 	json_object_put(status);
 	/* What nolockd asks its keepers once a second. */
 	cr_expect(EVENTUALLY(number(first_heap(get_status()), "reserve") == 2 << 20));
@@ -294,16 +301,17 @@ Test(nolock, trace)
 			close(open("/dev/null", O_RDONLY));
 	}
 	snprintf(pid, sizeof(pid), "%d", busy);
-	RUN(&o, "nolock", "trace", "--json", "--cache=filp", "--sample=50", "--duration=1",
-	    "--pid", pid);
+	RUN(&o, "nolock", "trace", "--json", "--cache=filp", "--sample=50", "--duration=1", "--pid",
+	    pid);
 	cr_assert_eq(o.status, 0, "%s", o.err);
 	for (rest = o.out; (line = strsep(&rest, "\n")) && rest; n++) {
 		event = parse(line);
-		if (json_object_object_get(event, "lost") || json_object_object_get(event, "dropped"))
+		if (json_object_object_get(event, "lost") ||
+		    json_object_object_get(event, "dropped"))
 			continue;
 		cr_assert_str_eq(json_object_get_string(json_object_object_get(event, "cache")),
 				 "filp");
-		cr_assert_eq(number(event, "pid"), busy);
+		cr_assert_eq((pid_t)number(event, "pid"), busy);
 		json_object_put(event);
 	}
 	cr_assert(n > 10, "%u events", n);
@@ -329,8 +337,9 @@ Test(nolock, trace_by_two)
 	START(&d, "--destroy-on-exit");
 	first = test_fork();
 	if (first == 0) {
-		run_as(&o, 0, false, (const char *const[]){ "nolock", "trace", "--sample=1000",
-							    "--duration=60", NULL });
+		run_as(&o, 0, false,
+		       (const char *const[]){ "nolock", "trace", "--sample=1000", "--duration=60",
+					      NULL });
 		_exit(0);
 	}
 	cr_assert(EVENTUALLY(number(json_object_object_get(get_status(), "tracing"), "reader")));
@@ -358,8 +367,8 @@ Test(nolock, trace_loses_its_nolockd)
 	START(&d, "--destroy-on-exit");
 	pid = test_fork();
 	if (pid == 0) {
-		run_as(&o, 0, false, (const char *const[]){ "nolock", "trace", "--sample=1000",
-							    NULL });
+		run_as(&o, 0, false,
+		       (const char *const[]){ "nolock", "trace", "--sample=1000", NULL });
 		_exit(o.status == 2 && strstr(o.err, "ended the stream") ? 0 : 1);
 	}
 	cr_assert(EVENTUALLY(number(json_object_object_get(get_status(), "tracing"), "reader")));
@@ -372,8 +381,10 @@ Test(nolock, trace_loses_its_nolockd)
 Test(nolock, closed_pipe)
 {
 	static const char *const commands[] = {
-		"stat --all --interval=0.1",	"stat --json --interval=0.1",
-		"stat --kernel --interval=0.1", "status",
+		"stat --all --interval=0.1",
+		"stat --json --interval=0.1",
+		"stat --kernel --interval=0.1",
+		"status",
 	};
 	char line[512];
 	struct daemon d;
@@ -384,9 +395,10 @@ Test(nolock, closed_pipe)
 	/* A shell cannot undo that it was started with SIGPIPE ignored. */
 	signal(SIGPIPE, SIG_DFL);
 	for (i = 0; i < sizeof(commands) / sizeof(*commands); i++) {
-		snprintf(line, sizeof(line), "(timeout 20 %s %s; echo $? >%s/status) 2>%s/err | "
-			 "head -n 1 >/dev/null", build_path("user/nolock"), commands[i], dir(),
-			 dir());
+		snprintf(line, sizeof(line),
+			 "(timeout 20 %s %s; echo $? >%s/status) 2>%s/err | "
+			 "head -n 1 >/dev/null",
+			 build_path("user/nolock"), commands[i], dir(), dir());
 		cr_assert_eq(system(line), 0);
 		snprintf(line, sizeof(line), "%s/err", dir());
 		f = fopen(line, "r");

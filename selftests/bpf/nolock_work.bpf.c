@@ -19,6 +19,7 @@ static __always_inline unsigned long long bpf_work_alloc(unsigned long long cach
 	return (unsigned long long)kmalloc_nolock(size, 0, NUMA_NO_NODE);
 }
 
+#include "core/layout.h"
 #include "nolock_work.h"
 
 /* Addresses of workers, of each type and, for the NMI's program, of each CPU; 0: do nothing. */
@@ -46,6 +47,17 @@ SEC("syscall") int work_syscall(struct work_args *args)
 	work_t *w = (work_t *)args->work;
 
 	work_run(w);
+	return 0;
+}
+
+/* Finds its worker by itself: the heap's root points to the address of it. */
+SEC("syscall") int work_root(void *ctx)
+{
+	nl_heap_t *h = (nl_heap_t *)(__u64)nl_zero();
+	nl_word_t *root = (nl_word_t *)h->root;
+
+	if (root)
+		work_run((work_t *)*root);
 	return 0;
 }
 

@@ -66,6 +66,7 @@ enum {
 	OPT_GROUP,
 	OPT_MODE,
 	OPT_NO_TRACE,
+	OPT_NESTED,
 	OPT_USDT,
 	OPT_RING,
 	OPT_PIDFILE,
@@ -90,6 +91,8 @@ static const struct argp_option options[] = {
 
 	{ NULL, 0, NULL, 0, "Tracing:", 3 },
 	{ "no-trace", OPT_NO_TRACE, NULL, 0, "Load no tracing programs", 3 },
+	{ "trace-nested", OPT_NESTED, NULL, 0,
+	  "Miss no event in an interrupt within a tracing program, at a higher cost", 3 },
 	{ "usdt", OPT_USDT, "FILE", 0,
 	  "Attach to libnolock's probes in this library or program (may be repeated)", 3 },
 	{ "ring", OPT_RING, "SIZE", 0, "Room for events that nobody has read yet (4M)", 3 },
@@ -229,6 +232,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		break;
 	case OPT_NO_TRACE:
 		config.trace.off = true;
+		break;
+	case OPT_NESTED:
+		config.trace.nested = true;
 		break;
 	case OPT_USDT:
 		if (config.trace.nr_usdt == sizeof(config.trace.usdt) / sizeof(char *))

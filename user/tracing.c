@@ -37,6 +37,8 @@ void tracing_start(const struct tracing_options *opts)
 
 	if (opts->off)
 		return;
+	if (opts->nested)
+		topts.what = NL_TRACE_ALL | NL_TRACE_NESTED;
 	trace = nl_trace_open(&topts);
 	if (!trace) {
 		off_why = "nolockd was out of memory";

@@ -14,6 +14,7 @@
 
 struct tracing_options {
 	bool off;
+	bool nested;	      /* also what interrupts a tracing program */
 	size_t ring_bytes;    /* of the event stream; 0: the default */
 	const char *usdt[16]; /* files with libnolock's probes */
 	unsigned int nr_usdt;

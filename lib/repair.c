@@ -179,6 +179,7 @@ static nl_u32 repair(struct nolock_heap *heap, const struct dead *dead)
 		}
 	}
 	free_orphans(h, dead);
+	nl_add(&h->deaths, 1);
 	return locks;
 }
 

@@ -176,8 +176,8 @@ static nl_u64 settle(struct env *e, const char *what, const char *outer)
 	       (unsigned long long)e->inner->allocs,
 	       (unsigned long long)e->inner->from[e->outer->side],
 	       (unsigned long long)e->outer->from[SIDE_INNER],
-	       (unsigned long long)(e->outer->fails + e->inner->fails),
-	       (unsigned long long)(e->outer->bad + e->inner->bad));
+	       (unsigned long long)e->outer->fails + e->inner->fails,
+	       (unsigned long long)e->outer->bad + e->inner->bad);
 	work_good(e->outer, outer);
 	cr_assert_gt(hits, 0, "%s in %s: the breakpoint never fired", what, outer);
 	cr_assert_eq(e->inner->runs, hits, "%s in %s: %llu hits, but the program ran %llu times",

@@ -275,8 +275,8 @@ static void storm(const char *what, unsigned int size, unsigned int capacity, bo
 	figure("%s: %llu allocations (BPF %llu, handlers %llu), %llu frees, %llu crossed, "
 	       "%llu failed",
 	       what, (unsigned long long)allocs,
-	       (unsigned long long)(t[0].w->allocs + t[1].w->allocs),
-	       (unsigned long long)(t[2].handler->allocs + t[3].handler->allocs),
+	       (unsigned long long)t[0].w->allocs + t[1].w->allocs,
+	       (unsigned long long)t[2].handler->allocs + t[3].handler->allocs,
 	       (unsigned long long)frees, (unsigned long long)crossed, (unsigned long long)fails);
 	cr_assert_eq(allocs, frees);
 	cr_assert_gt(crossed, 0);

@@ -28,8 +28,7 @@ SEC("syscall") int call(struct nolock_call *c)
 						     c->node);
 		break;
 	case CALL_CACHE_FREE:
-		kmem_cache_free_nolock((struct kmem_cache __arena *)arg,
-				       (void __arena *)c->obj);
+		kmem_cache_free_nolock((struct kmem_cache __arena *)arg, (void __arena *)c->obj);
 		break;
 	}
 	c->ret = ret;
@@ -44,8 +43,7 @@ SEC("syscall") int fill(struct nolock_call *c)
 {
 	__u32 n = nr_got, room = c->obj;
 
-	nl_for(i, room)
-	{
+	nl_for (i, room) {
 		__u64 obj = (__u64)kmalloc_nolock(c->arg, 0, NUMA_NO_NODE);
 
 		if (!obj)
@@ -61,8 +59,7 @@ SEC("syscall") int empty(struct nolock_call *c)
 {
 	__u32 n = nr_got, room = c->obj;
 
-	nl_for(i, room)
-	{
+	nl_for (i, room) {
 		if (!n)
 			break;
 		n--;

@@ -6,7 +6,7 @@
 #include "core/place.h"
 
 enum {
-	CALL_ALLOC,	  /* arg: size */
+	CALL_ALLOC, /* arg: size */
 	CALL_ZALLOC,
 	CALL_FREE,	  /* arg: object */
 	CALL_CACHE_ALLOC, /* arg: cache */

@@ -57,8 +57,13 @@ int arena_make(unsigned int place)
 int heap_make(unsigned int place, unsigned int groups)
 {
 	struct nl_shape shape = {
-		.base = arena_base(place), .size = ARENA_SIZE, .type = NL_HEAP_ARENA,
-		.nr_slots = nr_cpus(), .nr_nodes = 1, .slot_by_cpu = 1, .name = "test",
+		.base = arena_base(place),
+		.size = ARENA_SIZE,
+		.type = NL_HEAP_ARENA,
+		.nr_slots = nr_cpus(),
+		.nr_nodes = 1,
+		.slot_by_cpu = 1,
+		.name = "test",
 	};
 	int fd = arena_make(place);
 	struct nl_heap *h = mmap((void *)shape.base, ARENA_SIZE, PROT_READ | PROT_WRITE,
@@ -124,8 +129,7 @@ struct nolock_work_bpf *work_load(int fd, const char *const *progs)
 	struct bpf_program *p;
 
 	cr_assert(s);
-	bpf_object__for_each_program(p, s->obj)
-		bpf_program__set_autoload(p, false);
+	bpf_object__for_each_program(p, s->obj) bpf_program__set_autoload(p, false);
 	for (; *progs; progs++) {
 		p = bpf_object__find_program_by_name(s->obj, *progs);
 		cr_assert(p, "no program %s", *progs);
@@ -242,8 +246,13 @@ unsigned int nr_cpus(void)
 static int break_open(nl_u64 addr, unsigned int len, pid_t pid, int cpu, struct bpf_program *p)
 {
 	struct perf_event_attr attr = {
-		.type = PERF_TYPE_BREAKPOINT, .size = sizeof(attr), .sample_period = 1,
-		.bp_type = HW_BREAKPOINT_RW, .bp_addr = addr, .bp_len = len, .disabled = 1,
+		.type = PERF_TYPE_BREAKPOINT,
+		.size = sizeof(attr),
+		.sample_period = 1,
+		.bp_type = HW_BREAKPOINT_RW,
+		.bp_addr = addr,
+		.bp_len = len,
+		.disabled = 1,
 	};
 	int fd = (int)syscall(SYS_perf_event_open, &attr, pid, cpu, -1, PERF_FLAG_FD_CLOEXEC);
 

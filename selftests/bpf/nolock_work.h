@@ -62,8 +62,8 @@ struct nolock_work {
 	nl_u64 runs;
 	nl_u64 allocs;
 	nl_u64 frees;
-	nl_u64 fails; /* NULL returned */
-	nl_u64 bad;   /* objects whose pattern was damaged */
+	nl_u64 fails;		 /* NULL returned */
+	nl_u64 bad;		 /* objects whose pattern was damaged */
 	nl_u64 from[WORK_SIDES]; /* objects freed, by who allocated them */
 	nl_u64 held[WORK_HELD];
 };
@@ -80,7 +80,7 @@ typedef nl_u64 NLA work_word_t;
 
 /* The first word of an object: {seed 40, side 4, size 20}; all others follow from it. */
 #define WORK_HEAD(seed, side, size) (((seed) << 24) | ((nl_u64)(side) << 20) | (size))
-#define WORK_SIZE(head) ((nl_u32)(head) & 0xfffff)
+#define WORK_SIZE(head) ((nl_u32)(head)&0xfffff)
 #define WORK_SIDE(head) ((nl_u32)((head) >> 20) & 0xf)
 
 /* Words looked at: all of a small object, the first and the last 64 of others. */
@@ -99,8 +99,7 @@ WORK_FUNC int work_stamp(work_word_t *obj NL_ARG, nl_u64 head)
 		return 0;
 	if (n > 2 * WORK_EDGE)
 		n = 2 * WORK_EDGE;
-	nl_for(i, n)
-	{
+	nl_for (i, n) {
 		nl_u32 at = i < WORK_EDGE ? i : words - (n - i);
 
 		obj[at] = at ? work_pattern(head, at) : head;
@@ -122,8 +121,7 @@ WORK_FUNC int work_verify(work_word_t *obj NL_ARG)
 		return -1;
 	if (n > 2 * WORK_EDGE)
 		n = 2 * WORK_EDGE;
-	nl_for(i, n)
-	{
+	nl_for (i, n) {
 		nl_u32 at = i < WORK_EDGE ? i : words - (n - i);
 
 		if (at && obj[at] != work_pattern(head, at))
@@ -219,8 +217,7 @@ NL_INLINE void work_run(work_t *w)
 	nl_u32 turns = w->turns;
 
 	w->runs++;
-	nl_for(i, turns)
-	{
+	nl_for (i, turns) {
 		work_turn(w);
 	}
 }

@@ -100,8 +100,9 @@ Test(nolock_basic, alignment_of_buckets)
 Test(nolock_basic, odd_sizes_and_flags)
 {
 	struct env e = start(2);
-	static const nl_u64 too_large[] = { 32769, 65536, 1ULL << 31, 1ULL << 32, (1ULL << 32) + 64,
-					    1ULL << 63, ~0ULL };
+	static const nl_u64 too_large[] = {
+		32769, 65536, 1ULL << 31, 1ULL << 32, (1ULL << 32) + 64, 1ULL << 63, ~0ULL
+	};
 	static const nl_u32 good[] = { 0, __GFP_ZERO, __GFP_ACCOUNT, __GFP_NOWARN,
 				       __GFP_ZERO | __GFP_ACCOUNT | __GFP_NOWARN };
 	nl_u64 obj;
@@ -166,8 +167,8 @@ Test(nolock_basic, caches)
 	for (unsigned int i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
 		struct kmem_cache_args args = { .align = i & 1 ? 64 : 0,
 						.sheaf_capacity = i & 2 ? 3 : 0 };
-		struct kmem_cache *s = nolock_heap_kmem_cache_create(e.heap, "basic", sizes[i],
-								     &args, 0);
+		struct kmem_cache *s =
+			nolock_heap_kmem_cache_create(e.heap, "basic", sizes[i], &args, 0);
 		nl_u64 obj[40];
 
 		cr_assert(s);
@@ -184,7 +185,8 @@ Test(nolock_basic, caches)
 		}
 		for (unsigned int k = 0; k < 40; k++) {
 			const unsigned char *p = (void *)obj[k];
-			struct nolock_call c = { .arg = (nl_u64)s, .obj = obj[k],
+			struct nolock_call c = { .arg = (nl_u64)s,
+						 .obj = obj[k],
 						 .op = CALL_CACHE_FREE };
 			LIBBPF_OPTS(bpf_test_run_opts, run, .ctx_in = &c, .ctx_size_in = sizeof(c));
 
@@ -197,7 +199,8 @@ Test(nolock_basic, caches)
 				free_it(&e, obj[k]);
 			else
 				cr_assert_eq(bpf_prog_test_run_opts(
-						     bpf_program__fd(e.s->progs.call), &run), 0);
+						     bpf_program__fd(e.s->progs.call), &run),
+					     0);
 		}
 		cr_assert_eq(kmem_cache_destroy(s), 0);
 		/* It is no cache any more. */
@@ -219,11 +222,22 @@ Test(nolock_basic, frees_of_garbage)
 	unsigned long n = 0;
 	nl_u32 first = e.heap->h->first_chunk << NL_CHUNK_SHIFT;
 	nl_u64 bad[] = {
-		17, 4096, base + 4096, base + e.heap->h->off_sheaf, base + first - 16,
-		obj + 1, obj + 8, obj + 16, obj + 999, obj - 1, obj - 16,
-		base + e.heap->h->size - 16, base + ((nl_u64)e.heap->h->nr_open << 22),
+		17,
+		4096,
+		base + 4096,
+		base + e.heap->h->off_sheaf,
+		base + first - 16,
+		obj + 1,
+		obj + 8,
+		obj + 16,
+		obj + 999,
+		obj - 1,
+		obj - 16,
+		base + e.heap->h->size - 16,
+		base + ((nl_u64)e.heap->h->nr_open << 22),
 		/* Foreign, with the low half of an object. */
-		(nl_u32)obj | 0x7fff00000000ULL, (nl_u32)obj | 0xffff888000000000ULL,
+		(nl_u32)obj | 0x7fff00000000ULL,
+		(nl_u32)obj | 0xffff888000000000ULL,
 		(nl_u32)obj | (base + (4ULL << 30)),
 	};
 

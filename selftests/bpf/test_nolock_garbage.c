@@ -27,8 +27,11 @@ static nl_u64 rnd(void)
 /* A number that a loop bound, an index or a size would not like. */
 static nl_u64 nasty(void)
 {
-	static const nl_u64 some[] = { 0, 1, 2, 63, 64, 65, 0xffff, 0x10000, 0x7fffffff, 0x80000000,
-				       0xffffffff, 1ULL << 32, ~0ULL, 1ULL << 63, 0x567000000000ULL };
+	static const nl_u64 some[] = { 0,	   1,	       2,
+				       63,	   64,	       65,
+				       0xffff,	   0x10000,    0x7fffffff,
+				       0x80000000, 0xffffffff, 1ULL << 32,
+				       ~0ULL,	   1ULL << 63, 0x567000000000ULL };
 
 	return rnd() & 1 ? some[rnd() % (sizeof(some) / sizeof(some[0]))] : rnd();
 }
@@ -193,7 +196,8 @@ static void ask(struct nolock_call_bpf *s, const struct heap_copy *c, nl_u64 *lo
 		call1(s, CALL_FREE, rnd() & 1 ? obj : c->head.base + (rnd() & 0x3ffffff), 0, 0);
 		call1(s, CALL_FREE, nasty(), 0, 0);
 		obj = call1(s, CALL_CACHE_ALLOC,
-			    c->head.base + c->head.off_cache + (rnd() & 63) * sizeof(struct nl_cache),
+			    c->head.base + c->head.off_cache +
+				    (rnd() & 63) * sizeof(struct nl_cache),
 			    0, NUMA_NO_NODE);
 		call1(s, CALL_FREE, obj, 0, 0);
 		call1(s, CALL_CACHE_ALLOC, nasty(), __GFP_ZERO, NUMA_NO_NODE);
@@ -206,8 +210,10 @@ static void ask(struct nolock_call_bpf *s, const struct heap_copy *c, nl_u64 *lo
 /* What the kernel has to say since the given moment of its log: no line of it is a complaint. */
 static void kernel_is_well(int kmsg)
 {
-	static const char *const complaints[] = { "BUG", "WARNING", "Oops", "protection fault",
-						  "stall", "lockup", "Call Trace", "KASAN" };
+	static const char *const complaints[] = { "BUG",	"WARNING",
+						  "Oops",	"protection fault",
+						  "stall",	"lockup",
+						  "Call Trace", "KASAN" };
 	char line[8192];
 	ssize_t n;
 

@@ -176,8 +176,8 @@ static nl_u64 settle(struct env *e, const char *what, const char *outer)
 	       (unsigned long long)e->inner->allocs,
 	       (unsigned long long)e->inner->from[e->outer->side],
 	       (unsigned long long)e->outer->from[SIDE_INNER],
-	       (unsigned long long)(e->outer->fails + e->inner->fails),
-	       (unsigned long long)(e->outer->bad + e->inner->bad));
+	       (unsigned long long)e->outer->fails + e->inner->fails,
+	       (unsigned long long)e->outer->bad + e->inner->bad);
 	work_good(e->outer, outer);
 	cr_assert_gt(hits, 0, "%s in %s: the breakpoint never fired", what, outer);
 	cr_assert_eq(e->inner->runs, hits, "%s in %s: %llu hits, but the program ran %llu times",
@@ -346,5 +346,53 @@ Test(nolock_nmi, last_level_alone, .timeout = 120)
 	figure("last_level_alone: %u slabs", nl_cache(e.heap->h, e.id)->nr_slabs);
 	settle(&e, "free_word", "syscall, A-slots held");
 	crossed(&e);
+	finish(&e);
+}
+
+/*
+ * The same with no chunk to fall back on: one word is all that there is. What the interrupted
+ * program holds in transit its interrupter cannot have, so that one may get NULL (P1); but it
+ * never leaves anything in transit itself, so the interrupted one must always find a free bit.
+ */
+Test(nolock_nmi, one_word_is_all, .timeout = 120)
+{
+	struct env e = start(1024, 16, SIDE_BPF);
+	nl_heap_t *h = e.heap->h;
+	nl_u32 chunk, first = h->first_chunk >> NL_GROUP_SHIFT;
+	nl_u64 chunks[64], failed;
+	int fd;
+
+	e.outer->mail = e.inner->mail = 0;
+	e.inner->nr_held = 8;
+	e.inner->turns = 1;
+	run_outer(&e, TYPE_SYSCALL);
+	work_drain(e.outer);
+	kmem_cache_shrink(e.cache);
+	for (unsigned int cpu = 0; cpu < nr_cpus(); cpu++)
+		nl_store(&nl_aslot(h, cpu, e.id)->lock, NL_OWNER(1, 0xfff0) | 1);
+	run_outer(&e, TYPE_SYSCALL);
+	cr_assert_eq(nl_cache(h, e.id)->nr_slabs, 1);
+	chunk = slab_chunk(&e);
+	cr_assert_leq(h->nr_open - first, 64);
+	for (nl_u32 g = first; g < h->nr_open; g++)
+		chunks[g - first] = nl_xchg(&nl_group(h, g)->chunk_free, 0);
+	e.s->bss->work_on[CPU] = (nl_u64)e.inner;
+	fd = break_kernel(e.heap, free_word(&e), 8, CPU, e.s->progs.work_nmi);
+	for (unsigned int i = 0; i < 10 * ROUNDS; i++)
+		run_outer(&e, TYPE_SYSCALL);
+	close(fd);
+	for (nl_u32 g = first; g < h->nr_open; g++)
+		nl_chunk_publish(h, g, chunks[g - first]);
+	for (unsigned int cpu = 0; cpu < nr_cpus(); cpu++)
+		nl_store(&nl_aslot(h, cpu, e.id)->lock, 0);
+	failed = e.inner->fails;
+	figure("one_word_is_all: %llu hits, %llu allocations inside of %llu; %llu NULL there while "
+	       "all bits were in transit",
+	       (unsigned long long)e.inner->runs, (unsigned long long)e.inner->allocs,
+	       (unsigned long long)e.outer->allocs, (unsigned long long)failed);
+	cr_assert_eq(nl_cache(h, e.id)->nr_slabs, 1);
+	cr_assert_eq(slab_chunk(&e), chunk);
+	e.inner->fails = 0;
+	settle(&e, "free_word", "syscall, nothing else left");
 	finish(&e);
 }

@@ -74,7 +74,8 @@ static void show(const char *name, const struct nolock_work *w)
 /* The second process: finds all by the heap's root, works until it is told to stop. */
 static int second_process(int fd, int ready)
 {
-	struct nolock_heap *heap = nl_heap_map(dup(fd), NL_HEAP_ARENA, arena_base(0), 4ULL << 30, 2);
+	struct nolock_heap *heap =
+		nl_heap_map(dup(fd), NL_HEAP_ARENA, arena_base(0), 4ULL << 30, 2);
 	struct nolock_work *w;
 	struct shared *sh;
 	char byte;
@@ -135,8 +136,8 @@ Test(nolock_pass, both_directions, .timeout = 120)
 	timer = storm_start(handler, 50000);
 	do {
 		const struct pair all[] = {
-			{ user, SIDE_BPF },    { handler, SIDE_BPF }, { process, SIDE_BPF },
-			{ bpf, SIDE_USER },    { bpf, SIDE_HANDLER }, { bpf, SIDE_PROCESS },
+			{ user, SIDE_BPF },	{ handler, SIDE_BPF },	   { process, SIDE_BPF },
+			{ bpf, SIDE_USER },	{ bpf, SIDE_HANDLER },	   { bpf, SIDE_PROCESS },
 			{ process, SIDE_USER }, { process, SIDE_HANDLER },
 		};
 
@@ -246,12 +247,15 @@ static void storm(const char *what, unsigned int size, unsigned int capacity, bo
 			if (size)
 				of[k]->min_size = of[k]->max_size = size;
 		}
-		t[i] = (struct thread){ .cpu = (int)(i % 2 % nr_cpus()), .w = of[0],
-					.handler = of[1], .s = s, .busy = &busy };
+		t[i] = (struct thread){ .cpu = (int)(i % 2 % nr_cpus()),
+					.w = of[0],
+					.handler = of[1],
+					.s = s,
+					.busy = &busy };
 	}
 	for (unsigned int i = 0; i < 4; i++)
-		cr_assert_eq(pthread_create(&t[i].id, NULL, i < 2 ? bpf_thread : user_thread,
-					    &t[i]), 0);
+		cr_assert_eq(
+			pthread_create(&t[i].id, NULL, i < 2 ? bpf_thread : user_thread, &t[i]), 0);
 	for (unsigned int i = 0; i < 4; i++)
 		cr_assert_eq(pthread_join(t[i].id, NULL), 0);
 	for (unsigned int i = 0; i < 4; i++) {
@@ -265,14 +269,14 @@ static void storm(const char *what, unsigned int size, unsigned int capacity, bo
 		allocs += t[i].w->allocs + t[i].handler->allocs;
 		frees += t[i].w->frees + t[i].handler->frees;
 		fails += t[i].w->fails + t[i].handler->fails;
-		crossed += i < 2 ? t[i].w->from[SIDE_USER] + t[i].w->from[SIDE_HANDLER] :
-				   t[i].w->from[SIDE_BPF] + t[i].handler->from[SIDE_BPF];
+		crossed += i < 2 ? t[i].w->from[SIDE_USER] + t[i].w->from[SIDE_HANDLER]
+				 : t[i].w->from[SIDE_BPF] + t[i].handler->from[SIDE_BPF];
 	}
 	figure("%s: %llu allocations (BPF %llu, handlers %llu), %llu frees, %llu crossed, "
 	       "%llu failed",
 	       what, (unsigned long long)allocs,
-	       (unsigned long long)(t[0].w->allocs + t[1].w->allocs),
-	       (unsigned long long)(t[2].handler->allocs + t[3].handler->allocs),
+	       (unsigned long long)t[0].w->allocs + t[1].w->allocs,
+	       (unsigned long long)t[2].handler->allocs + t[3].handler->allocs,
 	       (unsigned long long)frees, (unsigned long long)crossed, (unsigned long long)fails);
 	cr_assert_eq(allocs, frees);
 	cr_assert_gt(crossed, 0);

@@ -122,7 +122,8 @@ static void starve_with(const char *what, bool slots, bool barns)
 
 	cr_assert_eq(nolock_heap_populate(e.heap, reserve * NL_CHUNK_SIZE), 0);
 	/* Everything that an ordinary allocation gets. */
-	while (nr_taken < 1024 && (taken[nr_taken] = nolock_heap_kmalloc(e.heap, 32768, GFP_NOWAIT)))
+	while (nr_taken < 1024 &&
+	       (taken[nr_taken] = nolock_heap_kmalloc(e.heap, 32768, GFP_NOWAIT)))
 		nr_taken++;
 	cr_assert_lt(nr_taken, 1024);
 	for (unsigned int id = 0; id < NL_MAX_CACHES; id++) {

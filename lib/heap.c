@@ -171,11 +171,12 @@ static void handle_start(struct nolock_heap *heap, void *mem, nl_u64 size, nl_u3
 	heap->span = 0;
 	heap->rslots = nl_rslot(h, 0, 0);
 	heap->nr_slots = h->nr_slots;
-	heap->slot_off = slot_off;
 #ifdef NL_HAVE_RSEQ
 	heap->rseq_off = (nl_u64)__rseq_offset;
 #endif
+	heap->slot_off = heap->rseq_off + slot_off;
 	heap->rseq_slots = slot_off ? h->nr_slots : 0;
+	heap->small = NL_SMALL_MAX;
 	heap->client = client;
 	heap->type = h->type;
 	heap->fd = -1;

@@ -17,6 +17,9 @@
 
 #define NL_HIDDEN __attribute__((visibility("hidden")))
 
+/* Sizes that the fast path of kmalloc looks up in a table. */
+#define NL_SMALL_MAX 1024u
+
 /*
  * A heap as one process sees it. The fast path reads the first line alone.
  */
@@ -26,9 +29,10 @@ struct nolock_heap {
 	nl_tag_t *tags;	   /* of the first chunk */
 	nl_slot_t *rslots;
 	nl_u64 rseq_off;   /* of struct rseq from the thread pointer */
-	nl_u64 slot_off;   /* in bytes within struct rseq: where the slot's index is */
+	nl_u64 slot_off;   /* the same of the slot's index, which lies in struct rseq */
 	nl_u32 rseq_slots; /* nr_slots, or 0: no R-slots (no rseq, switched off) */
 	nl_u32 client;
+	nl_u64 small;	   /* largest size of the fast path; 0 before there is a heap */
 
 	nl_heap_t *h;
 	char *base;

@@ -10,7 +10,8 @@
  * The slot's index is mm_cid in a private heap: a number below the number of possible CPUs that
  * no two running threads of the process share. In a shared heap it is cpu_id, because other
  * processes have an mm_cid of their own. A thread that is not registered (an old kernel, or
- * switched off) has cpu_id < 0, which is compared as unsigned and fails.
+ * switched off) has cpu_id < 0, and may have an mm_cid of 0, which is a valid index: the sign of
+ * the one and the range of the other are looked at in every section.
  *
  * The lock word is loaded with acquire: it pairs with the release store of nl_slot_unlock() by a
  * holder that was migrated to another CPU. While it is not 0 the sequence leaves the slot alone.
@@ -53,14 +54,14 @@ enum nl_rseq_result {
 	"leaq 3b(%%rip), %[t]\n\t"                                                                 \
 	"movq %[t], %%fs:8(%[rseq])\n"                                                             \
 	"1:\n\t"                                                                                   \
-	"movl %%fs:4(%[rseq]), %k[t]\n\t"                                                          \
-	"cmpl %[nr], %k[t]\n\t"                                                                    \
-	"jae %l[busy]\n\t"                                                                         \
-	"movl %%fs:(%[rseq], %[at]), %k[t]\n\t"                                                    \
+	"cmpl $0, %%fs:4(%[rseq])\n\t"                                                             \
+	"js %l[busy]\n\t"                                                                          \
+	"movq %[at], %[t]\n\t"                                                                     \
+	"movl %%fs:(%[t]), %k[t]\n\t"                                                              \
 	"cmpl %[nr], %k[t]\n\t"                                                                    \
 	"jae %l[busy]\n\t"                                                                         \
 	"shlq $16, %[t]\n\t"                                                                       \
-	"addq %[slots], %[t]\n\t"                                                                  \
+	"addq %[objs], %[t]\n\t"                                                                  \
 	"cmpq $0, (%[t])\n\t"                                                                      \
 	"jne %l[busy]\n\t"
 
@@ -74,13 +75,16 @@ enum nl_rseq_result {
 	".popsection\n\t"
 
 #define NL_RSEQ_INPUTS                                                                             \
-	[rseq] "r"(heap->rseq_off), [at] "r"(heap->slot_off), [nr] "m"(heap->rseq_slots),         \
-		[slots] "r"((char *)heap->rslots + (nl_u64)id * sizeof(struct nl_slot))
+	[rseq] "r"(heap->rseq_off), [at] "m"(heap->slot_off), [nr] "m"(heap->rseq_slots)
+
+/* The first slot of the cache; the sections go on to use its register for other things. */
+#define NL_RSEQ_SLOTS(heap, id)                                                                    \
+	((nl_u64)(heap)->rslots + (nl_u64)(id) * sizeof(struct nl_slot))
 
 NL_INLINE enum nl_rseq_result nl_rseq_pop_once(const struct nolock_heap *heap, nl_u32 id,
 					       nl_u64 *objp)
 {
-	nl_u64 t, word, objs, obj;
+	nl_u64 t, word, obj, objs = NL_RSEQ_SLOTS(heap, id);
 
 	__asm__ volatile goto(NL_RSEQ_BEGIN
 		     "movq 8(%[t]), %[word]\n\t"
@@ -92,7 +96,7 @@ NL_INLINE enum nl_rseq_result nl_rseq_pop_once(const struct nolock_heap *heap, n
 		     "addq $0xffff, %[word]\n\t"
 		     "movq %[word], 8(%[t])\n"
 		     NL_RSEQ_END
-		     : [t] "=&r"(t), [word] "=&r"(word), [objs] "=&r"(objs), [obj] "=&r"(obj)
+		     : [t] "=&r"(t), [word] "=&r"(word), [objs] "+&r"(objs), [obj] "=&r"(obj)
 		     : NL_RSEQ_INPUTS
 		     : "memory", "cc"
 		     : busy, empty, abort);
@@ -109,7 +113,7 @@ abort:
 NL_INLINE enum nl_rseq_result nl_rseq_push_once(const struct nolock_heap *heap, nl_u32 id,
 						nl_u64 obj)
 {
-	nl_u64 t, word, objs, n;
+	nl_u64 t, word, n, objs = NL_RSEQ_SLOTS(heap, id);
 
 	__asm__ volatile goto(NL_RSEQ_BEGIN
 		     "movq 8(%[t]), %[word]\n\t"
@@ -121,7 +125,7 @@ NL_INLINE enum nl_rseq_result nl_rseq_push_once(const struct nolock_heap *heap, 
 		     "incq %[word]\n\t"
 		     "movq %[word], 8(%[t])\n"
 		     NL_RSEQ_END
-		     : [t] "=&r"(t), [word] "=&r"(word), [objs] "=&r"(objs), [n] "=&r"(n)
+		     : [t] "=&r"(t), [word] "=&r"(word), [objs] "+&r"(objs), [n] "=&r"(n)
 		     : NL_RSEQ_INPUTS, [obj] "r"(obj)
 		     : "memory", "cc"
 		     : busy, full, abort);
@@ -137,12 +141,12 @@ abort:
 NL_INLINE enum nl_rseq_result nl_rseq_lock_once(const struct nolock_heap *heap, nl_u32 id,
 						nl_u64 owner, nl_slot_t **slotp)
 {
-	nl_u64 t;
+	nl_u64 t, objs = NL_RSEQ_SLOTS(heap, id);
 
 	__asm__ volatile goto(NL_RSEQ_BEGIN
 		     "movq %[owner], (%[t])\n"
 		     NL_RSEQ_END
-		     : [t] "=&r"(t)
+		     : [t] "=&r"(t), [objs] "+&r"(objs)
 		     : NL_RSEQ_INPUTS, [owner] "r"(owner)
 		     : "memory", "cc"
 		     : busy, abort);
@@ -159,10 +163,10 @@ NL_INLINE nl_u32 nl_rseq_index(const struct nolock_heap *heap)
 {
 	nl_u32 cpu, index;
 
-	__asm__ volatile("movl %%fs:4(%2), %0\n\tmovl %%fs:(%2, %3), %1"
+	__asm__ volatile("movl %%fs:4(%2), %0\n\tmovl %%fs:(%3), %1"
 			 : "=&r"(cpu), "=&r"(index)
 			 : "r"(heap->rseq_off), "r"(heap->slot_off));
-	return cpu < heap->rseq_slots ? index : ~0u;
+	return (int)cpu < 0 || index >= heap->rseq_slots ? ~0u : index;
 }
 
 #elif defined(__aarch64__) && !defined(NOLOCK_NO_RSEQ)
@@ -182,9 +186,8 @@ NL_INLINE nl_u32 nl_rseq_index(const struct nolock_heap *heap)
 	"str %[t], [%[rseq], #8]\n"                                                                \
 	"1:\n\t"                                                                                   \
 	"ldr %w[t], [%[rseq], #4]\n\t"                                                             \
-	"cmp %w[t], %w[nr]\n\t"                                                                    \
-	"b.hs %l[busy]\n\t"                                                                        \
-	"ldr %w[t], [%[rseq], %[at]]\n\t"                                                          \
+	"tbnz %w[t], #31, %l[busy]\n\t"                                                            \
+	"ldr %w[t], [%[at]]\n\t"                                                                   \
 	"cmp %w[t], %w[nr]\n\t"                                                                    \
 	"b.hs %l[busy]\n\t"                                                                        \
 	"add %[t], %[slots], %[t], lsl #16\n\t"                                                    \
@@ -200,7 +203,8 @@ NL_INLINE nl_u32 nl_rseq_index(const struct nolock_heap *heap)
 
 #define NL_RSEQ_INPUTS                                                                             \
 	[rseq] "r"((char *)__builtin_thread_pointer() + heap->rseq_off),                           \
-		[at] "r"(heap->slot_off), [nr] "r"(heap->rseq_slots),                              \
+		[at] "r"((char *)__builtin_thread_pointer() + heap->slot_off),                     \
+		[nr] "r"(heap->rseq_slots),                                                        \
 		[slots] "r"((char *)heap->rslots + (nl_u64)id * sizeof(struct nl_slot))
 
 NL_INLINE enum nl_rseq_result nl_rseq_pop_once(const struct nolock_heap *heap, nl_u32 id,
@@ -284,11 +288,12 @@ abort:
 
 NL_INLINE nl_u32 nl_rseq_index(const struct nolock_heap *heap)
 {
-	const char *rseq = (const char *)__builtin_thread_pointer() + heap->rseq_off;
+	const char *thread = (const char *)__builtin_thread_pointer();
+	nl_u32 index = *(const volatile nl_u32 *)(thread + heap->slot_off);
 
-	if (*(const volatile nl_u32 *)(rseq + 4) >= heap->rseq_slots)
+	if (*(const volatile int *)(thread + heap->rseq_off + 4) < 0 || index >= heap->rseq_slots)
 		return ~0u;
-	return *(const volatile nl_u32 *)(rseq + heap->slot_off);
+	return index;
 }
 
 #else /* no sequences for this machine: A-slots serve everything */

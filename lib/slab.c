@@ -22,9 +22,9 @@
 /* Passes of growing and giving back before an ordinary allocation gives up. */
 #define GROW_PASSES 8
 
-/* Bucket of each size up to 1024, by steps of 16. */
+/* Bucket of each size up to NL_SMALL_MAX, by steps of 16. */
 #define B4(b) b, b, b, b
-static const nl_u8 small_index[65] = {
+static const nl_u8 small_index[NL_SMALL_MAX / 16 + 1] = {
 	0, 0, 1, 2, 3, 4, 5, 6, 7,			   /* 16 .. 128 */
 	8, 8, 9, 9, 10, 10, 11, 11,			   /* 160 .. 256 */
 	B4(12), B4(13), B4(14), B4(15),			   /* 320 .. 512 */
@@ -33,7 +33,7 @@ static const nl_u8 small_index[65] = {
 
 NL_INLINE nl_u32 size_index(size_t size)
 {
-	return nl_likely(size <= 1024) ? small_index[(size + 15) / 16] :
+	return nl_likely(size <= NL_SMALL_MAX) ? small_index[(size + 15) / 16] :
 					 nl_kmalloc_index((nl_u32)size);
 }
 
@@ -179,17 +179,21 @@ static __attribute__((noinline)) void *kmalloc_slow(struct nolock_heap *heap, si
 	return finish(obj, size, gfp);
 }
 
+/* An object of a small size, by its R-slot alone. */
+NL_INLINE bool pop_small(const struct nolock_heap *heap, size_t size, nl_u64 *obj)
+{
+	return nl_likely(size - 1 < heap->small) &&
+	       nl_likely(nl_rseq_pop_once(heap, small_index[(size + 15) / 16], obj) ==
+			 NL_RSEQ_DONE);
+}
+
+/* __GFP_ZERO is for the callers below: a call in here would cost every caller a stack frame. */
 NL_INLINE void *kmalloc_fast(struct nolock_heap *heap, size_t size, gfp_t gfp)
 {
 	nl_u64 obj;
 
-	if (nl_likely(size - 1 < 1024 && !(gfp & ~NOLOCK_GFP_MASK)) &&
-	    nl_likely(nl_rseq_pop_once(heap, small_index[(size + 15) / 16], &obj) ==
-		      NL_RSEQ_DONE)) {
-		if (gfp & __GFP_ZERO)
-			memset((void *)obj, 0, size);
+	if (nl_likely(!(gfp & ~(NOLOCK_GFP_MASK & ~__GFP_ZERO))) && pop_small(heap, size, &obj))
 		return (void *)obj;
-	}
 	return kmalloc_slow(heap, size, gfp, NUMA_NO_NODE);
 }
 
@@ -200,7 +204,12 @@ void *kmalloc(size_t size, gfp_t gfp)
 
 void *kzalloc(size_t size, gfp_t gfp)
 {
-	return kmalloc_fast(nl_default, size, gfp | __GFP_ZERO);
+	struct nolock_heap *heap = nl_default;
+	nl_u64 obj;
+
+	if (nl_likely(!(gfp & ~NOLOCK_GFP_MASK)) && pop_small(heap, size, &obj))
+		return memset((void *)obj, 0, size);
+	return kmalloc_slow(heap, size, gfp | __GFP_ZERO, NUMA_NO_NODE);
 }
 
 void *kmalloc_node(size_t size, gfp_t gfp, int node)
@@ -244,24 +253,25 @@ static __attribute__((noinline)) void *nolock_slow(struct nolock_heap *heap, siz
 	return finish(obj, size, gfp);
 }
 
-void *nolock_heap_kmalloc_nolock(struct nolock_heap *heap, size_t size, gfp_t gfp, int node)
+NL_INLINE void *nolock_fast(struct nolock_heap *heap, size_t size, gfp_t gfp, int node)
 {
 	nl_u64 obj;
 
-	if (nl_likely(size - 1 < 1024 && !(gfp & ~NOLOCK_GFP_NOLOCK_MASK) &&
+	if (nl_likely(!(gfp & ~(NOLOCK_GFP_NOLOCK_MASK & ~__GFP_ZERO)) &&
 		      (unsigned int)(node + 1) <= 1) &&
-	    nl_likely(nl_rseq_pop_once(heap, small_index[(size + 15) / 16], &obj) ==
-		      NL_RSEQ_DONE)) {
-		if (gfp & __GFP_ZERO)
-			memset((void *)obj, 0, size);
+	    pop_small(heap, size, &obj))
 		return (void *)obj;
-	}
 	return nolock_slow(heap, size, gfp, node);
+}
+
+void *nolock_heap_kmalloc_nolock(struct nolock_heap *heap, size_t size, gfp_t gfp, int node)
+{
+	return nolock_fast(heap, size, gfp, node);
 }
 
 void *kmalloc_nolock(size_t size, gfp_t gfp, int node)
 {
-	return nolock_heap_kmalloc_nolock(nl_default, size, gfp, node);
+	return nolock_fast(nl_default, size, gfp, node);
 }
 
 void nl_free_refused(const void *p, const char *why)
@@ -338,17 +348,32 @@ static const char *free_slow(const void *p)
 	}
 }
 
+/*
+ * The tag of this thread's last free. Free finds its slot by way of the object's tag, and the next
+ * allocation from that slot waits for where free stores to: two loads on the way from one to the
+ * other. So free guesses that the tag is the last one's, and checks: the branch predictor carries
+ * on with the guess before the tag is there. The guess is always some slab's tag, and used only
+ * where it equals the object's: a handler that changes it in between does no harm.
+ */
+static __thread nl_u32 last_tag = NL_TAG(NL_KIND_SLAB, 0);
+
 NL_INLINE int free_fast(const void *p)
 {
 	const struct nolock_heap *heap = nl_default;
 	nl_u64 off = (nl_u64)p - heap->first;
-	nl_u32 tag;
+	nl_u32 tag, last = last_tag, guess = last;
 
+	/* What the compiler knows to be equal to the tag, it would compute from the tag. */
+	__asm__("" : "+r"(guess));
 	if (nl_unlikely(off >= heap->span))
 		return 0;
 	tag = nl_load(heap->tags + (off >> NL_CHUNK_SHIFT));
-	return nl_likely(tag >> 16 == NL_KIND_SLAB) &&
-	       nl_likely(nl_rseq_push_once(heap, tag & 0xffff, (nl_u64)p) == NL_RSEQ_DONE);
+	if (nl_unlikely(tag != last)) {
+		if (nl_unlikely(tag >> 16 != NL_KIND_SLAB))
+			return 0;
+		last_tag = guess = tag;
+	}
+	return nl_likely(nl_rseq_push_once(heap, guess & 0xffff, (nl_u64)p) == NL_RSEQ_DONE);
 }
 
 static __attribute__((noinline)) void kfree_slow(const void *p)

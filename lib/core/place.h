@@ -51,7 +51,9 @@ NL_INLINE nl_u32 nl_zero(void)
 		__label__ l_break, l_continue;                                                     \
 		int can = 1;                                                                       \
 		__asm__ volatile goto("1:.byte 0xe5; .byte 0; .long ((%l[l_break] - 1b - 8) / 8) " \
-				      "& 0xffff; .short 0" ::: : l_break);                         \
+				      "& 0xffff; .short 0" ::                                      \
+					      :                                                    \
+				      : l_break);                                                  \
 		goto l_continue;                                                                   \
 l_break:                                                                                           \
 		can = 0;                                                                           \
@@ -66,8 +68,19 @@ l_continue:                                                                     
  * lock before is the full barrier that makes a plain load enough.
  */
 #define nl_load_acquire(p) nl_load(p)
-/* A plain BPF store is no release on arm64; xchg is. */
+/*
+ * A plain BPF store becomes a plain store of the machine: a release on x86, whose stores stay in
+ * order and behind its loads. It is none on arm64; xchg is. The object is built for one machine.
+ */
+#ifdef __TARGET_ARCH_x86
+#define nl_store_release(p, v)                                                                     \
+	({                                                                                         \
+		nl_barrier();                                                                      \
+		nl_store(p, v);                                                                    \
+	})
+#else
 #define nl_store_release(p, v) ((void)__sync_lock_test_and_set((p), (v)))
+#endif
 #define nl_cas(p, old, val) (__sync_val_compare_and_swap((p), (old), (val)) == (old))
 #define nl_xchg(p, val) __sync_lock_test_and_set((p), (val))
 #define nl_or(p, val) ((void)__sync_fetch_and_or((p), (val)))

@@ -43,7 +43,7 @@ check three file:/no/such/file
 bench four cmd:no-such-command' "$deps" check build check
 expect 'nothing to install' 0 '' 'build libc6-dev hdr:stdio.h' "$deps" install build
 expect 'an unknown probe' 1 \
-	"deps: $tmp/packages: unknown probe 'rpm:x': use cmd:, hdr: or file:" \
+	"deps: $tmp/packages: unknown probe 'rpm:x': use cmd:, hdr:, file: or lib:" \
 	'build x rpm:x' "$deps" check build
 expect 'an unknown verb' 1 "deps: unknown verb 'frobnicate': use check, install or ensure" \
 	'' "$deps" frobnicate build

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * pairs.bpf.c - three loops of the same shape: nothing, kmalloc_nolock() and kfree_nolock(),
+ * bpf_obj_new() and bpf_obj_drop(); of 64 bytes each.
+ *
+ * The programs are of one type and run in one context, and each object is written to once.
+ */
+#include <linux/bpf.h>
+#include <linux/pkt_cls.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include "nolock.bpf.h"
+
+struct node {
+	__u64 word[8];
+};
+
+/* kfuncs of the kernel's helpers.c; the meta argument is the verifier's. */
+extern void *bpf_obj_new_impl(__u64 local_type_id, void *meta) __ksym;
+extern void bpf_obj_drop_impl(void *p, void *meta) __ksym;
+
+/* zero: a start that the verifier does not know, so that it checks a loop's body once. */
+__u64 turns, failed, done, zero;
+
+#define can_loop                                                                                   \
+	({                                                                                         \
+		__label__ l_break, l_continue;                                                     \
+		int can = 1;                                                                       \
+		__asm__ volatile goto("1:.byte 0xe5; .byte 0; .long ((%l[l_break] - 1b - 8) / 8) " \
+				      "& 0xffff; .short 0" ::                                      \
+					      :                                                    \
+				      : l_break);                                                  \
+		goto l_continue;                                                                   \
+l_break:                                                                                           \
+		can = 0;                                                                           \
+l_continue:                                                                                        \
+		can;                                                                               \
+	})
+
+SEC("tc")
+int empty(struct __sk_buff *skb)
+{
+	__u64 i, n = turns;
+
+	for (i = zero; i < n && can_loop; i++)
+		__asm__ volatile("" : "+r"(i));
+	done = i;
+	return TC_ACT_OK;
+}
+
+SEC("tc")
+int nolock(struct __sk_buff *skb)
+{
+	__u64 i, n = turns;
+
+	for (i = zero; i < n && can_loop; i++) {
+		__u64 __arena *p = kmalloc_nolock(sizeof(struct node), 0, NUMA_NO_NODE);
+
+		if (!p) {
+			failed++;
+			continue;
+		}
+		*(volatile __u64 __arena *)p = i;
+		kfree_nolock(p);
+	}
+	done = i;
+	return TC_ACT_OK;
+}
+
+SEC("tc")
+int obj(struct __sk_buff *skb)
+{
+	__u64 i, n = turns;
+
+	for (i = zero; i < n && can_loop; i++) {
+		struct node *p = bpf_obj_new_impl(bpf_core_type_id_local(struct node), NULL);
+
+		if (!p) {
+			failed++;
+			continue;
+		}
+		*(volatile __u64 *)&p->word[0] = i;
+		bpf_obj_drop_impl(p, NULL);
+	}
+	done = i;
+	return TC_ACT_OK;
+}
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * stats.c - medians and quartiles. A mean has no place where one preempted round weighs more
+ * than all others together.
+ */
+#include <stdlib.h>
+
+#include "bench.h"
+
+static int compare(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
+/* The value below which the given share lies, between its two neighbours. */
+static double quantile(const double *sorted, unsigned int n, double share)
+{
+	double at = share * (n - 1);
+	unsigned int below = (unsigned int)at;
+
+	if (below + 1 >= n)
+		return sorted[n - 1];
+	return sorted[below] + (at - below) * (sorted[below + 1] - sorted[below]);
+}
+
+struct spread spread_of(double *values, unsigned int n)
+{
+	struct spread s = { 0 };
+
+	if (!n)
+		return s;
+	qsort(values, n, sizeof(*values), compare);
+	s.min = values[0];
+	s.q1 = quantile(values, n, 0.25);
+	s.median = quantile(values, n, 0.5);
+	s.q3 = quantile(values, n, 0.75);
+	s.max = values[n - 1];
+	return s;
+}

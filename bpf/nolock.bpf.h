@@ -42,7 +42,8 @@ int nolock_bpf_free(void __arena *p __arg_arena);
  * @flags: __GFP_ZERO, __GFP_ACCOUNT, __GFP_NOWARN; others give NULL
  * @node: NUMA_NO_NODE or 0
  * Returns the object, aligned as kmalloc()'s of slab.h, or NULL: nothing left in the size's
- * bucket, the next larger one and the free chunks; or no heap attached.
+ * bucket, the next larger one and the free chunks; or the arena holds no heap. (An object that was
+ * given no heap at all does not load: its arena has no address.)
  * Source: kmalloc_nolock() of Linux's slub.c.
  */
 static inline __attribute__((always_inline)) void __arena *kmalloc_nolock(unsigned long size,

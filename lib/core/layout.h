@@ -365,7 +365,7 @@ NL_INLINE nl_u32 nl_nr_open(nl_heap_t *h)
 {
 	nl_u32 n = nl_load_acquire(&h->nr_open);
 
-	return n < NL_MAX_GROUPS ? n : NL_MAX_GROUPS;
+	return n < NL_REACH_GROUPS ? n : NL_REACH_GROUPS;
 }
 
 /* Words of a bitmap over groups that can have a bit set. */

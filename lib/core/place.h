@@ -31,6 +31,8 @@ typedef unsigned long long nl_u64;
 #define NL_FUNC __attribute__((noinline))
 /* The same, but inlined there: the verifier allows 8 frames, the caller's own among them. */
 #define NL_FLAT static inline __attribute__((always_inline, unused))
+/* Groups that scans may look at, whatever a damaged header says: an arena is at most 4 GiB. */
+#define NL_REACH_GROUPS 1024u
 /* An arena pointer parameter of such a function. */
 #define NL_ARG __attribute__((btf_decl_tag("arg:arena")))
 
@@ -107,6 +109,7 @@ typedef uint64_t nl_u64;
 #define NL_FUNC __attribute__((visibility("hidden")))
 #define NL_FLAT NL_FUNC
 #define NL_ARG
+#define NL_REACH_GROUPS (1u << 16) /* NL_MAX_GROUPS */
 
 #define nl_zero() 0u
 #define NL_CAN_LOOP 1

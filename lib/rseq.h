@@ -61,7 +61,7 @@ enum nl_rseq_result {
 	"cmpl %[nr], %k[t]\n\t"                                                                    \
 	"jae %l[busy]\n\t"                                                                         \
 	"shlq $16, %[t]\n\t"                                                                       \
-	"addq %[objs], %[t]\n\t"                                                                  \
+	"addq %[objs], %[t]\n\t"                                                                   \
 	"cmpq $0, (%[t])\n\t"                                                                      \
 	"jne %l[busy]\n\t"
 
@@ -78,8 +78,7 @@ enum nl_rseq_result {
 	[rseq] "r"(heap->rseq_off), [at] "m"(heap->slot_off), [nr] "m"(heap->rseq_slots)
 
 /* The first slot of the cache; the sections go on to use its register for other things. */
-#define NL_RSEQ_SLOTS(heap, id)                                                                    \
-	((nl_u64)(heap)->rslots + (nl_u64)(id) * sizeof(struct nl_slot))
+#define NL_RSEQ_SLOTS(heap, id) ((nl_u64)(heap)->rslots + (nl_u64)(id) * sizeof(struct nl_slot))
 
 NL_INLINE enum nl_rseq_result nl_rseq_pop_once(const struct nolock_heap *heap, nl_u32 id,
 					       nl_u64 *objp)

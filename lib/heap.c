@@ -19,6 +19,7 @@
 #include "internal.h"
 #include "proto.h"
 #include "rseq.h"
+#include "core/kmalloc.h"
 
 #define MAX_HANDLES 64
 #define DEFAULT_SIZE (256ULL << 30)
@@ -67,6 +68,8 @@ void nl_heap_refresh(struct nolock_heap *heap)
 {
 	nl_u64 end = (nl_u64)nl_load_acquire(&heap->h->nr_open) * NL_GROUP_SIZE;
 
+	if (!heap->rseq_slots)
+		return;
 	if (end > heap->size)
 		end = heap->size;
 	end -= heap->first - (nl_u64)heap->base;
@@ -106,8 +109,6 @@ static nl_u32 possible_cpus(void)
 
 		max = bytes > 0 ? (nl_u32)bytes * 8 - 1 : 63;
 	}
-	if (max > 1023)
-		max = 1023;
 	return cached = max + 1;
 }
 
@@ -153,6 +154,7 @@ static struct nolock_heap *handle_get(void)
 static void handle_put(struct nolock_heap *heap)
 {
 	nl_store(&heap->span, 0);
+	nl_store(&heap->small, 0);
 	nl_store(&heap->rseq_slots, 0);
 	nl_store_release(&heap->state, NL_HANDLE_FREE);
 }
@@ -175,8 +177,11 @@ static void handle_start(struct nolock_heap *heap, void *mem, nl_u64 size, nl_u3
 	heap->rseq_off = (nl_u64)__rseq_offset;
 #endif
 	heap->slot_off = heap->rseq_off + slot_off;
-	heap->rseq_slots = slot_off ? h->nr_slots : 0;
-	heap->small = NL_SMALL_MAX;
+	/* A section does not look whether its index is in range: it must be, by construction. */
+	heap->rseq_slots = slot_off && h->nr_slots >= possible_cpus() ? h->nr_slots : 0;
+	heap->small = heap->rseq_slots ? NL_SMALL_MAX : 0;
+	for (nl_u32 i = 0; i < NL_SMALL_MAX / 16; i++)
+		heap->small_slot[i] = (nl_u16)(nl_kmalloc_index(i * 16 + 1) << NL_SLOT_SHIFT);
 	heap->client = client;
 	heap->type = h->type;
 	heap->fd = -1;

@@ -25,14 +25,15 @@
  */
 struct nolock_heap {
 	nl_u64 first;	   /* address of the first chunk */
-	nl_u64 span;	   /* bytes from there whose tags may be read: grows, racy, never too big */
+	nl_u64 span;	   /* bytes from there that free's fast path serves: grows; 0 without rseq */
 	nl_tag_t *tags;	   /* of the first chunk */
 	nl_slot_t *rslots;
 	nl_u64 rseq_off;   /* of struct rseq from the thread pointer */
 	nl_u64 slot_off;   /* the same of the slot's index, which lies in struct rseq */
 	nl_u32 rseq_slots; /* nr_slots, or 0: no R-slots (no rseq, switched off) */
 	nl_u32 client;
-	nl_u64 small;	   /* largest size of the fast path; 0 before there is a heap */
+	nl_u64 small;	   /* largest size of the fast path; 0 while there is no heap, or no rseq */
+	nl_u16 small_slot[NL_SMALL_MAX / 16]; /* offset of the slot for each size, by 16 */
 
 	nl_heap_t *h;
 	char *base;

@@ -10,8 +10,10 @@
  * The slot's index is mm_cid in a private heap: a number below the number of possible CPUs that
  * no two running threads of the process share. In a shared heap it is cpu_id, because other
  * processes have an mm_cid of their own. A thread that is not registered (an old kernel, or
- * switched off) has cpu_id < 0, and may have an mm_cid of 0, which is a valid index: the sign of
- * the one and the range of the other are looked at in every section.
+ * switched off) has cpu_id < 0, and may have an mm_cid of 0, which is a valid index: the sign is
+ * looked at in every section. The range is not: both are below the number of possible CPUs, and
+ * heap.c uses no sections on a heap with fewer slots. Sections are named by the offset of the
+ * cache's slot among a CPU's (NL_TAG_SLOT), and run only while heap->rseq_slots is not 0.
  *
  * The lock word is loaded with acquire: it pairs with the release store of nl_slot_unlock() by a
  * holder that was migrated to another CPU. While it is not 0 the sequence leaves the slot alone.
@@ -58,8 +60,6 @@ enum nl_rseq_result {
 	"js %l[busy]\n\t"                                                                          \
 	"movq %[at], %[t]\n\t"                                                                     \
 	"movl %%fs:(%[t]), %k[t]\n\t"                                                              \
-	"cmpl %[nr], %k[t]\n\t"                                                                    \
-	"jae %l[busy]\n\t"                                                                         \
 	"shlq $16, %[t]\n\t"                                                                       \
 	"addq %[objs], %[t]\n\t"                                                                   \
 	"cmpq $0, (%[t])\n\t"                                                                      \
@@ -75,15 +75,15 @@ enum nl_rseq_result {
 	".popsection\n\t"
 
 #define NL_RSEQ_INPUTS                                                                             \
-	[rseq] "r"(heap->rseq_off), [at] "m"(heap->slot_off), [nr] "m"(heap->rseq_slots)
+	[rseq] "r"(heap->rseq_off), [at] "m"(heap->slot_off)
 
 /* The first slot of the cache; the sections go on to use its register for other things. */
-#define NL_RSEQ_SLOTS(heap, id) ((nl_u64)(heap)->rslots + (nl_u64)(id) * sizeof(struct nl_slot))
+#define NL_RSEQ_SLOTS(heap, slot) ((nl_u64)(heap)->rslots + (slot))
 
-NL_INLINE enum nl_rseq_result nl_rseq_pop_once(const struct nolock_heap *heap, nl_u32 id,
+NL_INLINE enum nl_rseq_result nl_rseq_pop_once(const struct nolock_heap *heap, nl_u64 slot,
 					       nl_u64 *objp)
 {
-	nl_u64 t, word, obj, objs = NL_RSEQ_SLOTS(heap, id);
+	nl_u64 t, word, obj, objs = NL_RSEQ_SLOTS(heap, slot);
 
 	__asm__ volatile goto(NL_RSEQ_BEGIN
 		     "movq 8(%[t]), %[word]\n\t"
@@ -95,7 +95,7 @@ NL_INLINE enum nl_rseq_result nl_rseq_pop_once(const struct nolock_heap *heap, n
 		     "addq $0xffff, %[word]\n\t"
 		     "movq %[word], 8(%[t])\n"
 		     NL_RSEQ_END
-		     : [t] "=&r"(t), [word] "=&r"(word), [objs] "+&r"(objs), [obj] "=&r"(obj)
+		     : [t] "=&r"(t), [word] "=&r"(word), [objs] "+&r"(objs), [obj] "=&a"(obj)
 		     : NL_RSEQ_INPUTS
 		     : "memory", "cc"
 		     : busy, empty, abort);
@@ -109,10 +109,10 @@ abort:
 	return NL_RSEQ_ABORT;
 }
 
-NL_INLINE enum nl_rseq_result nl_rseq_push_once(const struct nolock_heap *heap, nl_u32 id,
+NL_INLINE enum nl_rseq_result nl_rseq_push_once(const struct nolock_heap *heap, nl_u64 slot,
 						nl_u64 obj)
 {
-	nl_u64 t, word, n, objs = NL_RSEQ_SLOTS(heap, id);
+	nl_u64 t, word, n, objs = NL_RSEQ_SLOTS(heap, slot);
 
 	__asm__ volatile goto(NL_RSEQ_BEGIN
 		     "movq 8(%[t]), %[word]\n\t"
@@ -137,10 +137,10 @@ abort:
 	return NL_RSEQ_ABORT;
 }
 
-NL_INLINE enum nl_rseq_result nl_rseq_lock_once(const struct nolock_heap *heap, nl_u32 id,
+NL_INLINE enum nl_rseq_result nl_rseq_lock_once(const struct nolock_heap *heap, nl_u64 slot,
 						nl_u64 owner, nl_slot_t **slotp)
 {
-	nl_u64 t, objs = NL_RSEQ_SLOTS(heap, id);
+	nl_u64 t, objs = NL_RSEQ_SLOTS(heap, slot);
 
 	__asm__ volatile goto(NL_RSEQ_BEGIN
 		     "movq %[owner], (%[t])\n"
@@ -187,8 +187,6 @@ NL_INLINE nl_u32 nl_rseq_index(const struct nolock_heap *heap)
 	"ldr %w[t], [%[rseq], #4]\n\t"                                                             \
 	"tbnz %w[t], #31, %l[busy]\n\t"                                                            \
 	"ldr %w[t], [%[at]]\n\t"                                                                   \
-	"cmp %w[t], %w[nr]\n\t"                                                                    \
-	"b.hs %l[busy]\n\t"                                                                        \
 	"add %[t], %[slots], %[t], lsl #16\n\t"                                                    \
 	"ldar %[x], [%[t]]\n\t"                                                                    \
 	"cbnz %[x], %l[busy]\n\t"
@@ -203,10 +201,9 @@ NL_INLINE nl_u32 nl_rseq_index(const struct nolock_heap *heap)
 #define NL_RSEQ_INPUTS                                                                             \
 	[rseq] "r"((char *)__builtin_thread_pointer() + heap->rseq_off),                           \
 		[at] "r"((char *)__builtin_thread_pointer() + heap->slot_off),                     \
-		[nr] "r"(heap->rseq_slots),                                                        \
-		[slots] "r"((char *)heap->rslots + (nl_u64)id * sizeof(struct nl_slot))
+		[slots] "r"((char *)heap->rslots + slot)
 
-NL_INLINE enum nl_rseq_result nl_rseq_pop_once(const struct nolock_heap *heap, nl_u32 id,
+NL_INLINE enum nl_rseq_result nl_rseq_pop_once(const struct nolock_heap *heap, nl_u64 slot,
 					       nl_u64 *objp)
 {
 	nl_u64 t, x, word, obj;
@@ -236,7 +233,7 @@ abort:
 	return NL_RSEQ_ABORT;
 }
 
-NL_INLINE enum nl_rseq_result nl_rseq_push_once(const struct nolock_heap *heap, nl_u32 id,
+NL_INLINE enum nl_rseq_result nl_rseq_push_once(const struct nolock_heap *heap, nl_u64 slot,
 						nl_u64 obj)
 {
 	nl_u64 t, x, word, n;
@@ -265,7 +262,7 @@ abort:
 	return NL_RSEQ_ABORT;
 }
 
-NL_INLINE enum nl_rseq_result nl_rseq_lock_once(const struct nolock_heap *heap, nl_u32 id,
+NL_INLINE enum nl_rseq_result nl_rseq_lock_once(const struct nolock_heap *heap, nl_u64 slot,
 						nl_u64 owner, nl_slot_t **slotp)
 {
 	nl_u64 t, x;
@@ -297,24 +294,24 @@ NL_INLINE nl_u32 nl_rseq_index(const struct nolock_heap *heap)
 
 #else /* no sequences for this machine: A-slots serve everything */
 
-NL_INLINE enum nl_rseq_result nl_rseq_pop_once(const struct nolock_heap *heap, nl_u32 id,
+NL_INLINE enum nl_rseq_result nl_rseq_pop_once(const struct nolock_heap *heap, nl_u64 slot,
 					       nl_u64 *objp)
 {
-	(void)heap, (void)id, (void)objp;
+	(void)heap, (void)slot, (void)objp;
 	return NL_RSEQ_BUSY;
 }
 
-NL_INLINE enum nl_rseq_result nl_rseq_push_once(const struct nolock_heap *heap, nl_u32 id,
+NL_INLINE enum nl_rseq_result nl_rseq_push_once(const struct nolock_heap *heap, nl_u64 slot,
 						nl_u64 obj)
 {
-	(void)heap, (void)id, (void)obj;
+	(void)heap, (void)slot, (void)obj;
 	return NL_RSEQ_BUSY;
 }
 
-NL_INLINE enum nl_rseq_result nl_rseq_lock_once(const struct nolock_heap *heap, nl_u32 id,
+NL_INLINE enum nl_rseq_result nl_rseq_lock_once(const struct nolock_heap *heap, nl_u64 slot,
 						nl_u64 owner, nl_slot_t **slotp)
 {
-	(void)heap, (void)id, (void)owner, (void)slotp;
+	(void)heap, (void)slot, (void)owner, (void)slotp;
 	return NL_RSEQ_BUSY;
 }
 
@@ -326,9 +323,9 @@ NL_INLINE nl_u32 nl_rseq_index(const struct nolock_heap *heap)
 
 #endif
 
-#define NL_RSEQ_RETRY(call)                                                                        \
+#define NL_RSEQ_RETRY(heap, call)                                                                  \
 	({                                                                                         \
-		enum nl_rseq_result res = NL_RSEQ_ABORT;                                           \
+		enum nl_rseq_result res = (heap)->rseq_slots ? NL_RSEQ_ABORT : NL_RSEQ_BUSY;       \
 		for (int i = 0; i < NL_RSEQ_TRIES && res == NL_RSEQ_ABORT; i++)                    \
 			res = (call);                                                              \
 		res;                                                                               \

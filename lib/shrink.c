@@ -107,7 +107,8 @@ static void empty_shared_rslots(struct nolock_heap *heap, nl_u32 id)
 		if (sched_setaffinity(0, sizeof(one), &one))
 			continue; /* not allowed there: its slot stays as it is */
 		moved = true;
-		if (NL_RSEQ_RETRY(nl_rseq_lock_once(heap, id, owner, &slot)) != NL_RSEQ_DONE)
+		if (NL_RSEQ_RETRY(heap, nl_rseq_lock_once(heap, (nl_u64)id << NL_SLOT_SHIFT, owner,
+							  &slot)) != NL_RSEQ_DONE)
 			continue;
 		empty_slot(heap->h, slot, id);
 		nl_slot_unlock(slot);

@@ -22,21 +22,6 @@
 /* Passes of growing and giving back before an ordinary allocation gives up. */
 #define GROW_PASSES 8
 
-/* Bucket of each size up to NL_SMALL_MAX, by steps of 16. */
-#define B4(b) b, b, b, b
-static const nl_u8 small_index[NL_SMALL_MAX / 16 + 1] = {
-	0, 0, 1, 2, 3, 4, 5, 6, 7,			   /* 16 .. 128 */
-	8, 8, 9, 9, 10, 10, 11, 11,			   /* 160 .. 256 */
-	B4(12), B4(13), B4(14), B4(15),			   /* 320 .. 512 */
-	B4(16), B4(16), B4(17), B4(17), B4(18), B4(18), B4(19), B4(19), /* 640 .. 1024 */
-};
-
-NL_INLINE nl_u32 size_index(size_t size)
-{
-	return nl_likely(size <= NL_SMALL_MAX) ? small_index[(size + 15) / 16] :
-					 nl_kmalloc_index((nl_u32)size);
-}
-
 static nl_u32 core_flags(gfp_t gfp)
 {
 	return ((gfp & __GFP_RECLAIM) ? NL_SPIN : 0) |
@@ -50,12 +35,13 @@ static nl_u64 alloc_rslot(struct nolock_heap *heap, nl_u32 id, nl_u32 who, nl_u3
 	nl_slot_t *slot;
 	nl_u64 obj = 0;
 
-	res = NL_RSEQ_RETRY(nl_rseq_pop_once(heap, id, &obj));
+	res = NL_RSEQ_RETRY(heap, nl_rseq_pop_once(heap, (nl_u64)id << NL_SLOT_SHIFT, &obj));
 	if (res == NL_RSEQ_DONE)
 		return obj;
 	if (res != NL_RSEQ_EMPTY)
 		return 0;
-	res = NL_RSEQ_RETRY(nl_rseq_lock_once(heap, id, (nl_u64)who << 32 | 1, &slot));
+	res = NL_RSEQ_RETRY(heap, nl_rseq_lock_once(heap, (nl_u64)id << NL_SLOT_SHIFT,
+						    (nl_u64)who << 32 | 1, &slot));
 	if (res != NL_RSEQ_DONE)
 		return 0;
 	if (nl_slot_refill(heap->h, slot, id, who, flags))
@@ -172,7 +158,7 @@ static __attribute__((noinline)) void *kmalloc_slow(struct nolock_heap *heap, si
 			return fail(heap, NL_MAX_CACHES, size, gfp, ENOMEM);
 		return finish((nl_u64)p, size, gfp);
 	}
-	id = size_index(size);
+	id = nl_kmalloc_index((nl_u32)size);
 	obj = nl_alloc_object(heap, id, gfp);
 	if (!obj)
 		return fail(heap, id, size, gfp, ENOMEM);
@@ -183,7 +169,7 @@ static __attribute__((noinline)) void *kmalloc_slow(struct nolock_heap *heap, si
 NL_INLINE bool pop_small(const struct nolock_heap *heap, size_t size, nl_u64 *obj)
 {
 	return nl_likely(size - 1 < heap->small) &&
-	       nl_likely(nl_rseq_pop_once(heap, small_index[(size + 15) / 16], obj) ==
+	       nl_likely(nl_rseq_pop_once(heap, heap->small_slot[(size - 1) / 16], obj) ==
 			 NL_RSEQ_DONE);
 }
 
@@ -246,7 +232,7 @@ static __attribute__((noinline)) void *nolock_slow(struct nolock_heap *heap, siz
 			return fail(heap, NL_MAX_CACHES, size, gfp, ENOMEM);
 		return finish((nl_u64)p, size, gfp);
 	}
-	id = size_index(size);
+	id = nl_kmalloc_index((nl_u32)size);
 	obj = nl_alloc_object_nolock(heap, id, gfp);
 	if (!obj)
 		return fail(heap, id, size, gfp, ENOMEM);
@@ -296,11 +282,12 @@ static int free_object(struct nolock_heap *heap, nl_u32 id, const void *p)
 	nl_fork_check();
 	if (nl_slab_index(heap->h, id, (nl_u64)p) == ~0u)
 		return -1;
-	res = NL_RSEQ_RETRY(nl_rseq_push_once(heap, id, (nl_u64)p));
+	res = NL_RSEQ_RETRY(heap, nl_rseq_push_once(heap, (nl_u64)id << NL_SLOT_SHIFT, (nl_u64)p));
 	if (res == NL_RSEQ_DONE)
 		return 0;
 	if (res == NL_RSEQ_EMPTY) {
-		res = NL_RSEQ_RETRY(nl_rseq_lock_once(heap, id, (nl_u64)who << 32 | 1, &slot));
+		res = NL_RSEQ_RETRY(heap, nl_rseq_lock_once(heap, (nl_u64)id << NL_SLOT_SHIFT,
+						    (nl_u64)who << 32 | 1, &slot));
 		if (res == NL_RSEQ_DONE) {
 			pushed = nl_slot_room(heap->h, slot, id, who, 0) &&
 				 nl_slot_push(slot, (nl_u64)p);
@@ -373,7 +360,7 @@ NL_INLINE int free_fast(const void *p)
 			return 0;
 		last_tag = guess = tag;
 	}
-	return nl_likely(nl_rseq_push_once(heap, guess & 0xffff, (nl_u64)p) == NL_RSEQ_DONE);
+	return nl_likely(nl_rseq_push_once(heap, NL_TAG_SLOT(guess), (nl_u64)p) == NL_RSEQ_DONE);
 }
 
 static __attribute__((noinline)) void kfree_slow(const void *p)
@@ -510,8 +497,10 @@ void *kmem_cache_alloc(struct kmem_cache *s, gfp_t gfp)
 	struct nolock_heap *heap = nl_default;
 	nl_u64 obj;
 
-	if (nl_likely(s && (nl_u64)s - (nl_u64)heap->base < heap->size && !(gfp & ~GFP_KERNEL)) &&
-	    nl_likely(nl_rseq_pop_once(heap, nl_cache_id(s), &obj) == NL_RSEQ_DONE))
+	if (nl_likely(s && (nl_u64)s - (nl_u64)heap->base < heap->size && !(gfp & ~GFP_KERNEL) &&
+		      heap->small) &&
+	    nl_likely(nl_rseq_pop_once(heap, (nl_u64)nl_cache_id(s) << NL_SLOT_SHIFT, &obj) ==
+		      NL_RSEQ_DONE))
 		return (void *)obj;
 	return cache_alloc_slow(s, gfp, NUMA_NO_NODE, false);
 }

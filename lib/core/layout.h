@@ -64,10 +64,15 @@
 #define NL_OWNER_CLIENT(owner) ((nl_u32)((owner) >> 48))
 #define NL_OWNER_WHO(owner) ((nl_u32)((owner) >> 32))
 
-/* A chunk's tag: {cache id 16, kind 8, order 8}. One load turns a pointer into its cache. */
-#define NL_TAG(kind, id) (((nl_u32)(kind) << 16) | (nl_u32)(id))
+/*
+ * A chunk's tag: {offset of the cache's slot among a CPU's 16, kind 8, 8 unused}. One load turns a
+ * pointer into its cache, and into where its slots are.
+ */
+#define NL_SLOT_SHIFT 8 /* sizeof(struct nl_slot) */
+#define NL_TAG(kind, id) (((nl_u32)(kind) << 16) | (((nl_u32)(id) & 0xff) << NL_SLOT_SHIFT))
 #define NL_TAG_KIND(tag) (((tag) >> 16) & 0xff)
-#define NL_TAG_CACHE(tag) ((tag) & 0xffff)
+#define NL_TAG_CACHE(tag) (((tag) >> NL_SLOT_SHIFT) & 0xff)
+#define NL_TAG_SLOT(tag) ((tag) & 0xffff)
 enum {
 	NL_KIND_FREE,  /* free, or not opened */
 	NL_KIND_META,  /* the heap's own metadata */

@@ -20,8 +20,8 @@
 #   make clean        remove build/
 #
 # Variables: CC (gcc), CLANG (clang-19: BPF), CFLAGS (-O2 -g), LDFLAGS, WERROR=1, V=1 (show the
-# commands), SAN=address|undefined|address,undefined|thread, BUILD=DIR (build). Another compiler or sanitizer
-# belongs into another BUILD; within one, a change of flags builds again what it concerns.
+# commands), SAN=address|undefined|address,undefined|thread, BUILD=DIR (build). Another compiler or
+# sanitizer belongs into another BUILD; within one, a change of flags builds again what it concerns.
 #
 # Order: vmlinux.h (committed) -> BPF objects -> their skeletons -> user side -> tests.
 #   lib/*.c                  libnolock.a and libnolock.so, one set of objects

@@ -22,9 +22,9 @@
  */
 NL_INLINE int nl_slot_trylock(nl_slot_t *slot, nl_u32 who)
 {
-	if (!nl_cas(&slot->lock, 0, ((nl_u64)who << 32) | (nl_u32)(slot->gen + 1)))
+	if (!nl_cas(&slot->lock, 0, ((nl_u64)who << 32) | (nl_load(&slot->gen) + 1)))
 		return 0;
-	nl_store(&slot->gen, slot->gen + 1);
+	nl_store(&slot->gen, nl_load(&slot->gen) + 1);
 	return 1;
 }
 
@@ -125,8 +125,8 @@ NL_INLINE int nl_barn_lock(nl_barn_t *barn, nl_u32 who, nl_u32 flags)
 		nl_u64 held = nl_load(&barn->lock);
 
 		if (!held) {
-			if (nl_cas(&barn->lock, 0, ((nl_u64)who << 32) | (nl_u32)(barn->gen + 1))) {
-				nl_store(&barn->gen, barn->gen + 1);
+			if (nl_cas(&barn->lock, 0, ((nl_u64)who << 32) | (nl_u32)(nl_load(&barn->gen) + 1))) {
+				nl_store(&barn->gen, nl_load(&barn->gen) + 1);
 				return 1;
 			}
 		} else if (NL_OWNER_WHO(held) == who) {

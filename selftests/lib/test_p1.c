@@ -85,9 +85,10 @@ static void run(const char *name, unsigned int size, unsigned int which, bool al
 	if (warm) {
 		unsigned long some = size < 5000 ? 3000 : 16 * MiB / size;
 
-		for (unsigned long i = 0; i < some; i++)
-			cr_assert_not_null(
-				obj[i] = (uintptr_t)nolock_heap_kmalloc(heap, size, GFP_KERNEL));
+		for (unsigned long i = 0; i < some; i++) {
+			obj[i] = (uintptr_t)nolock_heap_kmalloc(heap, size, GFP_KERNEL);
+			cr_assert_neq(obj[i], 0);
+		}
 		for (unsigned long i = 0; i < some; i++)
 			kfree((void *)obj[i]);
 	}

@@ -99,7 +99,7 @@ static void run_workers(const char *name, unsigned int threads, unsigned long it
 	static struct worker w[MAX_THREADS];
 	struct kmem_cache *cache = kmem_cache_create("shared", 72, NULL, 0);
 	struct nolock_heap_report rep;
-	unsigned long ops = 0, bad = 0, failed = 0, rest = 0;
+	unsigned long ops = 0, bad = 0, failed = 0;
 
 	cr_assert_not_null(cache);
 	cr_assert_eq(nolock_heap_populate(nolock_heap_default(), 4 * MiB), 0);
@@ -123,7 +123,6 @@ static void run_workers(const char *name, unsigned int threads, unsigned long it
 		if (p) {
 			bad += !stamp_check(p);
 			kfree(p);
-			rest++;
 		}
 	}
 	expect_whole(nolock_heap_default(), &rep, name);

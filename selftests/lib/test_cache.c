@@ -24,10 +24,11 @@ static void stat_of(struct nolock_heap *heap, const char *name, struct nolock_ca
 
 Test(cache, sizes_aligns_flags)
 {
-	static const unsigned int sizes[] = { 1,   2,	 3,    7,    8,	   9,	  15,	 16,   17,
-					      24,  33,	 47,   63,   64,   65,	  95,	 100,  127,
-					      192, 255,	 333,  512,  777,  1025,  2047,	 3000, 4096,
-					      5001, 8191, 9999, 16385, 20000, 32767, 32768 };
+	static const unsigned int sizes[] = { 1,    2,	  3,	 7,	8,     9,    15,
+					      16,   17,	  24,	 33,	47,    63,   64,
+					      65,   95,	  100,	 127,	192,   255,  333,
+					      512,  777,  1025,	 2047,	3000,  4096, 5001,
+					      8191, 9999, 16385, 20000, 32767, 32768 };
 	static const unsigned int aligns[] = { 0, 1, 2, 8, 16, 64, 256, 4096, 32768, 65536 };
 	static const slab_flags_t flags[] = { 0, SLAB_HWCACHE_ALIGN, SLAB_ACCOUNT | SLAB_NO_MERGE };
 	struct nolock_heap *heap = nolock_heap_default();
@@ -116,10 +117,18 @@ Test(cache, bad_arguments)
 		unsigned int size, align, capacity;
 		slab_flags_t flags;
 	} bad[] = {
-		{ 0, 0, 0, 0 },		 { 32769, 0, 0, 0 },  { ~0u, 0, 0, 0 },
-		{ 64, 3, 0, 0 },	 { 64, 48, 0, 0 },    { 64, 131072, 0, 0 },
-		{ 64, 0x80000000u, 0, 0 }, { 64, ~0u, 0, 0 }, { 64, 0, 127, 0 },
-		{ 64, 0, ~0u, 0 },	 { 64, 0, 0, 0x1 },   { 64, 0, 0, 0x80000000u },
+		{ 0, 0, 0, 0 },
+		{ 32769, 0, 0, 0 },
+		{ ~0u, 0, 0, 0 },
+		{ 64, 3, 0, 0 },
+		{ 64, 48, 0, 0 },
+		{ 64, 131072, 0, 0 },
+		{ 64, 0x80000000u, 0, 0 },
+		{ 64, ~0u, 0, 0 },
+		{ 64, 0, 127, 0 },
+		{ 64, 0, ~0u, 0 },
+		{ 64, 0, 0, 0x1 },
+		{ 64, 0, 0, 0x80000000u },
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
@@ -291,7 +300,7 @@ Test(cache, table_full_is_enospc)
 
 static int cmp_ptr(const void *a, const void *b)
 {
-	uintptr_t x = (uintptr_t)*(void *const *)a, y = (uintptr_t)*(void *const *)b;
+	uintptr_t x = (uintptr_t) * (void *const *)a, y = (uintptr_t) * (void *const *)b;
 
 	return x < y ? -1 : x > y;
 }
@@ -388,8 +397,8 @@ Test(cache, prefilled_sheaves)
 				     base);
 			/* Take some, refill, take all: never a fall back, never one less. */
 			for (; got < n / 2; got++) {
-				obj[got] = kmem_cache_alloc_from_sheaf(
-					s, got & 1 ? __GFP_ZERO : 0, sheaf);
+				obj[got] = kmem_cache_alloc_from_sheaf(s, got & 1 ? __GFP_ZERO : 0,
+								       sheaf);
 				cr_assert_not_null(obj[got]);
 				if (got & 1)
 					for (int b = 0; b < 120; b++)

@@ -35,8 +35,8 @@ Test(check, agrees_with_own_books)
 	cr_assert_not_null(heap);
 	cr_assert_eq(nolock_heap_populate(heap, 8 * MiB), 0);
 	for (int i = 0; i < CACHES; i++)
-		cr_assert_not_null(s[i] = nolock_heap_kmem_cache_create(heap, "books", sizes[i],
-									NULL, 0));
+		cr_assert_not_null(
+			s[i] = nolock_heap_kmem_cache_create(heap, "books", sizes[i], NULL, 0));
 	for (int seed = 1; seed <= 8; seed++) {
 		rng_init(&r, (uint64_t)seed);
 		for (int i = 0; i < 20000; i++) {
@@ -45,8 +45,8 @@ Test(check, agrees_with_own_books)
 			if (n < MAX && (n == 0 || what < 52)) {
 				is_large[n] = false;
 				if (what < 1) {
-					obj[n] = nolock_heap_kmalloc(heap, 40000 + rng_below(&r, 200000),
-								     GFP_KERNEL);
+					obj[n] = nolock_heap_kmalloc(
+						heap, 40000 + rng_below(&r, 200000), GFP_KERNEL);
 					is_large[n] = true;
 				} else if (what < 20) {
 					obj[n] = nolock_heap_kmalloc_nolock(
@@ -186,12 +186,12 @@ static void expect_damage(struct scene *sc, const char *what)
 
 #define DAMAGE(sc, what, lvalue, value)                                                            \
 	do {                                                                                       \
-		__typeof__(lvalue) *spot_ = &(lvalue), old_ = *spot_;                             \
+		__typeof__(lvalue) *spot_ = &(lvalue), old_ = *spot_;                              \
                                                                                                    \
-		*spot_ = (__typeof__(lvalue))(value);                                                 \
-		cr_assert_neq(*spot_, old_, what ": nothing was changed");                             \
+		*spot_ = (__typeof__(lvalue))(value);                                              \
+		cr_assert_neq(*spot_, old_, what ": nothing was changed");                         \
 		expect_damage(sc, what);                                                           \
-		*spot_ = old_;                                                                         \
+		*spot_ = old_;                                                                     \
 		expect_whole((sc)->heap, NULL, "after undoing: " what);                            \
 	} while (0)
 
@@ -425,8 +425,8 @@ Test(check, survives_random_damage)
 						at = (nl_u32 *)sc.cache + rng_below(&r, 40);
 						break;
 					case 2:
-						at = nl_tag(sc.h, sc.h->first_chunk +
-									  rng_below(&r, 64));
+						at = nl_tag(sc.h,
+							    sc.h->first_chunk + rng_below(&r, 64));
 						break;
 					case 3:
 						at = (nl_u32 *)nl_sheaf(sc.h, rng_below(&r, 20)) +
@@ -434,8 +434,8 @@ Test(check, survives_random_damage)
 						break;
 					default: /* anywhere that is opened */
 						off = sc.h->off_cache +
-						      rng_next(&r) % (sc.h->off_tag -
-								      sc.h->off_cache);
+						      rng_next(&r) %
+							      (sc.h->off_tag - sc.h->off_cache);
 						if (off >= meta)
 							continue;
 						at = (nl_u32 *)(sc.heap->base + (off & ~3ull));

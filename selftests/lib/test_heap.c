@@ -475,8 +475,11 @@ Test(heap, locked_memory, .description = "mlockall: opened memory alone is locke
 
 Test(heap, bad_names_of_shared_heaps)
 {
-	static const char *const bad[] = { "", ".", "..", ".hidden", "a/b", "/", "a b",
-					   "0123456789012345678901234567890123456789", "\x01", "ü" };
+	static const char *const bad[] = { "",	   ".",
+					   "..",   ".hidden",
+					   "a/b",  "/",
+					   "a b",  "0123456789012345678901234567890123456789",
+					   "\x01", "ü" };
 
 	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
 		errno = 0;

@@ -156,9 +156,9 @@ Test(kmalloc, zeroing, .description = "the caller's size is zeroed, not the buck
 
 Test(kmalloc, krealloc_keeps_contents)
 {
-	static const size_t sizes[] = { 1,    8,     15,    16,	   17,	  100,	  128,	 129,
-					500,  1000,  4096,  5000,  32768, 32769,  65536, 65537,
-					MiB,  200000, 3 * MiB + 5 };
+	static const size_t sizes[] = { 1,     8,     15,   16,	    17,		100,   128,
+					129,   500,   1000, 4096,   5000,	32768, 32769,
+					65536, 65537, MiB,  200000, 3 * MiB + 5 };
 	unsigned long ops = 0;
 
 	for (size_t i = 0; i < ARRAY_LEN(sizes); i++)
@@ -227,8 +227,8 @@ Test(kmalloc, krealloc_edges)
 
 Test(kmalloc, large_objects)
 {
-	static const size_t sizes[] = { 32769,	   40000,     65535,	65536,	      65537,
-					131072,	   MiB - 1,   MiB,	MiB + 1,      4 * MiB,
+	static const size_t sizes[] = { 32769,	     40000,   65535,	65536,	       65537,
+					131072,	     MiB - 1, MiB,	MiB + 1,       4 * MiB,
 					4 * MiB + 1, 9 * MiB, 33 * MiB, 100 * MiB + 77 };
 	struct nolock_heap *heap = nolock_heap_default();
 	struct nolock_heap_report rep;
@@ -453,8 +453,7 @@ Test(kmalloc, nothing_to_free)
 	cr_assert_eq(before.refused, after.refused);
 }
 
-Test(kmalloc, nofail_aborts, .signal = SIGABRT,
-     .description = "__GFP_NOFAIL does not return NULL")
+Test(kmalloc, nofail_aborts, .signal = SIGABRT, .description = "__GFP_NOFAIL does not return NULL")
 {
 	struct nolock_heap *heap = nolock_heap_create(64 * MiB);
 

@@ -85,15 +85,15 @@ static void run(const char *name, unsigned int size, unsigned int which, bool al
 	if (warm) {
 		unsigned long some = size < 5000 ? 3000 : 16 * MiB / size;
 
-		for (unsigned long i = 0; i < some; i++)
-			cr_assert_not_null(obj[i] = (uintptr_t)nolock_heap_kmalloc(heap, size,
-										   GFP_KERNEL));
+		for (unsigned long i = 0; i < some; i++) {
+			obj[i] = (uintptr_t)nolock_heap_kmalloc(heap, size, GFP_KERNEL);
+			cr_assert_neq(obj[i], 0);
+		}
 		for (unsigned long i = 0; i < some; i++)
 			kfree((void *)obj[i]);
 	}
 	/* With the rest of the heap in use, the reserve is all there is. */
-	while (ordinary_fill &&
-	       (p = nolock_heap_kmalloc(heap, 32768, GFP_KERNEL | __GFP_NOWARN))) {
+	while (ordinary_fill && (p = nolock_heap_kmalloc(heap, 32768, GFP_KERNEL | __GFP_NOWARN))) {
 		*(void **)p = chain;
 		chain = p;
 	}
@@ -107,7 +107,8 @@ static void run(const char *name, unsigned int size, unsigned int which, bool al
 	kfree(p);
 
 	out->locks = hold(heap->h, id, which, all_caches, HOLDER);
-	while (n < ARRAY_LEN(obj) && (p = nolock_heap_kmalloc_nolock(heap, size, 0, NUMA_NO_NODE))) {
+	while (n < ARRAY_LEN(obj) &&
+	       (p = nolock_heap_kmalloc_nolock(heap, size, 0, NUMA_NO_NODE))) {
 		*(uintptr_t *)p = n ^ 0x5a5a;
 		((uintptr_t *)p)[1] = (uintptr_t)p;
 		obj[n++] = (uintptr_t)p;
@@ -167,8 +168,9 @@ static void each_size(const char *name, unsigned int which, bool all_caches)
 			run(name, sizes[i], which, all_caches, warm, false, &held);
 			cr_assert_gt(held.locks, 0);
 			report("  %s, %s: %u bytes: %lu locks held: %lu objects (%lu set aside; %lu "
-			       "with none held)", name, warm ? "warm" : "cold", sizes[i], full.locks,
-			       full.got, full.least, free_run.got);
+			       "with none held)",
+			       name, warm ? "warm" : "cold", sizes[i], full.locks, full.got,
+			       full.least, free_run.got);
 		}
 }
 

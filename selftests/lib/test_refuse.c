@@ -34,9 +34,20 @@ Test(refuse, foreign_pointers)
 	void *heap_c = malloc(100);
 	void *mapped = mmap(NULL, 65536, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	const void *foreign[] = {
-		&global, &local, heap_c, mapped, (char *)heap_c + 3, (void *)17, (void *)4096,
-		(void *)0xdead000000000ull, (void *)0x7fffffffffffull, (void *)0x800000000000ull,
-		(void *)0xffff888000000000ull, (void *)~0ull, (void *)(~0ull - 15), "text",
+		&global,
+		&local,
+		heap_c,
+		mapped,
+		(char *)heap_c + 3,
+		(void *)17,
+		(void *)4096,
+		(void *)0xdead000000000ull,
+		(void *)0x7fffffffffffull,
+		(void *)0x800000000000ull,
+		(void *)0xffff888000000000ull,
+		(void *)~0ull,
+		(void *)(~0ull - 15),
+		"text",
 		(void *)(uintptr_t)&free_all_ways,
 	};
 	unsigned long before = refused(heap, "before");

@@ -48,7 +48,7 @@ struct storm_thread {
 	void *keep[KEEP];
 	unsigned long nested;
 	volatile sig_atomic_t depth, inside; /* inside: the main flow is in the allocator */
-	unsigned long hits; /* handlers that found it there */
+	unsigned long hits;		     /* handlers that found it there */
 };
 
 static struct storm_thread threads[2];
@@ -438,8 +438,8 @@ Test(signals, first_allocation_interrupted)
 /* The same storm where rseq is switched off: A-slots serve everything. */
 JOB(storm_without_rseq)
 {
-	unsigned long bad = storm_of_two("storm_without_rseq",
-					 NOLOCK_ONLY | ORDINARY | CACHE | PAGES);
+	unsigned long bad =
+		storm_of_two("storm_without_rseq", NOLOCK_ONLY | ORDINARY | CACHE | PAGES);
 
 	if (rseq_in_use(nolock_heap_default())) {
 		report("  storm_without_rseq: NOLOCK_RSEQ=0 did not switch rseq off");

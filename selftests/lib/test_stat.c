@@ -24,7 +24,7 @@ Test(stat, names)
 			cr_assert_str_neq(name, nolock_stat_name((enum nolock_stat_item)k));
 	}
 	cr_assert_null(nolock_stat_name(NOLOCK_NR_STAT_ITEMS));
-	cr_assert_null(nolock_stat_name((enum nolock_stat_item)-1));
+	cr_assert_null(nolock_stat_name((enum nolock_stat_item) - 1));
 	cr_assert_null(nolock_stat_name((enum nolock_stat_item)100000));
 	cr_assert_str_eq(nolock_stat_name(NOLOCK_ALLOC_FASTPATH), "alloc_fastpath");
 	cr_assert_str_eq(nolock_stat_name(NOLOCK_BARN_GET_FAIL), "barn_get_fail");

@@ -29,8 +29,8 @@ struct worker {
 
 static pthread_barrier_t start;
 
-static const unsigned int sizes[] = { 16, 24, 32, 48, 64, 100, 128, 200, 320, 512, 1000, 2048,
-				      4096, 10000, 32768, 50000 };
+static const unsigned int sizes[] = { 16,  24,	32,   48,   64,	  100,	 128,	200,
+				      320, 512, 1000, 2048, 4096, 10000, 32768, 50000 };
 
 static void *get(struct worker *w, struct rng *r)
 {
@@ -99,14 +99,15 @@ static void run_workers(const char *name, unsigned int threads, unsigned long it
 	static struct worker w[MAX_THREADS];
 	struct kmem_cache *cache = kmem_cache_create("shared", 72, NULL, 0);
 	struct nolock_heap_report rep;
-	unsigned long ops = 0, bad = 0, failed = 0, rest = 0;
+	unsigned long ops = 0, bad = 0, failed = 0;
 
 	cr_assert_not_null(cache);
 	cr_assert_eq(nolock_heap_populate(nolock_heap_default(), 4 * MiB), 0);
 	pthread_barrier_init(&start, NULL, threads);
 	for (unsigned int i = 0; i < threads; i++) {
-		w[i] = (struct worker){ .nr = i, .iterations = iterations, .box = box,
-					.cache = cache };
+		w[i] = (struct worker){
+			.nr = i, .iterations = iterations, .box = box, .cache = cache
+		};
 		cr_assert_eq(pthread_create(&w[i].thread, NULL, churn, &w[i]), 0);
 	}
 	for (unsigned int i = 0; i < threads; i++) {
@@ -122,7 +123,6 @@ static void run_workers(const char *name, unsigned int threads, unsigned long it
 		if (p) {
 			bad += !stamp_check(p);
 			kfree(p);
-			rest++;
 		}
 	}
 	expect_whole(nolock_heap_default(), &rep, name);
@@ -206,7 +206,9 @@ Test(threads, producers_and_consumers)
 	cr_assert_eq(nolock_heap_populate(nolock_heap_default(), 64 * MiB), 0);
 	pthread_barrier_init(&start, NULL, 2 * PAIRS);
 	for (unsigned int i = 0; i < 2 * PAIRS; i++) {
-		w[i] = (struct worker){ .nr = i, .iterations = 100000, .cache = cache,
+		w[i] = (struct worker){ .nr = i,
+					.iterations = 100000,
+					.cache = cache,
 					.box = (struct mailbox *)&ring[i / 2] };
 		cr_assert_eq(pthread_create(&w[i].thread, NULL, i & 1 ? consume : produce, &w[i]),
 			     0);

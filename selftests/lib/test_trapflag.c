@@ -31,10 +31,10 @@ enum { HOLD = 32 };
 
 /* What the handler does at each instruction. */
 enum attack {
-	PAIR,	 /* allocates and frees */
-	HOLDER,	 /* keeps HOLD objects across traps, frees the oldest */
-	EXCHANGE, /* frees what the main flow allocated, leaves its own for it */
-	WORD,	 /* the last level alone: nl_slab_take and nl_slab_put */
+	PAIR,	     /* allocates and frees */
+	HOLDER,	     /* keeps HOLD objects across traps, frees the oldest */
+	EXCHANGE,    /* frees what the main flow allocated, leaves its own for it */
+	WORD,	     /* the last level alone: nl_slab_take and nl_slab_put */
 	WORD_HOLDER, /* the same, and keeps what it took for HOLD traps */
 };
 

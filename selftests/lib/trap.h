@@ -20,7 +20,8 @@ static inline __attribute__((always_inline)) void trap_on(void)
 			 "pushfq\n\t"
 			 "orq $0x100, (%%rsp)\n\t"
 			 "popfq\n\t"
-			 "lea 128(%%rsp), %%rsp" ::: "memory", "cc");
+			 "lea 128(%%rsp), %%rsp" ::
+				 : "memory", "cc");
 }
 
 static inline __attribute__((always_inline)) void trap_off(void)
@@ -29,7 +30,8 @@ static inline __attribute__((always_inline)) void trap_off(void)
 			 "pushfq\n\t"
 			 "andq $~0x100, (%%rsp)\n\t"
 			 "popfq\n\t"
-			 "lea 128(%%rsp), %%rsp" ::: "memory", "cc");
+			 "lea 128(%%rsp), %%rsp" ::
+				 : "memory", "cc");
 }
 
 static inline uintptr_t trap_ip(void *context)

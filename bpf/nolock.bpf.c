@@ -45,8 +45,7 @@ NL_FUNC int nl_bpf_zero(nl_u64 obj, nl_u32 size)
 
 	if (words > NL_MAX_SIZE / 8)
 		return 0;
-	nl_for(i, words)
-	{
+	nl_for(i, words) {
 		word[i] = 0;
 	}
 	return 0;

@@ -47,7 +47,7 @@ int nolock_bpf_free(void __arena *p __arg_arena);
  * Source: kmalloc_nolock() of Linux's slub.c.
  */
 static inline __attribute__((always_inline)) void __arena *kmalloc_nolock(unsigned long size,
-									   gfp_t flags, int node)
+									  gfp_t flags, int node)
 {
 	if (node > 0)
 		return (void __arena *)0;
@@ -56,7 +56,7 @@ static inline __attribute__((always_inline)) void __arena *kmalloc_nolock(unsign
 
 /* kzalloc_nolock - kmalloc_nolock() with the memory set to zero. */
 static inline __attribute__((always_inline)) void __arena *kzalloc_nolock(unsigned long size,
-									   gfp_t flags, int node)
+									  gfp_t flags, int node)
 {
 	return kmalloc_nolock(size, flags | __GFP_ZERO, node);
 }
@@ -74,16 +74,16 @@ static inline __attribute__((always_inline)) void kfree_nolock(void __arena *p)
  * kmem_cache_alloc_nolock, kmem_cache_free_nolock - the same for a cache
  * @cache: the address that kmem_cache_create() or nolock_heap_kmem_cache_find() gave user space
  */
-static inline __attribute__((always_inline)) void __arena *
-kmem_cache_alloc_nolock(struct kmem_cache __arena *cache, gfp_t flags, int node)
+static inline __attribute__((always_inline)) void __arena *kmem_cache_alloc_nolock(
+	struct kmem_cache __arena *cache, gfp_t flags, int node)
 {
 	if (node > 0)
 		return (void __arena *)0;
 	return (void __arena *)nolock_bpf_cache_alloc((void __arena *)cache, flags);
 }
 
-static inline __attribute__((always_inline)) void
-kmem_cache_free_nolock(struct kmem_cache __arena *cache, void __arena *p)
+static inline __attribute__((always_inline)) void kmem_cache_free_nolock(
+	struct kmem_cache __arena *cache, void __arena *p)
 {
 	(void)cache;
 	nolock_bpf_free(p);

@@ -21,7 +21,7 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 const volatile bool nlt_have_get_cache; /* the kernel has bpf_get_kmem_cache(): 6.13 */
-const volatile bool nlt_probe_args;	/* its verifier lets no program load a `const void *`: 6.12 */
+const volatile bool nlt_probe_args; /* its verifier lets no program load a `const void *`: 6.12 */
 
 extern struct kmem_cache *bpf_get_kmem_cache(__u64 addr) __ksym __weak;
 extern void *bpf_rdonly_cast(void *obj, __u32 btf_id) __ksym __weak;
@@ -220,7 +220,10 @@ static __always_inline int nlt_on_cache(__u64 *ctx, struct nlt_state *st, __u32 
 static __always_inline int nlt_on_kmalloc(__u64 *ctx, struct nlt_state *st, bool nested)
 {
 	struct nlt_what w = {
-		.call_site = ctx[0], .ptr = nlt_object(ctx), .req = ctx[2], .alloc = ctx[3],
+		.call_site = ctx[0],
+		.ptr = nlt_object(ctx),
+		.req = ctx[2],
+		.alloc = ctx[3],
 	};
 
 	return nlt_count(st, &w, NLT_KMALLOC, nlt_row_of_object(st, w.ptr), nested);

@@ -117,8 +117,7 @@ static __always_inline struct nlt_event *nlt_reserve(struct nlt_cpu *c, __u32 ki
  * A wake-up for each event would cost more than the event: wake the reader only when much waits;
  * it looks by itself at short intervals.
  */
-static __always_inline void nlt_submit(struct nlt_state *st, struct nlt_cpu *c,
-				       struct nlt_event *e)
+static __always_inline void nlt_submit(struct nlt_state *st, struct nlt_cpu *c, struct nlt_event *e)
 {
 	__u64 waiting = bpf_ringbuf_query(&nlt_ring, BPF_RB_AVAIL_DATA);
 

@@ -39,8 +39,8 @@ static __always_inline int nlt_on_function(void *ctx, bool is_exit)
 	if (nlt_arg_is_cache) {
 		struct kmem_cache *s = (struct kmem_cache *)first;
 
-		if (bpf_probe_read_kernel_str(e->cache, sizeof(e->cache),
-					      BPF_CORE_READ(s, name)) < 0)
+		if (bpf_probe_read_kernel_str(e->cache, sizeof(e->cache), BPF_CORE_READ(s, name)) <
+		    0)
 			e->cache[0] = 0;
 		e->bytes_alloc = BPF_CORE_READ(s, size);
 		if (st->by_cache && !nlt_name_matches(st, e->cache)) {

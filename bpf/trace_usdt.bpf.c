@@ -50,7 +50,8 @@ int nlt_usdt(struct pt_regs *ctx)
 	struct nlt_event *e;
 	char name[NLT_NAME] = {};
 
-	barrier_var(kind); /* else both bounds become one comparison, which the verifier cannot use */
+	barrier_var(
+		kind); /* else both bounds become one comparison, which the verifier cannot use */
 	if (!st || !c || kind >= NLT_NR_KINDS)
 		return 0;
 	__sync_fetch_and_add(&c->kinds[kind], 1);

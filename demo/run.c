@@ -104,8 +104,8 @@ static void exec_nolockd(int ready)
 	dup2(ready, STDOUT_FILENO);
 	/* exec keeps an ignored signal ignored; nolockd stops by SIGTERM here. */
 	/* Anew: what a killed run has left pinned has that run's objects in it. */
-	execl(path, "nolockd", "--heap=" HEAP_SPEC, "--reformat=" HEAP, "--destroy-on-exit", "--trace-nested", socket,
-	      usdt, NULL);
+	execl(path, "nolockd", "--heap=" HEAP_SPEC, "--reformat=" HEAP, "--destroy-on-exit",
+	      "--trace-nested", socket, usdt, NULL);
 	warn("%s", path);
 	_exit(1);
 }

@@ -24,8 +24,8 @@ struct check {
 	struct nolock_heap_report *r;
 	nl_u32 first; /* first chunk, and end of the open ones */
 	nl_u32 end;
-	nl_u64 *seen;	    /* NL_SLAB_WORDS for each chunk: objects met in sheaves */
-	nl_u8 *sheaf_seen;  /* one for each sheaf */
+	nl_u64 *seen;	   /* NL_SLAB_WORDS for each chunk: objects met in sheaves */
+	nl_u8 *sheaf_seen; /* one for each sheaf */
 	size_t shadow_size;
 	nl_u32 slabs[NL_MAX_CACHES];
 	nl_u64 balance; /* allocations minus frees, by the counters */
@@ -117,8 +117,9 @@ static void check_chunks(struct check *ck)
 		if (is_free && reserved)
 			error(ck, "chunk %u is free twice", chunk);
 		if ((is_free || reserved) != (NL_TAG_KIND(tag) == NL_KIND_FREE))
-			error(ck, is_free || reserved ? "chunk %u is free, but its tag is %#x" :
-							"chunk %u is lost: not free, tag %#x",
+			error(ck,
+			      is_free || reserved ? "chunk %u is free, but its tag is %#x" :
+						    "chunk %u is lost: not free, tag %#x",
 			      chunk, tag);
 		if (is_free || reserved) {
 			ck->r->chunks_free++;
@@ -266,7 +267,8 @@ static void check_list(struct check *ck, nl_u32 id, nl_u32 sheaf, nl_u32 nr, boo
 		if (!check_sheaf(ck, id, sheaf, size, where))
 			return;
 		if (!full && size)
-			error(ck, "%s of cache %u: sheaf %u has %u objects", where, id, sheaf, size);
+			error(ck, "%s of cache %u: sheaf %u has %u objects", where, id, sheaf,
+			      size);
 		sheaf = nl_sheaf(ck->h, sheaf - 1)->next;
 	}
 	if (n != nr)
@@ -304,7 +306,8 @@ static void check_loose_sheaves(struct check *ck)
 
 		if (ck->sheaf_seen[i] || (nl_load(nl_sheaf_map(ck->h) + i / 64) & NL_BIT(i)))
 			continue;
-		if (!(nl_load(&s->owner) & NL_PREFILLED) || !s->cache || !cache_live(ck, s->cache - 1u)) {
+		if (!(nl_load(&s->owner) & NL_PREFILLED) || !s->cache ||
+		    !cache_live(ck, s->cache - 1u)) {
 			error(ck, "sheaf %u is lost: in no list, and nobody's", i + 1);
 			continue;
 		}

@@ -16,8 +16,7 @@ static int lay_out(struct nl_heap *h, const struct nl_shape *shape)
 	nl_u64 off, groups = shape->size / NL_GROUP_SIZE, sheaves, end;
 
 	if (!groups || groups > NL_MAX_GROUPS || shape->size % NL_GROUP_SIZE || !shape->nr_slots ||
-	    !shape->nr_nodes || shape->nr_nodes > NL_MAX_NODES ||
-	    shape->base % NL_CHUNK_SIZE)
+	    !shape->nr_nodes || shape->nr_nodes > NL_MAX_NODES || shape->base % NL_CHUNK_SIZE)
 		return -EINVAL;
 	memset(h, 0, sizeof(*h));
 	h->version = NL_VERSION;

@@ -246,8 +246,8 @@ nl_u32 nl_heap_prefill(struct nolock_heap *heap, nl_u64 bytes)
 		if (nl_load(&nl_cache(h, id)->state) != NL_CACHE_LIVE)
 			continue;
 		/* At most as many slabs as the watermark is long: the figures are racy. */
-		for (nl_u64 tries = 0; tries <= bytes >> NL_CHUNK_SHIFT &&
-				       bytes_free(h, id, bytes) < bytes;
+		for (nl_u64 tries = 0;
+		     tries <= bytes >> NL_CHUNK_SHIFT && bytes_free(h, id, bytes) < bytes;
 		     tries++) {
 			nl_u64 obj = nl_slab_new(h, id, 0);
 

@@ -261,8 +261,8 @@ put:
 
 static void make_fork_page(void)
 {
-	nl_u32 *page = mmap(NULL, NL_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
-			    0);
+	nl_u32 *page =
+		mmap(NULL, NL_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	if (page == MAP_FAILED)
 		return;

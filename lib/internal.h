@@ -24,15 +24,15 @@
  * A heap as one process sees it. The fast path reads the first line alone.
  */
 struct nolock_heap {
-	nl_u64 first;	   /* address of the first chunk */
-	nl_u64 span;	   /* bytes from there that free's fast path serves: grows; 0 without rseq */
-	nl_tag_t *tags;	   /* of the first chunk */
+	nl_u64 first;	/* address of the first chunk */
+	nl_u64 span;	/* bytes from there that free's fast path serves: grows; 0 without rseq */
+	nl_tag_t *tags; /* of the first chunk */
 	nl_slot_t *rslots;
 	nl_u64 rseq_off;   /* of struct rseq from the thread pointer */
 	nl_u64 slot_off;   /* the same of the slot's index, which lies in struct rseq */
 	nl_u32 rseq_slots; /* nr_slots, or 0: no R-slots (no rseq, switched off) */
 	nl_u32 client;
-	nl_u64 small;	   /* largest size of the fast path; 0 while there is no heap, or no rseq */
+	nl_u64 small; /* largest size of the fast path; 0 while there is no heap, or no rseq */
 	nl_u16 small_slot[NL_SMALL_MAX / 16]; /* offset of the slot for each size, by 16 */
 
 	nl_heap_t *h;
@@ -40,8 +40,8 @@ struct nolock_heap {
 	nl_u64 size;
 	nl_u32 nr_slots;
 	nl_u32 type;
-	int fd;	       /* of the shared memory, or -1 */
-	int conn;      /* connection to nolockd, or -1 */
+	int fd;	  /* of the shared memory, or -1 */
+	int conn; /* connection to nolockd, or -1 */
 	int refs;
 	int pid;       /* who mapped it: a shared heap is not there in a child */
 	int state;     /* NL_HANDLE_*, atomic */

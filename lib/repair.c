@@ -101,8 +101,7 @@ static bool takeover(nl_word_t *lock, const struct dead *dead)
 {
 	nl_u64 held = nl_load_acquire(lock);
 
-	return is_dead(dead, held) &&
-	       nl_cas(lock, held, ((nl_u64)repairer << 32) | 1);
+	return is_dead(dead, held) && nl_cas(lock, held, ((nl_u64)repairer << 32) | 1);
 }
 
 /* Does any list still name the sheaf? */

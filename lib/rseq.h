@@ -74,8 +74,7 @@ enum nl_rseq_result {
 	"4:\tjmp %l[abort]\n\t"                                                                    \
 	".popsection\n\t"
 
-#define NL_RSEQ_INPUTS                                                                             \
-	[rseq] "r"(heap->rseq_off), [at] "m"(heap->slot_off)
+#define NL_RSEQ_INPUTS [rseq] "r"(heap->rseq_off), [at] "m"(heap->slot_off)
 
 /* The first slot of the cache; the sections go on to use its register for other things. */
 #define NL_RSEQ_SLOTS(heap, slot) ((nl_u64)(heap)->rslots + (slot))
@@ -85,20 +84,19 @@ NL_INLINE enum nl_rseq_result nl_rseq_pop_once(const struct nolock_heap *heap, n
 {
 	nl_u64 t, word, obj, objs = NL_RSEQ_SLOTS(heap, slot);
 
-	__asm__ volatile goto(NL_RSEQ_BEGIN
-		     "movq 8(%[t]), %[word]\n\t"
-		     "movzwl %w[word], %k[obj]\n\t"
-		     "testl %k[obj], %k[obj]\n\t"
-		     "jz %l[empty]\n\t"
-		     "movq 16(%[t]), %[objs]\n\t"
-		     "movq -8(%[objs], %[obj], 8), %[obj]\n\t"
-		     "addq $0xffff, %[word]\n\t"
-		     "movq %[word], 8(%[t])\n"
-		     NL_RSEQ_END
-		     : [t] "=&r"(t), [word] "=&r"(word), [objs] "+&r"(objs), [obj] "=&a"(obj)
-		     : NL_RSEQ_INPUTS
-		     : "memory", "cc"
-		     : busy, empty, abort);
+	__asm__ volatile goto(
+		NL_RSEQ_BEGIN "movq 8(%[t]), %[word]\n\t"
+			      "movzwl %w[word], %k[obj]\n\t"
+			      "testl %k[obj], %k[obj]\n\t"
+			      "jz %l[empty]\n\t"
+			      "movq 16(%[t]), %[objs]\n\t"
+			      "movq -8(%[objs], %[obj], 8), %[obj]\n\t"
+			      "addq $0xffff, %[word]\n\t"
+			      "movq %[word], 8(%[t])\n" NL_RSEQ_END
+		: [t] "=&r"(t), [word] "=&r"(word), [objs] "+&r"(objs), [obj] "=&a"(obj)
+		: NL_RSEQ_INPUTS
+		: "memory", "cc"
+		: busy, empty, abort);
 	*objp = obj;
 	return NL_RSEQ_DONE;
 busy:
@@ -114,20 +112,18 @@ NL_INLINE enum nl_rseq_result nl_rseq_push_once(const struct nolock_heap *heap, 
 {
 	nl_u64 t, word, n, objs = NL_RSEQ_SLOTS(heap, slot);
 
-	__asm__ volatile goto(NL_RSEQ_BEGIN
-		     "movq 8(%[t]), %[word]\n\t"
-		     "movzwl %w[word], %k[n]\n\t"
-		     "cmpl 24(%[t]), %k[n]\n\t"
-		     "jae %l[full]\n\t"
-		     "movq 16(%[t]), %[objs]\n\t"
-		     "movq %[obj], (%[objs], %[n], 8)\n\t"
-		     "incq %[word]\n\t"
-		     "movq %[word], 8(%[t])\n"
-		     NL_RSEQ_END
-		     : [t] "=&r"(t), [word] "=&r"(word), [objs] "+&r"(objs), [n] "=&r"(n)
-		     : NL_RSEQ_INPUTS, [obj] "r"(obj)
-		     : "memory", "cc"
-		     : busy, full, abort);
+	__asm__ volatile goto(NL_RSEQ_BEGIN "movq 8(%[t]), %[word]\n\t"
+					    "movzwl %w[word], %k[n]\n\t"
+					    "cmpl 24(%[t]), %k[n]\n\t"
+					    "jae %l[full]\n\t"
+					    "movq 16(%[t]), %[objs]\n\t"
+					    "movq %[obj], (%[objs], %[n], 8)\n\t"
+					    "incq %[word]\n\t"
+					    "movq %[word], 8(%[t])\n" NL_RSEQ_END
+			      : [t] "=&r"(t), [word] "=&r"(word), [objs] "+&r"(objs), [n] "=&r"(n)
+			      : NL_RSEQ_INPUTS, [obj] "r"(obj)
+			      : "memory", "cc"
+			      : busy, full, abort);
 	return NL_RSEQ_DONE;
 busy:
 	return NL_RSEQ_BUSY;
@@ -142,13 +138,11 @@ NL_INLINE enum nl_rseq_result nl_rseq_lock_once(const struct nolock_heap *heap, 
 {
 	nl_u64 t, objs = NL_RSEQ_SLOTS(heap, slot);
 
-	__asm__ volatile goto(NL_RSEQ_BEGIN
-		     "movq %[owner], (%[t])\n"
-		     NL_RSEQ_END
-		     : [t] "=&r"(t), [objs] "+&r"(objs)
-		     : NL_RSEQ_INPUTS, [owner] "r"(owner)
-		     : "memory", "cc"
-		     : busy, abort);
+	__asm__ volatile goto(NL_RSEQ_BEGIN "movq %[owner], (%[t])\n" NL_RSEQ_END
+			      : [t] "=&r"(t), [objs] "+&r"(objs)
+			      : NL_RSEQ_INPUTS, [owner] "r"(owner)
+			      : "memory", "cc"
+			      : busy, abort);
 	*slotp = (nl_slot_t *)t;
 	return NL_RSEQ_DONE;
 busy:
@@ -208,21 +202,19 @@ NL_INLINE enum nl_rseq_result nl_rseq_pop_once(const struct nolock_heap *heap, n
 {
 	nl_u64 t, x, word, obj;
 
-	__asm__ volatile goto(NL_RSEQ_BEGIN
-		     "ldr %[word], [%[t], #8]\n\t"
-		     "ands %[obj], %[word], #0xffff\n\t"
-		     "b.eq %l[empty]\n\t"
-		     "ldr %[x], [%[t], #16]\n\t"
-		     "add %[x], %[x], %[obj], lsl #3\n\t"
-		     "ldur %[obj], [%[x], #-8]\n\t"
-		     "mov %[x], #0xffff\n\t"
-		     "add %[word], %[word], %[x]\n\t"
-		     "str %[word], [%[t], #8]\n"
-		     NL_RSEQ_END
-		     : [t] "=&r"(t), [x] "=&r"(x), [word] "=&r"(word), [obj] "=&r"(obj)
-		     : NL_RSEQ_INPUTS
-		     : "memory", "cc"
-		     : busy, empty, abort);
+	__asm__ volatile goto(NL_RSEQ_BEGIN "ldr %[word], [%[t], #8]\n\t"
+					    "ands %[obj], %[word], #0xffff\n\t"
+					    "b.eq %l[empty]\n\t"
+					    "ldr %[x], [%[t], #16]\n\t"
+					    "add %[x], %[x], %[obj], lsl #3\n\t"
+					    "ldur %[obj], [%[x], #-8]\n\t"
+					    "mov %[x], #0xffff\n\t"
+					    "add %[word], %[word], %[x]\n\t"
+					    "str %[word], [%[t], #8]\n" NL_RSEQ_END
+			      : [t] "=&r"(t), [x] "=&r"(x), [word] "=&r"(word), [obj] "=&r"(obj)
+			      : NL_RSEQ_INPUTS
+			      : "memory", "cc"
+			      : busy, empty, abort);
 	*objp = obj;
 	return NL_RSEQ_DONE;
 busy:
@@ -238,21 +230,19 @@ NL_INLINE enum nl_rseq_result nl_rseq_push_once(const struct nolock_heap *heap, 
 {
 	nl_u64 t, x, word, n;
 
-	__asm__ volatile goto(NL_RSEQ_BEGIN
-		     "ldr %[word], [%[t], #8]\n\t"
-		     "and %[n], %[word], #0xffff\n\t"
-		     "ldr %w[x], [%[t], #24]\n\t"
-		     "cmp %w[n], %w[x]\n\t"
-		     "b.hs %l[full]\n\t"
-		     "ldr %[x], [%[t], #16]\n\t"
-		     "str %[obj], [%[x], %[n], lsl #3]\n\t"
-		     "add %[word], %[word], #1\n\t"
-		     "str %[word], [%[t], #8]\n"
-		     NL_RSEQ_END
-		     : [t] "=&r"(t), [x] "=&r"(x), [word] "=&r"(word), [n] "=&r"(n)
-		     : NL_RSEQ_INPUTS, [obj] "r"(obj)
-		     : "memory", "cc"
-		     : busy, full, abort);
+	__asm__ volatile goto(NL_RSEQ_BEGIN "ldr %[word], [%[t], #8]\n\t"
+					    "and %[n], %[word], #0xffff\n\t"
+					    "ldr %w[x], [%[t], #24]\n\t"
+					    "cmp %w[n], %w[x]\n\t"
+					    "b.hs %l[full]\n\t"
+					    "ldr %[x], [%[t], #16]\n\t"
+					    "str %[obj], [%[x], %[n], lsl #3]\n\t"
+					    "add %[word], %[word], #1\n\t"
+					    "str %[word], [%[t], #8]\n" NL_RSEQ_END
+			      : [t] "=&r"(t), [x] "=&r"(x), [word] "=&r"(word), [n] "=&r"(n)
+			      : NL_RSEQ_INPUTS, [obj] "r"(obj)
+			      : "memory", "cc"
+			      : busy, full, abort);
 	return NL_RSEQ_DONE;
 busy:
 	return NL_RSEQ_BUSY;
@@ -267,13 +257,11 @@ NL_INLINE enum nl_rseq_result nl_rseq_lock_once(const struct nolock_heap *heap, 
 {
 	nl_u64 t, x;
 
-	__asm__ volatile goto(NL_RSEQ_BEGIN
-		     "str %[owner], [%[t]]\n"
-		     NL_RSEQ_END
-		     : [t] "=&r"(t), [x] "=&r"(x)
-		     : NL_RSEQ_INPUTS, [owner] "r"(owner)
-		     : "memory", "cc"
-		     : busy, abort);
+	__asm__ volatile goto(NL_RSEQ_BEGIN "str %[owner], [%[t]]\n" NL_RSEQ_END
+			      : [t] "=&r"(t), [x] "=&r"(x)
+			      : NL_RSEQ_INPUTS, [owner] "r"(owner)
+			      : "memory", "cc"
+			      : busy, abort);
 	*slotp = (nl_slot_t *)t;
 	return NL_RSEQ_DONE;
 busy:

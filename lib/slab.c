@@ -287,7 +287,7 @@ static int free_object(struct nolock_heap *heap, nl_u32 id, const void *p)
 		return 0;
 	if (res == NL_RSEQ_EMPTY) {
 		res = NL_RSEQ_RETRY(heap, nl_rseq_lock_once(heap, (nl_u64)id << NL_SLOT_SHIFT,
-						    (nl_u64)who << 32 | 1, &slot));
+							    (nl_u64)who << 32 | 1, &slot));
 		if (res == NL_RSEQ_DONE) {
 			pushed = nl_slot_room(heap->h, slot, id, who, 0) &&
 				 nl_slot_push(slot, (nl_u64)p);
@@ -485,8 +485,7 @@ static __attribute__((noinline)) void *cache_alloc_slow(struct kmem_cache *s, gf
 		errno = EINVAL;
 		return NULL;
 	}
-	obj = nolock ? nl_alloc_object_nolock(heap, c->id, gfp) :
-		       nl_alloc_object(heap, c->id, gfp);
+	obj = nolock ? nl_alloc_object_nolock(heap, c->id, gfp) : nl_alloc_object(heap, c->id, gfp);
 	if (!obj)
 		return fail(heap, c->id, c->object_size, gfp, ENOMEM);
 	return finish(obj, c->object_size, gfp);

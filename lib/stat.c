@@ -111,8 +111,8 @@ int nolock_heap_stat(const struct nolock_heap *heap, struct nolock_heap_stat *st
 		st->opened += (unsigned long)(NL_GROUP_CHUNKS - low) << NL_CHUNK_SHIFT;
 		st->metadata += sizeof(struct nl_group) + NL_GROUP_CHUNKS * sizeof(nl_u32);
 		st->chunks_reserve += (unsigned long)reserve;
-		st->chunks_free += (unsigned long)(reserve +
-				   __builtin_popcountll(nl_load(&group->chunk_free)));
+		st->chunks_free += (unsigned long)(reserve + __builtin_popcountll(
+								     nl_load(&group->chunk_free)));
 	}
 	for (nl_u32 id = 0; id < NL_MAX_CACHES; id++)
 		st->nr_caches += nl_load(&nl_cache(heap->h, id)->state) == NL_CACHE_LIVE;

@@ -13,12 +13,20 @@
 
 /* Those of 6.12 to 7.2 that say something of sheaves, barns and slabs; no kernel has them all. */
 const char *const nl_slub_names[NL_SLUB_STATS] = {
-	"alloc_cpu_sheaf", "alloc_fastpath", "alloc_slowpath", "free_cpu_sheaf", "free_fastpath",
-	"free_slowpath", "free_rcu_sheaf", "free_rcu_sheaf_fail", "free_add_partial",
-	"free_remove_partial", "alloc_slab", "free_slab", "alloc_node_mismatch", "order_fallback",
-	"cmpxchg_double_fail", "sheaf_flush", "sheaf_refill", "sheaf_alloc", "sheaf_free",
-	"barn_get", "barn_get_fail", "barn_put", "barn_put_fail", "sheaf_prefill_fast",
-	"sheaf_prefill_slow", "sheaf_prefill_oversize", "sheaf_return_fast", "sheaf_return_slow",
+	"alloc_cpu_sheaf",     "alloc_fastpath",
+	"alloc_slowpath",      "free_cpu_sheaf",
+	"free_fastpath",       "free_slowpath",
+	"free_rcu_sheaf",      "free_rcu_sheaf_fail",
+	"free_add_partial",    "free_remove_partial",
+	"alloc_slab",	       "free_slab",
+	"alloc_node_mismatch", "order_fallback",
+	"cmpxchg_double_fail", "sheaf_flush",
+	"sheaf_refill",	       "sheaf_alloc",
+	"sheaf_free",	       "barn_get",
+	"barn_get_fail",       "barn_put",
+	"barn_put_fail",       "sheaf_prefill_fast",
+	"sheaf_prefill_slow",  "sheaf_prefill_oversize",
+	"sheaf_return_fast",   "sheaf_return_slow",
 };
 
 bool nl_slub_have(const char *dir)

@@ -73,7 +73,8 @@ static int read_slabinfo(struct nl_kernel_stat *s, unsigned int *room)
 		unsigned long active, objects, size, per_slab, pages, slabs;
 		struct nl_kernel_cache *c;
 
-		if (sscanf(line, "%127s %lu %lu %lu %lu %lu : tunables %*u %*u %*u : slabdata %*u %lu",
+		if (sscanf(line,
+			   "%127s %lu %lu %lu %lu %lu : tunables %*u %*u %*u : slabdata %*u %lu",
 			   name, &active, &objects, &size, &per_slab, &pages, &slabs) != 7)
 			continue;
 		c = add_cache(s, room);
@@ -338,8 +339,9 @@ static struct json_object *cache_json(const struct nl_kernel_cache *c, bool slub
 
 	if (!o)
 		return NULL;
-	json_object_object_add(o, "name", json_object_new_string_len(n->name,
-							(int)strnlen(n->name, sizeof(n->name))));
+	json_object_object_add(o, "name",
+			       json_object_new_string_len(n->name,
+							  (int)strnlen(n->name, sizeof(n->name))));
 	add(o, "object_size", n->object_size);
 	add(o, "size", n->size);
 	add(o, "objs_per_slab", n->objs_per_slab);

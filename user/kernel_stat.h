@@ -20,7 +20,7 @@ struct nl_kernel_counts {
 struct nl_kernel_cache {
 	struct nlt_cache now; /* now.has says what of it the kernel showed */
 	struct nl_kernel_counts counts;
-	bool counted;	      /* counts are there: it had an event */
+	bool counted; /* counts are there: it had an event */
 };
 
 #define NL_KERNEL_FROM_NONE 0 /* no list of caches: only those that had events */
@@ -32,10 +32,11 @@ struct nl_kernel_stat {
 	struct nl_kernel_cache *caches; /* by name */
 	unsigned int nr;
 	/* events of no cache */
-	struct nl_kernel_counts large;	 /* kmalloc straight from pages */
-	struct nl_kernel_counts unknown; /* the kernel could not tell (before 6.13), failed kmallocs */
-	struct nl_kernel_counts null;	 /* frees of NULL */
-	struct nl_kernel_counts gone;	 /* of caches that were destroyed */
+	struct nl_kernel_counts large; /* kmalloc straight from pages */
+	struct nl_kernel_counts
+		unknown;	      /* the kernel could not tell (before 6.13), failed kmallocs */
+	struct nl_kernel_counts null; /* frees of NULL */
+	struct nl_kernel_counts gone; /* of caches that were destroyed */
 	struct nl_trace_counts counts;
 };
 
@@ -48,8 +49,7 @@ int nl_kernel_stat_read(struct nl_trace *t, struct nl_kernel_stat *out);
 void nl_kernel_stat_free(struct nl_kernel_stat *s);
 
 /* nl_kernel_stat_find - a cache by its name, or NULL */
-const struct nl_kernel_cache *nl_kernel_stat_find(const struct nl_kernel_stat *s,
-						  const char *name);
+const struct nl_kernel_cache *nl_kernel_stat_find(const struct nl_kernel_stat *s, const char *name);
 
 /*
  * nl_kernel_stat_json - {"source":, "events":{}, "caches":[{}], "other":{}, "programs":[]}

@@ -144,9 +144,10 @@ static void explain(struct nl_trace *t, int err)
 		snprintf(t->error, sizeof(t->error),
 			 "no right to use BPF: run as root, or with CAP_BPF and CAP_PERFMON");
 	else if (err == -ENOSYS || err == -EINVAL)
-		snprintf(t->error, sizeof(t->error),
-			 "this kernel's BPF is too old or switched off (%s): 6.12 or later is needed",
-			 strerror(-err));
+		snprintf(
+			t->error, sizeof(t->error),
+			"this kernel's BPF is too old or switched off (%s): 6.12 or later is needed",
+			strerror(-err));
 	else
 		snprintf(t->error, sizeof(t->error), "cannot make the maps for tracing: %s",
 			 strerror(-err));
@@ -347,8 +348,8 @@ static int attach_probe(struct nl_trace *t, struct bpf_program *prog, const char
 		if (err == ENOENT)
 			nl_trace_fail(t, i, "no such probe in %s", path);
 		else
-			nl_trace_fail(t, i, "not attached: %s%s%s", strerror(err),
-				      *why ? ": " : "", why);
+			nl_trace_fail(t, i, "not attached: %s%s%s", strerror(err), *why ? ": " : "",
+				      why);
 		return -err;
 	}
 	t->priv[i].link = link;
@@ -454,7 +455,8 @@ int nl_trace_counts(const struct nl_trace *t, struct nl_trace_counts *out)
 	}
 	for (row = 0; row < (t->nr_cpus + 1) * NLT_ROWS; row++) {
 		const volatile struct nlt_row *r = row < t->nr_cpus * NLT_ROWS ?
-			&t->rows[row] : &t->nested[row - t->nr_cpus * NLT_ROWS];
+							   &t->rows[row] :
+							   &t->nested[row - t->nr_cpus * NLT_ROWS];
 
 		out->kinds[NLT_KMEM_CACHE_ALLOC] += r->cache_allocs + r->cache_fails;
 		out->kinds[NLT_KMEM_CACHE_FREE] += r->cache_frees;
@@ -516,7 +518,7 @@ int nl_trace_stream(struct nl_trace *t, const struct nl_trace_filter *filter)
 	for (i = 0; i < NLT_SLOTS; i++)
 		if (st->keys[i] > NLT_TOMBSTONE)
 			st->slots[i].want = !st->by_cache ||
-				name_matches(filter->cache, t->state->slots[i].name);
+					    name_matches(filter->cache, t->state->slots[i].name);
 	st->want_pid = filter->pid > 0 ? (nlt_u32)filter->pid : 0;
 	st->sample = filter->sample;
 	st->kinds = filter->kinds ? filter->kinds : ~0ull;

@@ -48,26 +48,26 @@ struct nl_trace_opts {
 /* One program, or one function or probe that was asked for. */
 struct nl_trace_prog {
 	char name[32];
-	char target[160];  /* "tp_btf/kfree", "fentry/kfree_nolock", "usdt/PATH:nolock:alloc_slab" */
+	char target[160]; /* "tp_btf/kfree", "fentry/kfree_nolock", "usdt/PATH:nolock:alloc_slab" */
 	bool attached;
 	char reason[200]; /* why not */
 };
 
 struct nl_trace_counts {
-	uint64_t seen;			/* events of all kinds; lost_missed is not in it */
+	uint64_t seen; /* events of all kinds; lost_missed is not in it */
 	uint64_t kinds[NLT_NR_KINDS];
-	uint64_t nested;		/* of seen: in an interrupt within a tracing program */
-	uint64_t streamed;		/* events put into the ring */
-	uint64_t lost;			/* the sum of these: */
-	uint64_t lost_full;		/* seen, but the table of caches was full */
-	uint64_t lost_missed;		/* the kernel could not enter a program: recursion_misses */
-	uint64_t lost_ring;		/* the ring was full */
+	uint64_t nested;      /* of seen: in an interrupt within a tracing program */
+	uint64_t streamed;    /* events put into the ring */
+	uint64_t lost;	      /* the sum of these: */
+	uint64_t lost_full;   /* seen, but the table of caches was full */
+	uint64_t lost_missed; /* the kernel could not enter a program: recursion_misses */
+	uint64_t lost_ring;   /* the ring was full */
 };
 
 struct nl_trace_filter {
-	uint64_t kinds;	    /* bit per enum nlt_kind; 0: all */
-	unsigned int sample; /* one of this many on each CPU; 0: all */
-	pid_t pid;	    /* 0: any */
+	uint64_t kinds;	      /* bit per enum nlt_kind; 0: all */
+	unsigned int sample;  /* one of this many on each CPU; 0: all */
+	pid_t pid;	      /* 0: any */
 	char cache[NLT_NAME]; /* "": any; a name, or a prefix and '*' */
 };
 

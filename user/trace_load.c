@@ -201,7 +201,7 @@ static int set_const(struct bpf_object *obj, const char *name, const void *value
 }
 
 static const char *const map_names[NL_TRACE_MAPS] = {
-	[NL_MAP_STATE] = "nlt_state", [NL_MAP_ROWS] = "nlt_rows", [NL_MAP_NESTED] = "nlt_nested",
+	[NL_MAP_STATE] = "nlt_state", [NL_MAP_ROWS] = "nlt_rows",   [NL_MAP_NESTED] = "nlt_nested",
 	[NL_MAP_CPUS] = "nlt_cpus",   [NL_MAP_QUIET] = "nlt_quiet", [NL_MAP_RING] = "nlt_ring",
 };
 
@@ -390,8 +390,8 @@ static const char *wrong_signature(const struct btf *btf, const char *tracepoint
 	param = btf_params(proto);
 	if (nr < 3 || !is_word(btf, param[1].type))
 		return "the tracepoint's arguments differ from those known";
-	if (kind == NLT_KMALLOC && (nr < 5 || !is_word(btf, param[3].type) ||
-				    !is_word(btf, param[4].type)))
+	if (kind == NLT_KMALLOC &&
+	    (nr < 5 || !is_word(btf, param[3].type) || !is_word(btf, param[4].type)))
 		return "the tracepoint does not give the sizes as the known kernels do";
 	if (kind == NLT_KMEM_CACHE_ALLOC || kind == NLT_KMEM_CACHE_FREE) {
 		s = nr >= 4 ? pointee(btf, param[3].type) : NULL;
@@ -560,7 +560,9 @@ static void prepare_iter(struct nl_trace *t, struct bpf_object *obj, void *arg)
 void nl_trace_load_iter(struct nl_trace *t)
 {
 	struct object o = {
-		.name = "nlt_iter", .progs = { "nlt_caches", "nlt_progs" }, .prepare = prepare_iter,
+		.name = "nlt_iter",
+		.progs = { "nlt_caches", "nlt_progs" },
+		.prepare = prepare_iter,
 	};
 	bool want[MAX_PROGS] = { true, true };
 	struct bpf_program *prog;
@@ -594,7 +596,9 @@ static const struct {
 	bool exit;
 } functions[] = {
 	{ { "kmalloc_nolock_noprof", "_kmalloc_nolock_noprof", "__kmalloc_nolock_noprof" },
-	  NLT_KMALLOC_NOLOCK, false, true },
+	  NLT_KMALLOC_NOLOCK,
+	  false,
+	  true },
 	{ { "kfree_nolock" }, NLT_KFREE_NOLOCK, false, false },
 	{ { "__pcs_replace_empty_main" }, NLT_PCS_REPLACE_EMPTY_MAIN, true, true },
 	{ { "__pcs_replace_full_main" }, NLT_PCS_REPLACE_FULL_MAIN, true, true },
@@ -635,7 +639,10 @@ static void load_function(struct nl_trace *t, struct function *f)
 {
 	const char *prog = f->exit ? "nlt_fn_exit" : "nlt_fn_entry";
 	struct object o = {
-		.name = "nlt_fn", .progs = { prog }, .prepare = prepare_function, .arg = f,
+		.name = "nlt_fn",
+		.progs = { prog },
+		.prepare = prepare_function,
+		.arg = f,
 	};
 	bool want[MAX_PROGS] = { true };
 	char target[96];
@@ -678,8 +685,8 @@ void nl_trace_load_functions(struct nl_trace *t)
 		};
 
 		for (k = 0; k < 3 && functions[n].names[k]; k++) {
-			if (btf__find_by_name_kind(t->btf, functions[n].names[k],
-						   BTF_KIND_FUNC) < 0)
+			if (btf__find_by_name_kind(t->btf, functions[n].names[k], BTF_KIND_FUNC) <
+			    0)
 				continue;
 			f.name = functions[n].names[k];
 			break;
@@ -702,7 +709,9 @@ static void prepare_usdt(struct nl_trace *t, struct bpf_object *obj, void *arg)
 int nl_trace_load_usdt(struct nl_trace *t, char *why, size_t size)
 {
 	struct object o = {
-		.name = "nlt_usdt", .progs = { "nlt_usdt" }, .prepare = prepare_usdt,
+		.name = "nlt_usdt",
+		.progs = { "nlt_usdt" },
+		.prepare = prepare_usdt,
 	};
 	bool want[MAX_PROGS] = { true };
 	const char *said;

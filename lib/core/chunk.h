@@ -34,8 +34,7 @@ NL_FUNC nl_u32 nl_chunk_find(nl_heap_t *h NL_ARG)
 	nl_u32 words = nl_group_words(h);
 	nl_u32 at = nl_zero();
 
-	nl_for(i, words + 64)
-	{
+	nl_for(i, words + 64) {
 		nl_group_t *group;
 		nl_u64 hints, bit;
 		nl_u32 g;
@@ -67,8 +66,7 @@ NL_FUNC nl_u32 nl_chunk_scan(nl_heap_t *h NL_ARG, nl_u32 flags)
 
 	if (first > end)
 		return 0;
-	nl_for(i, end - first)
-	{
+	nl_for(i, end - first) {
 		nl_u32 g = first + i;
 		nl_group_t *group = nl_group(h, g);
 		nl_u64 bit = nl_word_take(&group->chunk_free);
@@ -101,8 +99,7 @@ NL_FUNC int nl_large_free(nl_heap_t *h NL_ARG, nl_u32 chunk)
 		return -1;
 	nl_add(&h->nr_large, (nl_u32)-1);
 	nl_add(&h->large_frees, 1);
-	nl_for(i, nr)
-	{
+	nl_for(i, nr) {
 		nl_u32 c = chunk + i;
 
 		nl_store(nl_tag(h, c), NL_TAG(NL_KIND_FREE, 0));

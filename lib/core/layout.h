@@ -69,10 +69,10 @@
  * pointer into its cache, and into where its slots are.
  */
 #define NL_SLOT_SHIFT 8 /* sizeof(struct nl_slot) */
-#define NL_TAG(kind, id) (((nl_u32)(kind) << 16) | (((nl_u32)(id) & 0xff) << NL_SLOT_SHIFT))
+#define NL_TAG(kind, id) (((nl_u32)(kind) << 16) | (((nl_u32)(id)&0xff) << NL_SLOT_SHIFT))
 #define NL_TAG_KIND(tag) (((tag) >> 16) & 0xff)
 #define NL_TAG_CACHE(tag) (((tag) >> NL_SLOT_SHIFT) & 0xff)
-#define NL_TAG_SLOT(tag) ((tag) & 0xffff)
+#define NL_TAG_SLOT(tag) ((tag)&0xffff)
 enum {
 	NL_KIND_FREE,  /* free, or not opened */
 	NL_KIND_META,  /* the heap's own metadata */
@@ -140,7 +140,7 @@ struct nl_slot {
  */
 #define NL_INTENT(op, arg) (((nl_u64)(op) << 56) | (nl_u64)(arg))
 #define NL_INTENT_OP(i) ((nl_u32)((i) >> 56))
-#define NL_INTENT_ARG(i) ((i) & 0xffffffffffffffULL)
+#define NL_INTENT_ARG(i) ((i)&0xffffffffffffffULL)
 enum {
 	NL_INTENT_NONE,
 	NL_INTENT_TAKE,
@@ -283,8 +283,8 @@ struct nl_heap {
 	nl_u64 large_allocs;   /* atomic */
 	nl_u64 large_frees;    /* atomic */
 	nl_u64 epoch;	       /* bumped by each nolockd that adopts the heap */
-	nl_u64 dropped;	       /* atomic: objects freed twice or bad, found when a sheaf was flushed */
-	nl_u64 deaths;	       /* atomic: clients that died in the middle of it, and forks */
+	nl_u64 dropped; /* atomic: objects freed twice or bad, found when a sheaf was flushed */
+	nl_u64 deaths;	/* atomic: clients that died in the middle of it, and forks */
 	nl_u64 pad2[5];
 	struct nl_client client[NL_MAX_CLIENTS + 1]; /* [0] unused */
 };

@@ -26,8 +26,7 @@ NL_FUNC nl_u32 nl_sheaf_get(nl_heap_t *h NL_ARG, nl_u32 id)
 	nl_u32 words = nl_sheaf_words(h);
 	nl_u32 at = nl_load(&h->sheaf_hint);
 
-	nl_for(i, words)
-	{
+	nl_for(i, words) {
 		nl_u64 bit;
 
 		if (at >= words)
@@ -92,8 +91,7 @@ NL_FUNC nl_u32 nl_sheaf_fill_word(nl_heap_t *h NL_ARG, nl_word_t *intent NL_ARG,
 	if (surplus > want - n) {
 		/* Give the highest back at once: others may be waiting for them. */
 		surplus -= want - n;
-		nl_for(i, surplus)
-		{
+		nl_for(i, surplus) {
 			nl_u64 bit = NL_BIT(nl_highest(mask | 1));
 
 			keep |= bit;
@@ -108,8 +106,7 @@ NL_FUNC nl_u32 nl_sheaf_fill_word(nl_heap_t *h NL_ARG, nl_word_t *intent NL_ARG,
 	}
 	size = nl_cache(h, id)->size;
 	base = nl_object(h, chunk, word * 64, size);
-	nl_for(i, 64)
-	{
+	nl_for(i, 64) {
 		nl_u32 bit;
 
 		if (!mask || n >= NL_SHEAF_MAX)
@@ -124,15 +121,14 @@ NL_FUNC nl_u32 nl_sheaf_fill_word(nl_heap_t *h NL_ARG, nl_word_t *intent NL_ARG,
 	return n - start;
 }
 
-NL_FLAT nl_u32 nl_sheaf_fill(nl_heap_t *h NL_ARG, nl_word_t *intent NL_ARG, nl_u32 sheaf,
-			     nl_u32 id, nl_u32 want)
+NL_FLAT nl_u32 nl_sheaf_fill(nl_heap_t *h NL_ARG, nl_word_t *intent NL_ARG, nl_u32 sheaf, nl_u32 id,
+			     nl_u32 want)
 {
 	nl_u32 got = nl_zero();
 
 	if (want > NL_SHEAF_MAX)
 		want = NL_SHEAF_MAX;
-	nl_for(i, 16)
-	{
+	nl_for(i, 16) {
 		nl_u32 n;
 
 		if (nl_sheaf(h, sheaf - 1)->size >= want)
@@ -156,8 +152,7 @@ NL_FUNC nl_u32 nl_sheaf_flush(nl_heap_t *h NL_ARG, nl_u32 sheaf, nl_u32 id, nl_u
 	nl_u32 chunk = nl_zero(), word = nl_zero(), flushed = nl_zero(), bad = nl_zero();
 	nl_u64 mask = nl_zero();
 
-	nl_for(i, NL_SHEAF_MAX)
-	{
+	nl_for(i, NL_SHEAF_MAX) {
 		nl_u64 obj;
 		nl_u32 c, idx;
 

@@ -77,8 +77,7 @@ NL_FUNC nl_u64 nl_slab_find(nl_heap_t *h NL_ARG, nl_u32 id)
 	nl_u32 words = nl_group_words(h);
 	nl_u32 at = nl_zero();
 
-	nl_for(i, words + 64)
-	{
+	nl_for(i, words + 64) {
 		nl_group_t *group;
 		nl_word_t *partial;
 		nl_u64 groups, chunks, summary;
@@ -141,8 +140,7 @@ NL_INLINE nl_u64 nl_slab_object(nl_heap_t *h, nl_u32 id, nl_u32 chunk, nl_u32 wo
 
 NL_FUNC nl_u64 nl_slab_take(nl_heap_t *h NL_ARG, nl_u32 id)
 {
-	nl_for(i, NL_TRIES)
-	{
+	nl_for(i, NL_TRIES) {
 		nl_u64 at = nl_slab_find(h, id);
 		nl_u32 chunk, word;
 		nl_word_t *free;
@@ -188,8 +186,7 @@ NL_FUNC nl_u64 nl_slab_new(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 flags)
 	/* The tag before the bits: whoever gets a bit reads this tag after it. */
 	nl_store_release(nl_tag(h, chunk), NL_TAG(NL_KIND_SLAB, id));
 	nl_mb();
-	nl_for(word, NL_SLAB_WORDS)
-	{
+	nl_for(word, NL_SLAB_WORDS) {
 		nl_u64 mask = nl_slab_mask(per_slab, word);
 
 		if (!word)
@@ -219,8 +216,7 @@ NL_INLINE nl_u64 nl_slab_scan_chunk(nl_heap_t *h, nl_u32 id, nl_u32 chunk, nl_u3
 {
 	nl_slab_t *slab = nl_slab(h, chunk);
 
-	nl_for(word, words)
-	{
+	nl_for(word, words) {
 		nl_u64 bit = nl_word_take(&slab->free[word & (NL_SLAB_WORDS - 1)]);
 		nl_u64 obj;
 
@@ -252,8 +248,7 @@ NL_FUNC nl_u64 nl_slab_scan(nl_heap_t *h NL_ARG, nl_u32 id)
 		words = NL_SLAB_WORDS;
 	if (first > end)
 		return 0;
-	nl_for(i, end - first)
-	{
+	nl_for(i, end - first) {
 		nl_u32 chunk = first + i;
 		nl_u64 obj;
 

@@ -11,7 +11,7 @@
 #include "core.h"
 #include "word.h"
 
-#define NL_WORD_SIZE(word) ((nl_u32)(word) & 0xffff)
+#define NL_WORD_SIZE(word) ((nl_u32)(word)&0xffff)
 #define NL_WORD_ALLOCS(word) ((word) >> 16)
 /* One object less, one allocation more. */
 #define NL_WORD_POP 0xffffULL
@@ -120,12 +120,12 @@ NL_INLINE int nl_barn_lock(nl_barn_t *barn, nl_u32 who, nl_u32 flags)
 {
 	nl_u32 tries = (flags & NL_SPIN) ? NL_BARN_TRIES : 1;
 
-	nl_for(i, tries)
-	{
+	nl_for(i, tries) {
 		nl_u64 held = nl_load(&barn->lock);
 
 		if (!held) {
-			if (nl_cas(&barn->lock, 0, ((nl_u64)who << 32) | (nl_u32)(nl_load(&barn->gen) + 1))) {
+			if (nl_cas(&barn->lock, 0,
+				   ((nl_u64)who << 32) | (nl_u32)(nl_load(&barn->gen) + 1))) {
 				nl_store(&barn->gen, nl_load(&barn->gen) + 1);
 				return 1;
 			}

@@ -16,7 +16,7 @@
 
 #include "layout.h"
 
-#define NL_BIT(n) (1ULL << ((n) & 63))
+#define NL_BIT(n) (1ULL << ((n)&63))
 
 /* Number of the lowest bit set; mask is not 0. */
 NL_INLINE nl_u32 nl_lowest(nl_u64 mask)

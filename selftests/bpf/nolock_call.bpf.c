@@ -43,7 +43,7 @@ SEC("syscall") int fill(struct nolock_call *c)
 {
 	__u32 n = nr_got, room = c->obj;
 
-	nl_for (i, room) {
+	nl_for(i, room) {
 		__u64 obj = (__u64)kmalloc_nolock(c->arg, 0, NUMA_NO_NODE);
 
 		if (!obj)
@@ -59,7 +59,7 @@ SEC("syscall") int empty(struct nolock_call *c)
 {
 	__u32 n = nr_got, room = c->obj;
 
-	nl_for (i, room) {
+	nl_for(i, room) {
 		if (!n)
 			break;
 		n--;

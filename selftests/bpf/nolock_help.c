@@ -129,7 +129,8 @@ struct nolock_work_bpf *work_load(int fd, const char *const *progs)
 	struct bpf_program *p;
 
 	cr_assert(s);
-	bpf_object__for_each_program(p, s->obj) bpf_program__set_autoload(p, false);
+	bpf_object__for_each_program(p, s->obj)
+		bpf_program__set_autoload(p, false);
 	for (; *progs; progs++) {
 		p = bpf_object__find_program_by_name(s->obj, *progs);
 		cr_assert(p, "no program %s", *progs);

@@ -99,7 +99,7 @@ WORK_FUNC int work_stamp(work_word_t *obj NL_ARG, nl_u64 head)
 		return 0;
 	if (n > 2 * WORK_EDGE)
 		n = 2 * WORK_EDGE;
-	nl_for (i, n) {
+	nl_for(i, n) {
 		nl_u32 at = i < WORK_EDGE ? i : words - (n - i);
 
 		obj[at] = at ? work_pattern(head, at) : head;
@@ -121,7 +121,7 @@ WORK_FUNC int work_verify(work_word_t *obj NL_ARG)
 		return -1;
 	if (n > 2 * WORK_EDGE)
 		n = 2 * WORK_EDGE;
-	nl_for (i, n) {
+	nl_for(i, n) {
 		nl_u32 at = i < WORK_EDGE ? i : words - (n - i);
 
 		if (at && obj[at] != work_pattern(head, at))
@@ -217,7 +217,7 @@ NL_INLINE void work_run(work_t *w)
 	nl_u32 turns = w->turns;
 
 	w->runs++;
-	nl_for (i, turns) {
+	nl_for(i, turns) {
 		work_turn(w);
 	}
 }

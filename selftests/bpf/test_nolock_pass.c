@@ -269,8 +269,8 @@ static void storm(const char *what, unsigned int size, unsigned int capacity, bo
 		allocs += t[i].w->allocs + t[i].handler->allocs;
 		frees += t[i].w->frees + t[i].handler->frees;
 		fails += t[i].w->fails + t[i].handler->fails;
-		crossed += i < 2 ? t[i].w->from[SIDE_USER] + t[i].w->from[SIDE_HANDLER]
-				 : t[i].w->from[SIDE_BPF] + t[i].handler->from[SIDE_BPF];
+		crossed += i < 2 ? t[i].w->from[SIDE_USER] + t[i].w->from[SIDE_HANDLER] :
+				   t[i].w->from[SIDE_BPF] + t[i].handler->from[SIDE_BPF];
 	}
 	figure("%s: %llu allocations (BPF %llu, handlers %llu), %llu frees, %llu crossed, "
 	       "%llu failed",

@@ -209,7 +209,8 @@ Test(trace_caches, functions_attach_or_say_why)
 			    nl_trace_kind_name(seen.last.kind), seen.last.cache);
 		cr_expect_geq(c.seen, seen.nr);
 		cr_expect_geq(seen.kinds[NLT_PCS_REPLACE_EMPTY_MAIN] +
-			      seen.kinds[NLT_PCS_REPLACE_FULL_MAIN], 1);
+				      seen.kinds[NLT_PCS_REPLACE_FULL_MAIN],
+			      1);
 	}
 	cr_expect(trace_find(t, "tp_btf/kfree")->attached);
 	nl_trace_close(t);
@@ -276,7 +277,11 @@ static int in_child(int (*fn)(void))
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 255;
 }
 
-#define EXPECT(x) do { if (!(x)) return __LINE__; } while (0)
+#define EXPECT(x)                                                                                  \
+	do {                                                                                       \
+		if (!(x))                                                                          \
+			return __LINE__;                                                           \
+	} while (0)
 
 static int as_nobody(void)
 {

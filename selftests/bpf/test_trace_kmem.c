@@ -17,7 +17,9 @@
 Test(trace_kmem, tracepoints_attach)
 {
 	static const char *const targets[] = {
-		"tp_btf/kmem_cache_alloc", "tp_btf/kmem_cache_free", "tp_btf/kmalloc",
+		"tp_btf/kmem_cache_alloc",
+		"tp_btf/kmem_cache_free",
+		"tp_btf/kmalloc",
 		"tp_btf/kfree",
 	};
 	struct nl_trace *t = trace_open(NL_TRACE_KMEM | NL_TRACE_CACHES, 0);

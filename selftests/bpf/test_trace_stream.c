@@ -16,7 +16,9 @@
 static struct nl_trace_filter filp_allocs(pid_t pid)
 {
 	return (struct nl_trace_filter){
-		.kinds = 1ull << NLT_KMEM_CACHE_ALLOC, .pid = pid, .cache = "filp",
+		.kinds = 1ull << NLT_KMEM_CACHE_ALLOC,
+		.pid = pid,
+		.cache = "filp",
 	};
 }
 

@@ -214,8 +214,9 @@ Test(trace_usdt, files_without_probes)
 Test(trace_usdt, json)
 {
 	struct nl_trace *t = trace_open(NL_TRACE_USDT, 0);
-	struct nlt_event e = { .kind = NLT_U_FREE_REFUSED, .heap = 0x1000, .ptr = 0x2000,
-			       .cache = "foreign" };
+	struct nlt_event e = {
+		.kind = NLT_U_FREE_REFUSED, .heap = 0x1000, .ptr = 0x2000, .cache = "foreign"
+	};
 	struct json_object *o = nl_trace_event_json(t, &e), *v;
 
 	cr_assert(json_object_object_get_ex(o, "kind", &v));

@@ -78,7 +78,9 @@ void trace_child_run(struct trace_child *c)
 struct nl_trace *trace_open(unsigned int what, unsigned int ring_bytes)
 {
 	struct nl_trace_opts opts = {
-		.sz = sizeof(opts), .what = what, .ring_bytes = ring_bytes,
+		.sz = sizeof(opts),
+		.what = what,
+		.ring_bytes = ring_bytes,
 	};
 	struct nl_trace *t = nl_trace_open(&opts);
 

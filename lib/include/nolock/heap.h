@@ -127,10 +127,10 @@ NOLOCK_API void *nolock_heap_kmalloc(struct nolock_heap *heap, size_t size, gfp_
 NOLOCK_API void *nolock_heap_kmalloc_nolock(struct nolock_heap *heap, size_t size, gfp_t flags,
 					    int node);
 NOLOCK_API struct kmem_cache *nolock_heap_kmem_cache_create(struct nolock_heap *heap,
-							     const char *name,
-							     unsigned int object_size,
-							     const struct kmem_cache_args *args,
-							     slab_flags_t flags);
+							    const char *name,
+							    unsigned int object_size,
+							    const struct kmem_cache_args *args,
+							    slab_flags_t flags);
 NOLOCK_API void *nolock_heap_alloc_pages(struct nolock_heap *heap, gfp_t gfp, unsigned int order);
 NOLOCK_API void *nolock_heap_alloc_pages_nolock(struct nolock_heap *heap, gfp_t gfp, int node,
 						unsigned int order);
@@ -140,7 +140,7 @@ NOLOCK_API void *nolock_heap_alloc_pages_nolock(struct nolock_heap *heap, gfp_t 
  * How a second process, or nolockd, gets at a cache that the first one made. Ordinary context.
  */
 NOLOCK_API struct kmem_cache *nolock_heap_kmem_cache_find(struct nolock_heap *heap,
-							   const char *name);
+							  const char *name);
 
 /*
  * nolock_heap_root, nolock_heap_set_root - one word that all users of a shared heap see

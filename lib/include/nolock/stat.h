@@ -35,27 +35,27 @@ enum nolock_stat_item {
 	NOLOCK_SHEAF_PREFILL_OVERSIZE,
 	NOLOCK_SHEAF_RETURN_FAST,
 	NOLOCK_SHEAF_RETURN_SLOW,
-	NOLOCK_SLOT_BUSY,	/* the A-slot's trylock failed: the next level served */
+	NOLOCK_SLOT_BUSY,	  /* the A-slot's trylock failed: the next level served */
 	NOLOCK_ALLOC_NEXT_BUCKET, /* served by the next larger bucket */
-	NOLOCK_ALLOC_FAIL,	/* NULL returned */
-	NOLOCK_FREE_REFUSED,	/* double, foreign or interior frees */
+	NOLOCK_ALLOC_FAIL,	  /* NULL returned */
+	NOLOCK_FREE_REFUSED,	  /* double, foreign or interior frees */
 	NOLOCK_NR_STAT_ITEMS
 };
 
 /* One cache, all its slots summed up. Sizes in bytes. */
 struct nolock_cache_stat {
 	char name[32];
-	unsigned int id;	     /* index in the heap's cache table */
-	unsigned int object_size;    /* as asked for */
-	unsigned int size;	     /* distance between two objects */
+	unsigned int id;	  /* index in the heap's cache table */
+	unsigned int object_size; /* as asked for */
+	unsigned int size;	  /* distance between two objects */
 	unsigned int objs_per_slab;
 	unsigned int sheaf_capacity; /* objects */
 	unsigned long slabs;
-	unsigned long objects;	     /* in all slabs */
-	unsigned long in_sheaves;    /* free, in slots and barns */
-	unsigned long in_slabs;	     /* free, in slab bitmaps */
-	unsigned long allocated;     /* objects - in_sheaves - in_slabs, 0 if the race makes it less */
-	unsigned int sheaves;	     /* in slots and barns */
+	unsigned long objects;	  /* in all slabs */
+	unsigned long in_sheaves; /* free, in slots and barns */
+	unsigned long in_slabs;	  /* free, in slab bitmaps */
+	unsigned long allocated;  /* objects - in_sheaves - in_slabs, 0 if the race makes it less */
+	unsigned int sheaves;	  /* in slots and barns */
 	unsigned int barn_full;
 	unsigned int barn_empty;
 	unsigned long stat[NOLOCK_NR_STAT_ITEMS];

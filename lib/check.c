@@ -374,7 +374,7 @@ int nolock_heap_check(struct nolock_heap *heap, struct nolock_heap_report *repor
 	else
 		ck.r->allocated = ck.r->objects - ck.r->in_slabs - ck.r->in_sheaves;
 	/* A free that a flush found to be bad had been counted as one. */
-	expected = ck.balance + nl_load(&heap->h->dropped);
+	expected = ck.balance + nl_load(&heap->h->dropped) + nl_load(&heap->h->lost);
 	/*
 	 * Who died between an operation and its count, or with a word of a slab in its hands, has
 	 * taken that many objects along: they are its own, allocated.
@@ -390,4 +390,57 @@ int nolock_heap_check(struct nolock_heap *heap, struct nolock_heap_report *repor
 	ck.r->allocs += ck.head.large_allocs;
 	ck.r->frees += ck.head.large_frees;
 	return ck.r->errors ? -EUCLEAN : 0;
+}
+
+static void drift_slot(nl_slot_t *slot, nl_u64 *balance, nl_u64 *held, nl_heap_t *h)
+{
+	nl_u32 n = NL_WORD_SIZE(nl_load(&slot->word));
+
+	*balance += slot->stat[NL_STAT_IN] - slot->stat[NL_STAT_OUT] - n +
+		    slot->stat[NL_STAT_ALLOC_SLOWPATH] - slot->stat[NL_STAT_FREE_SLOWPATH];
+	*held += n;
+	if (slot->spare && slot->spare <= h->nr_sheaves)
+		*held += nl_sheaf(h, slot->spare - 1)->size;
+}
+
+/* No shadow, no message, no system call: the slow path of a child after fork() asks. */
+int64_t nl_heap_drift(struct nolock_heap *heap)
+{
+	nl_heap_t *h = heap->h;
+	nl_u32 end = nl_load_acquire(&h->nr_open) << NL_GROUP_SHIFT;
+	nl_u64 balance = 0, held = 0, objects = 0, free = 0;
+
+	for (nl_u32 id = 0; id < NL_MAX_CACHES; id++) {
+		nl_cache_t *c = nl_cache(h, id);
+
+		if (c->state != NL_CACHE_LIVE)
+			continue;
+		for (nl_u32 cpu = 0; cpu < heap->nr_slots; cpu++) {
+			drift_slot(nl_rslot(h, cpu, id), &balance, &held, h);
+			drift_slot(nl_aslot(h, cpu, id), &balance, &held, h);
+		}
+		for (nl_u32 s = c->barn[0].full, n = 0; s && n < h->nr_sheaves; n++) {
+			held += nl_sheaf(h, s - 1)->size;
+			s = nl_sheaf(h, s - 1)->next;
+		}
+	}
+	for (nl_u32 index = 0; index < h->nr_sheaves; index++) {
+		nl_sheaf_t *s = nl_sheaf(h, index);
+
+		if (!(nl_load(&s->owner) & NL_PREFILLED))
+			continue;
+		held += s->size;
+		balance += s->next - s->size;
+	}
+	for (nl_u32 chunk = h->first_chunk; chunk < end; chunk++) {
+		nl_u32 tag = nl_load(nl_tag(h, chunk));
+
+		if (NL_TAG_KIND(tag) != NL_KIND_SLAB)
+			continue;
+		objects += nl_cache(h, NL_TAG_CACHE(tag))->per_slab;
+		for (nl_u32 w = 0; w < NL_SLAB_WORDS; w++)
+			free += (nl_u32)__builtin_popcountll(nl_load(&nl_slab(h, chunk)->free[w]));
+	}
+	return (int64_t)(objects - free - held - balance - nl_load(&h->dropped) -
+			 nl_load(&h->lost));
 }

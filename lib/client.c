@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "internal.h"
@@ -92,12 +93,8 @@ static int receive(int conn, struct nl_reply *rep, int *fd)
 	return rep->error < 0 ? EPROTO : rep->error;
 }
 
-/*
- * Send @req, whose magic and version are filled in here, and receive the answer. A descriptor
- * that came with it goes to *fd (-1 when none did), or is closed when fd is NULL. Where nolockd
- * answered with an error, rep->message says it in words; otherwise the message is empty.
- */
-int nl_client_call(const struct nl_request *req, struct nl_reply *rep, int *fd)
+/* As nl_client_call(), without its patience. */
+static int call_once(const struct nl_request *req, struct nl_reply *rep, int *fd)
 {
 	struct timeval forever = { 0 };
 	struct nl_request q = *req;
@@ -132,6 +129,27 @@ int nl_client_call(const struct nl_request *req, struct nl_reply *rep, int *fd)
 	if (fd)
 		*fd = got;
 	setsockopt(conn, SOL_SOCKET, SO_RCVTIMEO, &forever, sizeof(forever));
+	return conn;
+}
+
+/*
+ * Send @req, whose magic and version are filled in here, and receive the answer. A descriptor
+ * that came with it goes to *fd (-1 when none did), or is closed when fd is NULL. Where nolockd
+ * answered with an error, rep->message says it in words; otherwise the message is empty.
+ * EAGAIN, a heap whose keeper is just being started again, is asked again for up to two seconds.
+ */
+int nl_client_call(const struct nl_request *req, struct nl_reply *rep, int *fd)
+{
+	const struct timespec pause = { .tv_nsec = 50 * 1000000 };
+	int conn = -1;
+
+	for (int i = 0; i < 40; i++) {
+		if (i)
+			nanosleep(&pause, NULL);
+		conn = call_once(req, rep, fd);
+		if (conn >= 0 || errno != EAGAIN)
+			break;
+	}
 	return conn;
 }
 

@@ -197,6 +197,8 @@ int nolock_heap_populate(struct nolock_heap *heap, size_t bytes)
 	if (!heap || heap->snapshot || chunks > NL_MAX_GROUPS * (nl_u64)NL_GROUP_CHUNKS)
 		return -EINVAL;
 	h = heap->h;
+	nl_depth++;
+	nl_fork_check();
 	nl_store(&h->reserve_target, (nl_u32)chunks);
 	/* Less than before: what is too much goes back to everybody. */
 	for (nl_u32 g = h->first_chunk >> NL_GROUP_SHIFT;
@@ -211,6 +213,7 @@ int nolock_heap_populate(struct nolock_heap *heap, size_t bytes)
 		nl_chunk_give(h, g, bit);
 	}
 	err = nl_heap_topup(heap);
+	nl_depth--;
 	if (!err)
 		errno = saved;
 	return err;

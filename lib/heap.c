@@ -47,6 +47,7 @@ static nl_u32 *not_forked = &never_wiped;
 
 static nl_u32 threads; /* thread numbers handed out */
 static __thread nl_u32 this_thread;
+__thread int nl_depth;
 
 nl_u32 nl_who(const struct nolock_heap *heap)
 {
@@ -305,7 +306,7 @@ void nl_fork_check(void)
 
 		if (nl_load(&heap->state) == NL_HANDLE_LIVE && !heap->snapshot &&
 		    heap->type == NL_HEAP_PRIVATE)
-			nl_heap_repair_fork(heap);
+			nl_heap_repair_fork(heap, nl_depth <= 1);
 	}
 }
 

@@ -168,8 +168,21 @@ NL_HIDDEN int nl_heap_topup(struct nolock_heap *heap);
 /* heap.c: a handle on a copy of another process's metadata. */
 NL_HIDDEN struct nolock_heap *nl_heap_snapshot(void *mem, nl_u64 size);
 
-/* The same in a child after fork(), for a private heap and the threads that were not forked. */
-NL_HIDDEN nl_u32 nl_heap_repair_fork(struct nolock_heap *heap);
+/*
+ * The same in a child after fork(), for a private heap and the threads that were not forked. Where
+ * the forking thread was not inside of the allocator itself, what those threads had in their
+ * hands is found by an inventory of the whole heap, too.
+ */
+NL_HIDDEN nl_u32 nl_heap_repair_fork(struct nolock_heap *heap, bool inventory);
+
+/* check.c: objects in use that the counters do not know of. The heap is quiescent and whole. */
+NL_HIDDEN int64_t nl_heap_drift(struct nolock_heap *heap);
+
+/*
+ * heap.c: how deep this thread is in slow paths: 1 in its own alone, more in a handler that
+ * interrupted one. siglongjmp() out of one leaves it too high, which only costs an inventory.
+ */
+extern __thread int nl_depth NL_HIDDEN;
 
 /*
  * heap.c: is this a child in which no slow path has run yet? Then its private heaps are repaired

@@ -112,25 +112,35 @@ void *nl_large_alloc(struct nolock_heap *heap, size_t size, gfp_t gfp)
 {
 	nl_heap_t *h = heap->h;
 	nl_u32 nr = chunks_of(h, size), chunk;
+	void *p;
 
 	if (!nr)
 		return NULL;
+	nl_depth++;
+	nl_fork_check();
 	chunk = find_run(h, nr);
 	if (!chunk && gfpflags_allow_blocking(gfp)) {
 		chunk = nl_heap_grow_run(heap, nr);
 		if (!chunk && nl_heap_shrink(heap))
 			chunk = find_run(h, nr);
 	}
-	return chunk ? make_large(h, chunk, nr, size) : NULL;
+	p = chunk ? make_large(h, chunk, nr, size) : NULL;
+	nl_depth--;
+	return p;
 }
 
 void *nl_large_alloc_nolock(struct nolock_heap *heap, size_t size)
 {
 	nl_heap_t *h = heap->h;
-	nl_u32 nr = chunks_of(h, size);
-	nl_u32 chunk = nr ? find_run(h, nr) : 0;
+	nl_u32 nr = chunks_of(h, size), chunk;
+	void *p;
 
+	nl_depth++;
+	nl_fork_check();
+	chunk = nr ? find_run(h, nr) : 0;
 	if (!chunk && nr == 1)
 		chunk = nl_chunk_scan(h, NL_RESERVE);
-	return chunk ? make_large(h, chunk, nr, size) : NULL;
+	p = chunk ? make_large(h, chunk, nr, size) : NULL;
+	nl_depth--;
+	return p;
 }

@@ -55,6 +55,8 @@ static bool fill(struct nolock_heap *heap, nl_u32 id, nl_u32 sheaf, nl_u32 size,
 	nl_sheaf_t *s = nl_sheaf(heap->h, sheaf - 1);
 	nl_u64 intent[2] = { 0, 0 };
 
+	nl_depth++;
+	nl_fork_check();
 	settle(heap, id, s);
 	while (s->size < size) {
 		nl_u64 obj;
@@ -70,6 +72,7 @@ static bool fill(struct nolock_heap *heap, nl_u32 id, nl_u32 sheaf, nl_u32 size,
 		nl_store(&s->size, (nl_u16)(s->size + 1));
 	}
 	nl_store(&s->next, s->size);
+	nl_depth--;
 	return s->size >= size;
 }
 
@@ -114,7 +117,7 @@ static bool usable(struct kmem_cache *s, gfp_t gfp, unsigned int size)
 	       nl_load(&((nl_cache_t *)s)->state) == NL_CACHE_LIVE;
 }
 
-struct slab_sheaf *kmem_cache_prefill_sheaf(struct kmem_cache *s, gfp_t gfp, unsigned int size)
+static struct slab_sheaf *prefill(struct kmem_cache *s, gfp_t gfp, unsigned int size)
 {
 	struct nolock_heap *heap = heap_of(s);
 	nl_u32 id, who, sheaf = 0;
@@ -159,6 +162,17 @@ oversize:
 	return (struct slab_sheaf *)oversize_fill(s, gfp, NULL, size);
 }
 
+struct slab_sheaf *kmem_cache_prefill_sheaf(struct kmem_cache *s, gfp_t gfp, unsigned int size)
+{
+	struct slab_sheaf *sheaf;
+
+	nl_depth++;
+	nl_fork_check();
+	sheaf = prefill(s, gfp, size);
+	nl_depth--;
+	return sheaf;
+}
+
 int kmem_cache_refill_sheaf(struct kmem_cache *s, gfp_t gfp, struct slab_sheaf **sheafp,
 			    unsigned int size)
 {
@@ -187,7 +201,7 @@ int kmem_cache_refill_sheaf(struct kmem_cache *s, gfp_t gfp, struct slab_sheaf *
 	return 0;
 }
 
-void kmem_cache_return_sheaf(struct kmem_cache *s, gfp_t gfp, struct slab_sheaf *sheaf)
+static void give_sheaf(struct kmem_cache *s, struct slab_sheaf *sheaf)
 {
 	struct nolock_heap *heap = heap_of(s);
 	nl_u32 number, id, who;
@@ -195,7 +209,6 @@ void kmem_cache_return_sheaf(struct kmem_cache *s, gfp_t gfp, struct slab_sheaf 
 	nl_sheaf_t *t;
 	bool kept = false;
 
-	(void)gfp;
 	if (!heap || !sheaf)
 		return;
 	id = nl_cache_id(s);
@@ -227,6 +240,15 @@ void kmem_cache_return_sheaf(struct kmem_cache *s, gfp_t gfp, struct slab_sheaf 
 		      nl_sheaf_flush(heap->h, number, id, 0));
 	nl_slot_count(counters(heap, id), NL_STAT_SHEAF_FREE, 1);
 	nl_sheaf_put(heap->h, number);
+}
+
+void kmem_cache_return_sheaf(struct kmem_cache *s, gfp_t gfp, struct slab_sheaf *sheaf)
+{
+	(void)gfp;
+	nl_depth++;
+	nl_fork_check();
+	give_sheaf(s, sheaf);
+	nl_depth--;
 }
 
 void *kmem_cache_alloc_from_sheaf(struct kmem_cache *s, gfp_t gfp, struct slab_sheaf *sheaf)

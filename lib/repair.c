@@ -182,6 +182,63 @@ static nl_u32 repair(struct nolock_heap *heap, const struct dead *dead)
 	return locks;
 }
 
+/* The rest is for a heap that nobody else uses: what is in no list is nobody's. */
+static void find_lost_sheaves(nl_heap_t *h)
+{
+	for (nl_u32 index = 0; index < h->nr_sheaves; index++) {
+		nl_sheaf_t *s = nl_sheaf(h, index);
+		nl_u32 id = s->cache - 1u;
+
+		if ((nl_load(nl_sheaf_map(h) + index / 64) & NL_BIT(index)) ||
+		    (nl_load(&s->owner) & NL_PREFILLED))
+			continue;
+		if (id < NL_MAX_CACHES) {
+			if (linked(h, id, index + 1))
+				continue;
+			nl_sheaf_flush(h, index + 1, id, 0);
+		}
+		nl_sheaf_put(h, index + 1);
+	}
+}
+
+static void find_lost_chunks(nl_heap_t *h)
+{
+	nl_u32 end = nl_nr_open(h) << NL_GROUP_SHIFT, body = 0, large = 0;
+	nl_u32 slabs[NL_MAX_CACHES] = { 0 };
+	nl_u32 reserve = 0;
+
+	for (nl_u32 chunk = h->first_chunk; chunk < end; chunk++) {
+		nl_group_t *group = nl_group(h, chunk >> NL_GROUP_SHIFT);
+		nl_u32 tag = nl_load(nl_tag(h, chunk));
+		nl_u64 known = nl_load(&group->chunk_free) | nl_load(&group->reserve);
+
+		if (group->state != NL_GROUP_OPEN)
+			continue;
+		reserve += (nl_load(&group->reserve) & NL_BIT(chunk)) != 0;
+		if (NL_TAG_KIND(tag) == NL_KIND_SLAB) {
+			slabs[NL_TAG_CACHE(tag)]++;
+			continue;
+		}
+		if (NL_TAG_KIND(tag) == NL_KIND_LARGE) {
+			large++;
+			body = nl_slab(h, chunk)->nr_chunks;
+		} else if (NL_TAG_KIND(tag) == NL_KIND_BODY && !body) {
+			/* A large object that was being made, or freed. */
+			nl_store(nl_tag(h, chunk), NL_TAG(NL_KIND_FREE, 0));
+			tag = 0;
+		}
+		if (body)
+			body--;
+		else if (NL_TAG_KIND(tag) == NL_KIND_FREE && !(known & NL_BIT(chunk)))
+			nl_chunk_give(h, chunk >> NL_GROUP_SHIFT, NL_BIT(chunk));
+	}
+	for (nl_u32 id = 0; id < NL_MAX_CACHES; id++)
+		nl_store(&nl_cache(h, id)->nr_slabs, slabs[id]);
+	nl_store(&h->nr_reserve, reserve);
+	nl_store(&h->nr_large, large);
+	nl_store(&h->large_frees, nl_load(&h->large_allocs) - large);
+}
+
 nl_u32 nl_heap_repair(struct nolock_heap *heap, nl_u32 client)
 {
 	struct dead dead = { .client = client, .prefilled = true };
@@ -193,9 +250,15 @@ nl_u32 nl_heap_repair(struct nolock_heap *heap, nl_u32 client)
  * The forking thread may have been inside the allocator itself (fork() in a handler): its locks
  * stay, and so do prefilled sheaves, which the child's memory may still name.
  */
-nl_u32 nl_heap_repair_fork(struct nolock_heap *heap)
+nl_u32 nl_heap_repair_fork(struct nolock_heap *heap, bool inventory)
 {
 	struct dead dead = { .client = heap->client, .alive = nl_who(heap) & 0xffff };
+	nl_u32 locks = repair(heap, &dead);
 
-	return repair(heap, &dead);
+	if (inventory) {
+		find_lost_sheaves(heap->h);
+		find_lost_chunks(heap->h);
+		nl_store(&heap->h->lost, nl_load(&heap->h->lost) + (nl_u64)nl_heap_drift(heap));
+	}
+	return locks;
 }

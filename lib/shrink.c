@@ -141,12 +141,11 @@ static void empty_barn(struct nolock_heap *heap, nl_u32 id)
 	}
 }
 
-nl_u32 nl_cache_shrink(struct nolock_heap *heap, nl_u32 id)
+static nl_u32 shrink(struct nolock_heap *heap, nl_u32 id)
 {
 	nl_heap_t *h = heap->h;
 	nl_u32 who = nl_who(heap), end, freed = 0;
 
-	nl_fork_check();
 	if (heap->type == NL_HEAP_PRIVATE)
 		empty_private_rslots(heap, id);
 	else
@@ -170,6 +169,17 @@ nl_u32 nl_cache_shrink(struct nolock_heap *heap, nl_u32 id)
 		nl_slot_count(nl_aslot(h, nl_cpu(heap), id), NL_STAT_FREE_SLAB, 1);
 		freed++;
 	}
+	return freed;
+}
+
+nl_u32 nl_cache_shrink(struct nolock_heap *heap, nl_u32 id)
+{
+	nl_u32 freed;
+
+	nl_depth++;
+	nl_fork_check();
+	freed = shrink(heap, id);
+	nl_depth--;
 	return freed;
 }
 
@@ -213,10 +223,11 @@ size_t nolock_heap_trim(struct nolock_heap *heap)
 	if (!heap || heap->snapshot)
 		return 0;
 	h = heap->h;
+	nl_depth++;
 	nl_heap_shrink(heap);
 	/* What is absent from an arena is lost on BPF programs: its chunks stay present. */
 	if (heap->type == NL_HEAP_ARENA)
-		return 0;
+		goto out;
 	for (nl_u32 g = h->first_chunk >> NL_GROUP_SHIFT; g < nl_load_acquire(&h->nr_open); g++) {
 		nl_group_t *group = nl_group(h, g);
 		nl_u64 mask = nl_load(&group->dirty) ? nl_word_take_all(&group->chunk_free) : 0;
@@ -230,5 +241,7 @@ size_t nolock_heap_trim(struct nolock_heap *heap)
 		dropped += drop_pages(heap, g, dirty);
 		nl_chunk_publish(h, g, mask);
 	}
+out:
+	nl_depth--;
 	return dropped << NL_CHUNK_SHIFT;
 }

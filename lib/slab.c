@@ -56,6 +56,7 @@ nl_u64 nl_alloc_object(struct nolock_heap *heap, nl_u32 id, gfp_t gfp)
 	nl_heap_t *h = heap->h;
 	nl_u64 obj;
 
+	nl_depth++;
 	nl_fork_check();
 	for (int pass = 0;; pass++) {
 		obj = alloc_rslot(heap, id, who, flags);
@@ -75,17 +76,17 @@ nl_u64 nl_alloc_object(struct nolock_heap *heap, nl_u32 id, gfp_t gfp)
 		nl_heap_topup(heap);
 		errno = err;
 	}
+	nl_depth--;
 	return obj;
 }
 
-nl_u64 nl_alloc_object_nolock(struct nolock_heap *heap, nl_u32 id, gfp_t gfp)
+static nl_u64 alloc_nolock(struct nolock_heap *heap, nl_u32 id)
 {
 	nl_u32 who = nl_who(heap), cpu = nl_cpu(heap), flags = NL_RESERVE;
 	nl_heap_t *h = heap->h;
 	nl_u32 next = nl_cache(h, id)->next;
 	nl_u64 obj;
 
-	(void)gfp;
 	nl_fork_check();
 	obj = alloc_rslot(heap, id, who, flags);
 	if (!obj)
@@ -106,6 +107,17 @@ nl_u64 nl_alloc_object_nolock(struct nolock_heap *heap, nl_u32 id, gfp_t gfp)
 		if (obj)
 			nl_slot_count(nl_aslot(h, cpu, id), NL_STAT_NEXT_BUCKET, 1);
 	}
+	return obj;
+}
+
+nl_u64 nl_alloc_object_nolock(struct nolock_heap *heap, nl_u32 id, gfp_t gfp)
+{
+	nl_u64 obj;
+
+	(void)gfp;
+	nl_depth++;
+	obj = alloc_nolock(heap, id);
+	nl_depth--;
 	return obj;
 }
 
@@ -279,7 +291,6 @@ static int free_object(struct nolock_heap *heap, nl_u32 id, const void *p)
 	nl_slot_t *slot;
 	int pushed;
 
-	nl_fork_check();
 	if (nl_slab_index(heap->h, id, (nl_u64)p) == ~0u)
 		return -1;
 	res = NL_RSEQ_RETRY(heap, nl_rseq_push_once(heap, (nl_u64)id << NL_SLOT_SHIFT, (nl_u64)p));
@@ -303,7 +314,7 @@ static int free_object(struct nolock_heap *heap, nl_u32 id, const void *p)
 }
 
 /* Returns NULL, or why the pointer was refused. */
-static const char *free_slow(const void *p)
+static const char *free_any(const void *p)
 {
 	struct nolock_heap *heap;
 	nl_u64 chunk;
@@ -333,6 +344,17 @@ static const char *free_slow(const void *p)
 	default:
 		return "free memory";
 	}
+}
+
+static const char *free_slow(const void *p)
+{
+	const char *why;
+
+	nl_depth++;
+	nl_fork_check();
+	why = free_any(p);
+	nl_depth--;
+	return why;
 }
 
 /*

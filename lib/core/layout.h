@@ -285,7 +285,8 @@ struct nl_heap {
 	nl_u64 epoch;	       /* bumped by each nolockd that adopts the heap */
 	nl_u64 dropped; /* atomic: objects freed twice or bad, found when a sheaf was flushed */
 	nl_u64 deaths;	/* atomic: clients that died in the middle of it, and forks */
-	nl_u64 pad2[5];
+	nl_u64 lost;	/* objects in the hands of threads that a fork left behind */
+	nl_u64 pad2[4];
 	struct nl_client client[NL_MAX_CLIENTS + 1]; /* [0] unused */
 };
 

@@ -256,7 +256,7 @@ NL_INLINE void *nolock_fast(struct nolock_heap *heap, size_t size, gfp_t gfp, in
 	nl_u64 obj;
 
 	if (nl_likely(!(gfp & ~(NOLOCK_GFP_NOLOCK_MASK & ~__GFP_ZERO)) &&
-		      (unsigned int)(node + 1) <= 1) &&
+		      (unsigned int)node + 1 <= 1) &&
 	    pop_small(heap, size, &obj))
 		return (void *)obj;
 	return nolock_slow(heap, size, gfp, node);

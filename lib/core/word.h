@@ -32,13 +32,14 @@ NL_INLINE nl_u32 nl_highest(nl_u64 mask)
 /*
  * Try to clear the given bit and say whether it was this call that did. On the CPU one
  * instruction that always completes (lock btr; ldclr with LSE); in BPF one cmpxchg on the value
- * seen, because the verifier refuses a fetching and on arena memory.
+ * seen, because the verifier refuses a fetching and on arena memory. TSan, which does not see what
+ * inline assembly orders, gets the portable form.
  */
 NL_INLINE int nl_word_claim(nl_word_t *word, nl_u64 seen, nl_u32 bit)
 {
 #if defined(__bpf__)
 	return nl_cas(word, seen, seen & ~NL_BIT(bit));
-#elif defined(__x86_64__)
+#elif defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
 	_Bool was;
 
 	(void)seen;

@@ -34,6 +34,10 @@
 static struct nolock_heap handles[MAX_HANDLES];
 static nl_u32 nr_handles; /* handles ever used: bound of every search */
 
+__thread struct nl_thread nl_self = { .last_tag = ~0u };
+nl_u64 nl_rseq_off;
+struct nl_free_map nl_free_map;
+
 static struct nolock_heap no_heap = { .fd = -1, .conn = -1 };
 struct nolock_heap *nl_default = &no_heap;
 
@@ -56,6 +60,20 @@ nl_u32 nl_who(const struct nolock_heap *heap)
 	return (heap->client << 16) | this_thread;
 }
 
+bool nl_thread_start(void)
+{
+	const struct nolock_heap *heap = nl_load_acquire(&nl_default);
+
+	if (nl_self.rslots)
+		return true;
+	if (!heap->rseq_slots || heap->slot_off - heap->rseq_off != RSEQ_MM_CID ||
+	    nl_rseq_index(heap) == ~0u)
+		return false;
+	nl_rseq_off = heap->rseq_off;
+	nl_self.rslots = (nl_u64)heap->rslots;
+	return true;
+}
+
 nl_u32 nl_cpu(const struct nolock_heap *heap)
 {
 	nl_u32 index = nl_rseq_index(heap);
@@ -69,13 +87,17 @@ void nl_heap_refresh(struct nolock_heap *heap)
 {
 	nl_u64 end = (nl_u64)nl_load_acquire(&heap->h->nr_open) * NL_GROUP_SIZE;
 
-	if (!heap->rseq_slots)
+	if (heap != nl_load(&nl_default) || !heap->rseq_slots)
 		return;
 	if (end > heap->size)
 		end = heap->size;
 	end -= heap->first - (nl_u64)heap->base;
-	if ((int64_t)end > (int64_t)nl_load(&heap->span))
-		nl_store(&heap->span, end);
+	/* Constant for the process's life; whoever reads span reads these before or after. */
+	nl_free_map.first = heap->first;
+	nl_free_map.tags = nl_tag(heap->h, heap->h->first_chunk);
+	/* The rest first, then the span that lets it be used: pairs with free's data dependency. */
+	if ((int64_t)end > (int64_t)nl_load(&nl_free_map.span))
+		nl_store_release(&nl_free_map.span, end);
 }
 
 /* "0-3,8" to 9: how many CPUs there can ever be. No malloc, no stdio: any context. */
@@ -154,7 +176,6 @@ static struct nolock_heap *handle_get(void)
 
 static void handle_put(struct nolock_heap *heap)
 {
-	nl_store(&heap->span, 0);
 	nl_store(&heap->small, 0);
 	nl_store(&heap->rseq_slots, 0);
 	nl_store_release(&heap->state, NL_HANDLE_FREE);
@@ -170,8 +191,6 @@ static void handle_start(struct nolock_heap *heap, void *mem, nl_u64 size, nl_u3
 	heap->base = mem;
 	heap->size = size;
 	heap->first = (nl_u64)mem + ((nl_u64)h->first_chunk << NL_CHUNK_SHIFT);
-	heap->tags = nl_tag(h, h->first_chunk);
-	heap->span = 0;
 	heap->rslots = nl_rslot(h, 0, 0);
 	heap->nr_slots = h->nr_slots;
 #ifdef NL_HAVE_RSEQ

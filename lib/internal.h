@@ -55,6 +55,17 @@ enum {
 	NL_HANDLE_LIVE,
 };
 
+/*
+ * The chunks of the private heap that free's fast path serves. Constant but for span, which grows;
+ * it is 0 before there is a heap, and without rseq.
+ */
+struct nl_free_map {
+	nl_u64 first; /* address of the first chunk */
+	nl_u64 span;  /* bytes from there whose tags may be read */
+	nl_tag_t *tags;
+};
+extern struct nl_free_map nl_free_map NL_HIDDEN;
+
 /* The private heap; before it is made, a handle that sends every fast path to the slow one. */
 extern struct nolock_heap *nl_default NL_HIDDEN;
 

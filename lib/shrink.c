@@ -98,7 +98,8 @@ static void empty_shared_rslots(struct nolock_heap *heap, nl_u32 id)
 	if (!heap->rseq_slots || sched_getaffinity(0, sizeof(before), &before))
 		return;
 	for (nl_u32 cpu = 0; cpu < heap->nr_slots && cpu < CPU_SETSIZE; cpu++) {
-		nl_slot_t *slot = NULL;
+		nl_slot_t *slot;
+		nl_u64 res;
 
 		if (!slot_used(nl_rslot(heap->h, cpu, id)))
 			continue;
@@ -107,9 +108,11 @@ static void empty_shared_rslots(struct nolock_heap *heap, nl_u32 id)
 		if (sched_setaffinity(0, sizeof(one), &one))
 			continue; /* not allowed there: its slot stays as it is */
 		moved = true;
-		if (NL_RSEQ_RETRY(heap, nl_rseq_lock_once(heap, (nl_u64)id << NL_SLOT_SHIFT, owner,
-							  &slot)) != NL_RSEQ_DONE)
+		res = NL_RSEQ_RETRY(heap,
+				    nl_rseq_lock_once(heap, (nl_u64)id << NL_SLOT_SHIFT, owner));
+		if (!NL_RSEQ_DONE(res))
 			continue;
+		slot = (nl_slot_t *)res;
 		empty_slot(heap->h, slot, id);
 		nl_slot_unlock(slot);
 	}

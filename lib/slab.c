@@ -7,6 +7,7 @@
  * place in them: a cache that wants one has sheaves of capacity 0, which fails over to here.
  */
 #define _GNU_SOURCE
+#define NOLOCK_NO_INLINE
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +19,9 @@
 #include "core/core.h"
 #include "core/kmalloc.h"
 #include "core/slot.h"
+
+/* A fast path starts on lines of its own: where it falls by chance is worth a tenth. */
+#define NL_HOT __attribute__((hot, aligned(128)))
 
 /* Passes of growing and giving back before an ordinary allocation gives up. */
 #define GROW_PASSES 8
@@ -31,21 +35,20 @@ static nl_u32 core_flags(gfp_t gfp)
 /* Through the R-slot, with its lock if it is empty. The object's address or 0. */
 static nl_u64 alloc_rslot(struct nolock_heap *heap, nl_u32 id, nl_u32 who, nl_u32 flags)
 {
-	enum nl_rseq_result res;
 	nl_slot_t *slot;
-	nl_u64 obj = 0;
+	nl_u64 obj, res;
 
-	res = NL_RSEQ_RETRY(heap, nl_rseq_pop_once(heap, (nl_u64)id << NL_SLOT_SHIFT, &obj));
-	if (res == NL_RSEQ_DONE)
-		return obj;
+	res = NL_RSEQ_RETRY(heap, nl_rseq_pop_once(heap, (nl_u64)id << NL_SLOT_SHIFT));
+	if (NL_RSEQ_DONE(res))
+		return res;
 	if (res != NL_RSEQ_EMPTY)
 		return 0;
 	res = NL_RSEQ_RETRY(heap, nl_rseq_lock_once(heap, (nl_u64)id << NL_SLOT_SHIFT,
-						    (nl_u64)who << 32 | 1, &slot));
-	if (res != NL_RSEQ_DONE)
+						    (nl_u64)who << 32 | 1));
+	if (!NL_RSEQ_DONE(res))
 		return 0;
-	if (nl_slot_refill(heap->h, slot, id, who, flags))
-		obj = nl_slot_pop(slot);
+	slot = (nl_slot_t *)res;
+	obj = nl_slot_refill(heap->h, slot, id, who, flags) ? nl_slot_pop(slot) : 0;
 	nl_slot_unlock(slot);
 	return obj;
 }
@@ -181,8 +184,8 @@ static __attribute__((noinline)) void *kmalloc_slow(struct nolock_heap *heap, si
 NL_INLINE bool pop_small(const struct nolock_heap *heap, size_t size, nl_u64 *obj)
 {
 	return nl_likely(size - 1 < heap->small) &&
-	       nl_likely(nl_rseq_pop_once(heap, heap->small_slot[(size - 1) / 16], obj) ==
-			 NL_RSEQ_DONE);
+	       nl_likely(NL_RSEQ_DONE(
+		       *obj = nl_rseq_pop_once(heap, heap->small_slot[(size - 1) / 16])));
 }
 
 /* __GFP_ZERO is for the callers below: a call in here would cost every caller a stack frame. */
@@ -195,7 +198,7 @@ NL_INLINE void *kmalloc_fast(struct nolock_heap *heap, size_t size, gfp_t gfp)
 	return kmalloc_slow(heap, size, gfp, NUMA_NO_NODE);
 }
 
-void *kmalloc(size_t size, gfp_t gfp)
+NL_HOT void *kmalloc(size_t size, gfp_t gfp)
 {
 	return kmalloc_fast(nl_default, size, gfp);
 }
@@ -267,9 +270,44 @@ void *nolock_heap_kmalloc_nolock(struct nolock_heap *heap, size_t size, gfp_t gf
 	return nolock_fast(heap, size, gfp, node);
 }
 
-void *kmalloc_nolock(size_t size, gfp_t gfp, int node)
+NL_HOT void *kmalloc_nolock(size_t size, gfp_t gfp, int node)
 {
 	return nolock_fast(nl_default, size, gfp, node);
+}
+
+static __attribute__((noinline)) void *bucket_slow(size_t bucket)
+{
+	nl_thread_start();
+	return kmalloc_slow(nl_default, nl_kmalloc_size((nl_u32)(bucket >> NL_SLOT_SHIFT)),
+			    GFP_KERNEL, NUMA_NO_NODE);
+}
+
+static __attribute__((noinline)) void *bucket_nolock_slow(size_t bucket)
+{
+	nl_thread_start();
+	return nolock_slow(nl_default, nl_kmalloc_size((nl_u32)(bucket >> NL_SLOT_SHIFT)), 0,
+			   NUMA_NO_NODE);
+}
+
+NL_INLINE bool pop_bucket(size_t bucket, nl_u64 *obj)
+{
+	nl_u64 rslots = nl_self.rslots;
+
+	return nl_likely(rslots) && nl_likely(NL_RSEQ_DONE(*obj = nl_rseq_pop_cid(rslots, bucket)));
+}
+
+NL_HOT void *nolock_bucket_alloc(size_t bucket)
+{
+	nl_u64 obj;
+
+	return nl_likely(pop_bucket(bucket, &obj)) ? (void *)obj : bucket_slow(bucket);
+}
+
+NL_HOT void *nolock_bucket_alloc_nolock(size_t bucket)
+{
+	nl_u64 obj;
+
+	return nl_likely(pop_bucket(bucket, &obj)) ? (void *)obj : bucket_nolock_slow(bucket);
 }
 
 void nl_free_refused(const void *p, const char *why)
@@ -287,19 +325,20 @@ void nl_free_refused(const void *p, const char *why)
 static int free_object(struct nolock_heap *heap, nl_u32 id, const void *p)
 {
 	nl_u32 who = nl_who(heap);
-	enum nl_rseq_result res;
 	nl_slot_t *slot;
+	nl_u64 res;
 	int pushed;
 
 	if (nl_slab_index(heap->h, id, (nl_u64)p) == ~0u)
 		return -1;
 	res = NL_RSEQ_RETRY(heap, nl_rseq_push_once(heap, (nl_u64)id << NL_SLOT_SHIFT, (nl_u64)p));
-	if (res == NL_RSEQ_DONE)
+	if (NL_RSEQ_DONE(res))
 		return 0;
 	if (res == NL_RSEQ_EMPTY) {
 		res = NL_RSEQ_RETRY(heap, nl_rseq_lock_once(heap, (nl_u64)id << NL_SLOT_SHIFT,
-							    (nl_u64)who << 32 | 1, &slot));
-		if (res == NL_RSEQ_DONE) {
+							    (nl_u64)who << 32 | 1));
+		if (NL_RSEQ_DONE(res)) {
+			slot = (nl_slot_t *)res;
 			pushed = nl_slot_room(heap->h, slot, id, who, 0) &&
 				 nl_slot_push(slot, (nl_u64)p);
 			nl_slot_unlock(slot);
@@ -358,37 +397,43 @@ static const char *free_slow(const void *p)
 }
 
 /*
- * The tag of this thread's last free. Free finds its slot by way of the object's tag, and the next
- * allocation from that slot waits for where free stores to: two loads on the way from one to the
- * other. So free guesses that the tag is the last one's, and checks: the branch predictor carries
- * on with the guess before the tag is there. The guess is always some slab's tag, and used only
- * where it equals the object's: a handler that changes it in between does no harm.
+ * Free finds its slot by way of the object's tag, and the next allocation from that slot waits for
+ * where free stores to: two loads on the way from one to the other. So free guesses that the tag
+ * is that of the thread's last free, and checks: the branch predictor carries on with the guess
+ * before the tag is there. The guess is used only where it equals the object's tag, so a handler
+ * that changes it in between does no harm.
  */
-static __thread nl_u32 last_tag = NL_TAG(NL_KIND_SLAB, 0);
-
-NL_INLINE int free_fast(const void *p)
+NL_INLINE bool free_fast(const void *p)
 {
-	const struct nolock_heap *heap = nl_default;
-	nl_u64 off = (nl_u64)p - heap->first;
-	nl_u32 tag, last = last_tag, guess = last;
+	nl_u64 off = (nl_u64)p - nl_free_map.first;
+	nl_u32 last = nl_self.last_tag, guess = last;
 
 	/* What the compiler knows to be equal to the tag, it would compute from the tag. */
 	__asm__("" : "+r"(guess));
-	if (nl_unlikely(off >= heap->span))
-		return 0;
-	tag = nl_load(heap->tags + (off >> NL_CHUNK_SHIFT));
-	if (nl_unlikely(tag != last)) {
-		if (nl_unlikely(tag >> 16 != NL_KIND_SLAB))
-			return 0;
-		last_tag = guess = tag;
-	}
-	return nl_likely(nl_rseq_push_once(heap, NL_TAG_SLOT(guess), (nl_u64)p) == NL_RSEQ_DONE);
+	return nl_likely(off < nl_load(&nl_free_map.span)) &&
+	       nl_likely(nl_load(nl_free_map.tags + (off >> NL_CHUNK_SHIFT)) == last) &&
+	       nl_likely(nl_rseq_push_cid(nl_self.rslots, NL_TAG_SLOT(guess), (nl_u64)p));
+}
+
+/* Another cache's object than the last one freed: the fast path serves that one from now on. */
+static bool free_other_tag(const void *p)
+{
+	nl_u64 off = (nl_u64)p - nl_free_map.first;
+	nl_u32 tag;
+
+	if (off >= nl_load(&nl_free_map.span))
+		return false;
+	tag = nl_load(nl_free_map.tags + (off >> NL_CHUNK_SHIFT));
+	if (tag >> 16 != NL_KIND_SLAB || !nl_thread_start())
+		return false;
+	nl_self.last_tag = tag;
+	return nl_rseq_push_cid(nl_self.rslots, NL_TAG_SLOT(tag), (nl_u64)p);
 }
 
 static __attribute__((noinline)) void kfree_slow(const void *p)
 {
 	static nl_u32 said;
-	const char *why = free_slow(p);
+	const char *why = free_other_tag(p) ? NULL : free_slow(p);
 
 	if (!why)
 		return;
@@ -408,19 +453,19 @@ static __attribute__((noinline)) void kfree_slow(const void *p)
 
 static __attribute__((noinline)) void kfree_nolock_slow(const void *p)
 {
-	const char *why = free_slow(p);
+	const char *why = free_other_tag(p) ? NULL : free_slow(p);
 
 	if (why)
 		nl_free_refused(p, why);
 }
 
-void kfree(const void *p)
+NL_HOT void kfree(const void *p)
 {
 	if (!free_fast(p))
 		kfree_slow(p);
 }
 
-void kfree_nolock(const void *p)
+NL_HOT void kfree_nolock(const void *p)
 {
 	if (!free_fast(p))
 		kfree_nolock_slow(p);
@@ -520,8 +565,8 @@ void *kmem_cache_alloc(struct kmem_cache *s, gfp_t gfp)
 
 	if (nl_likely(s && (nl_u64)s - (nl_u64)heap->base < heap->size && !(gfp & ~GFP_KERNEL) &&
 		      heap->small) &&
-	    nl_likely(nl_rseq_pop_once(heap, (nl_u64)nl_cache_id(s) << NL_SLOT_SHIFT, &obj) ==
-		      NL_RSEQ_DONE))
+	    nl_likely(NL_RSEQ_DONE(
+		    obj = nl_rseq_pop_once(heap, (nl_u64)nl_cache_id(s) << NL_SLOT_SHIFT))))
 		return (void *)obj;
 	return cache_alloc_slow(s, gfp, NUMA_NO_NODE, false);
 }

@@ -111,6 +111,59 @@ NOLOCK_API void *kmalloc_nolock(size_t size, gfp_t flags, int node);
  */
 NOLOCK_API void kfree_nolock(const void *p);
 
+/*
+ * nolock_bucket_alloc, nolock_bucket_alloc_nolock - kmalloc(size, GFP_KERNEL) and
+ * kmalloc_nolock(size, 0, NUMA_NO_NODE) of a size whose bucket is known to the compiler
+ * @bucket: nolock_bucket(size), for a size of 1 to KMALLOC_MAX_CACHE_SIZE; nothing else is checked
+ * Contexts, errors as those. Not called directly: the two inline functions below do.
+ * Source: __kmalloc_cache_noprof() of Linux's slub.c, which kmalloc() of a constant size becomes.
+ */
+NOLOCK_API void *nolock_bucket_alloc(size_t bucket);
+NOLOCK_API void *nolock_bucket_alloc_nolock(size_t bucket);
+
+/*
+ * nolock_bucket - the kmalloc bucket of a size: 16 apart up to 128, then four a doubling
+ * Counted in steps of 256, the size of a slot. Any context.
+ */
+static inline size_t nolock_bucket(size_t size)
+{
+	unsigned int top;
+
+	if (size <= 128)
+		return (size - 1) / 16 * 256;
+	top = 31u - (unsigned int)__builtin_clz((unsigned int)size - 1);
+	return (8 + (top - 7) * 4 + (((size - 1) >> (top - 2)) & 3)) * 256;
+}
+
+#ifndef NOLOCK_NO_INLINE
+/* With a constant size and the usual flags, the bucket is looked up by the compiler. */
+void *nolock_kmalloc_any(size_t size, gfp_t flags) __asm__("kmalloc");
+void *nolock_kmalloc_nolock_any(size_t size, gfp_t flags, int node) __asm__("kmalloc_nolock");
+
+static inline __attribute__((always_inline)) void *nolock_kmalloc_inline(size_t size, gfp_t flags)
+{
+	if (__builtin_constant_p(size) && __builtin_constant_p(flags) && size &&
+	    size <= KMALLOC_MAX_CACHE_SIZE && flags == GFP_KERNEL)
+		return nolock_bucket_alloc(nolock_bucket(size));
+	return nolock_kmalloc_any(size, flags);
+}
+
+static inline __attribute__((always_inline)) void *nolock_kmalloc_nolock_inline(size_t size,
+										gfp_t flags,
+										int node)
+{
+	if (__builtin_constant_p(size) && __builtin_constant_p(flags) &&
+	    __builtin_constant_p(node) && size && size <= KMALLOC_MAX_CACHE_SIZE && !flags &&
+	    node == NUMA_NO_NODE)
+		return nolock_bucket_alloc_nolock(nolock_bucket(size));
+	return nolock_kmalloc_nolock_any(size, flags, node);
+}
+
+/* Function-like, so that the functions' own names, addresses and declarations stay as they are. */
+#define kmalloc(size, flags) nolock_kmalloc_inline(size, flags)
+#define kmalloc_nolock(size, flags, node) nolock_kmalloc_nolock_inline(size, flags, node)
+#endif
+
 /* What kmem_cache_create() takes beside name, size and flags. Zero means the default. */
 struct kmem_cache_args {
 	/* Alignment in bytes: a power of two up to 65536. */

@@ -359,6 +359,7 @@ int nolock_heap_check(struct nolock_heap *heap, struct nolock_heap_report *repor
 	if (!heap || heap->snapshot)
 		return -EINVAL;
 	nl_fork_check();
+	nl_fork_inventory();
 	err = prepare(&ck, heap);
 	if (err)
 		return err;

@@ -14,6 +14,7 @@
 #include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/rseq.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #include "internal.h"
@@ -22,6 +23,7 @@
 #include "core/kmalloc.h"
 
 #define MAX_HANDLES 64
+#define MAX_THREADS 0xfffeu /* thread numbers, before they are used again */
 #define DEFAULT_SIZE (256ULL << 30)
 #define MIN_PRIVATE_SIZE (4 * NL_GROUP_SIZE)
 
@@ -42,12 +44,21 @@ static struct nolock_heap no_heap = { .fd = -1, .conn = -1 };
 struct nolock_heap *nl_default = &no_heap;
 
 /*
- * A page of its own that the kernel wipes in a child (MADV_WIPEONFORK): reads 1 here, 0 in a
- * child whose private heaps nobody has looked after. No atfork handler: _Fork() and a fork() in a
- * handler run none. Without such a page (a kernel before 4.14) it points at a word that stays 1.
+ * A page of its own that the kernel wipes in a child (MADV_WIPEONFORK). No atfork handler: _Fork()
+ * and a fork() in a handler run none. Without such a page (a kernel before 4.14) it is a struct
+ * that nobody wipes.
+ *
+ * The child may have threads of its own before its first slow path. So the first of them to come
+ * by notes which thread numbers are older than the fork; what their owners held is taken over by
+ * the one of them that lives on, the thread that forked, whenever it comes by.
  */
-static nl_u32 never_wiped = 1;
-static nl_u32 *not_forked = &never_wiped;
+struct fork_page {
+	nl_u32 done;	/* 1 in the process that made it, and where the locks were taken over */
+	nl_u32 older;	/* thread numbers below this one are older than the fork */
+	nl_u32 pending; /* the inventory is still to be taken */
+};
+static struct fork_page never_wiped = { .done = 1 };
+static struct fork_page *fork_page = &never_wiped;
 
 static nl_u32 threads; /* thread numbers handed out */
 static __thread nl_u32 this_thread;
@@ -55,8 +66,10 @@ __thread int nl_depth;
 
 nl_u32 nl_who(const struct nolock_heap *heap)
 {
-	if (nl_unlikely(!this_thread))
-		this_thread = 1 + __atomic_fetch_add(&threads, 1, __ATOMIC_RELAXED) % 0xfffe;
+	if (nl_unlikely(!this_thread)) {
+		nl_fork_check();
+		this_thread = 1 + __atomic_fetch_add(&threads, 1, __ATOMIC_RELAXED) % MAX_THREADS;
+	}
 	return (heap->client << 16) | this_thread;
 }
 
@@ -281,13 +294,13 @@ put:
 
 static void make_fork_page(void)
 {
-	nl_u32 *page =
+	struct fork_page *page =
 		mmap(NULL, NL_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	if (page == MAP_FAILED)
 		return;
-	*page = 1;
-	if (madvise(page, NL_PAGE, MADV_WIPEONFORK) || !nl_cas(&not_forked, &never_wiped, page))
+	page->done = 1;
+	if (madvise(page, NL_PAGE, MADV_WIPEONFORK) || !nl_cas(&fork_page, &never_wiped, page))
 		munmap(page, NL_PAGE);
 }
 
@@ -297,7 +310,7 @@ struct nolock_heap *nl_default_get(void)
 
 	if (nl_likely(heap != &no_heap))
 		return heap;
-	if (nl_load(&not_forked) == &never_wiped)
+	if (nl_load(&fork_page) == &never_wiped)
 		make_fork_page();
 	heap = private_new(DEFAULT_SIZE, MIN_PRIVATE_SIZE);
 	if (!heap)
@@ -312,21 +325,43 @@ struct nolock_heap *nl_default_get(void)
 	return heap;
 }
 
+/* For each private heap of the process. */
+#define for_each_private(heap)                                                                     \
+	for (heap = handles; heap < handles + nl_load(&nr_handles); heap++)                        \
+		if (nl_load_acquire(&heap->state) == NL_HANDLE_LIVE && !heap->snapshot &&          \
+		    heap->type == NL_HEAP_PRIVATE)
+
 void nl_fork_check(void)
 {
-	nl_u32 *word = nl_load_acquire(&not_forked);
+	struct fork_page *page = nl_load_acquire(&fork_page);
+	struct nolock_heap *heap;
 
-	if (nl_likely(nl_load(word)))
+	if (nl_likely(nl_load(&page->done)))
+		return;
+	/* Before any thread of the child has a number: nl_who() comes by here first. */
+	(void)nl_cas(&page->older, 0, nl_load(&threads) + 1);
+	if (!this_thread || this_thread >= nl_load(&page->older) ||
+	    nl_load(&threads) >= MAX_THREADS)
 		return;
 	/* Once, also for a handler in between: whatever it finds held it leaves alone. */
-	nl_store(word, 1);
-	for (nl_u32 i = 0; i < nl_load(&nr_handles); i++) {
-		struct nolock_heap *heap = &handles[i];
+	nl_store(&page->done, 1);
+	for_each_private(heap) nl_heap_repair_fork(heap, nl_load(&page->older));
+	nl_store(&page->pending, 1);
+}
 
-		if (nl_load(&heap->state) == NL_HANDLE_LIVE && !heap->snapshot &&
-		    heap->type == NL_HEAP_PRIVATE)
-			nl_heap_repair_fork(heap, nl_depth <= 1);
-	}
+void nl_fork_inventory(void)
+{
+	struct fork_page *page = nl_load_acquire(&fork_page);
+	struct nolock_heap *heap;
+	struct stat st;
+
+	if (nl_likely(!nl_load(&page->pending)) || nl_depth > 1)
+		return;
+	nl_store(&page->pending, 0);
+	/* Directories: one for each thread, and two. Any other thread might be at work. */
+	if (this_thread >= page->older || stat("/proc/self/task", &st) || st.st_nlink != 3)
+		return;
+	for_each_private(heap) nl_heap_inventory(heap);
 }
 
 struct nolock_heap *nolock_heap_default(void)

@@ -180,11 +180,16 @@ NL_HIDDEN int nl_heap_topup(struct nolock_heap *heap);
 NL_HIDDEN struct nolock_heap *nl_heap_snapshot(void *mem, nl_u64 size);
 
 /*
- * The same in a child after fork(), for a private heap and the threads that were not forked. Where
- * the forking thread was not inside of the allocator itself, what those threads had in their
- * hands is found by an inventory of the whole heap, too.
+ * The same in a child after fork(), for a private heap and the threads with numbers below @older,
+ * but for the calling one. Wait-free.
  */
-NL_HIDDEN nl_u32 nl_heap_repair_fork(struct nolock_heap *heap, bool inventory);
+NL_HIDDEN nl_u32 nl_heap_repair_fork(struct nolock_heap *heap, nl_u32 older);
+
+/*
+ * What those threads had in their hands, by an inventory of the whole heap. The caller is the only
+ * thread, and not inside of the allocator.
+ */
+NL_HIDDEN void nl_heap_inventory(struct nolock_heap *heap);
 
 /* check.c: objects in use that the counters do not know of. The heap is quiescent and whole. */
 NL_HIDDEN int64_t nl_heap_drift(struct nolock_heap *heap);
@@ -196,9 +201,11 @@ NL_HIDDEN int64_t nl_heap_drift(struct nolock_heap *heap);
 extern __thread int nl_depth NL_HIDDEN;
 
 /*
- * heap.c: is this a child in which no slow path has run yet? Then its private heaps are repaired
- * first. Called by every slow path; wait-free.
+ * heap.c: is this a child in which the parent's threads may still hold locks? They are taken over.
+ * Called by every slow path; wait-free. The second, for callers that may make system calls, adds
+ * the inventory, once, where the child has no other thread.
  */
+NL_HIDDEN void nl_fork_inventory(void);
 NL_HIDDEN void nl_fork_check(void);
 
 /* client.c: one request to nolockd. Returns the connection or -1 with errno. */

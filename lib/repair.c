@@ -15,17 +15,23 @@
 
 static const nl_u32 repairer = NL_CLIENT_NOLOCKD << 16;
 
-/* Whose: a client's, but for one of its threads (0: none), and are its prefilled sheaves gone? */
+/*
+ * Whose: those of a client's threads whose numbers are below older, but for one (0: none); and are
+ * its prefilled sheaves gone?
+ */
 struct dead {
 	nl_u32 client;
+	nl_u32 older;
 	nl_u32 alive;
 	bool prefilled;
 };
 
 static bool is_dead(const struct dead *dead, nl_u64 owner)
 {
-	return owner && NL_OWNER_CLIENT(owner) == dead->client &&
-	       (NL_OWNER_WHO(owner) & 0xffff) != dead->alive;
+	nl_u32 thread = NL_OWNER_WHO(owner) & 0xffff;
+
+	return owner && NL_OWNER_CLIENT(owner) == dead->client && thread < dead->older &&
+	       thread != dead->alive;
 }
 
 static bool in_sheaf(nl_sheaf_t *s, nl_u32 n, nl_u64 obj)
@@ -241,7 +247,7 @@ static void find_lost_chunks(nl_heap_t *h)
 
 nl_u32 nl_heap_repair(struct nolock_heap *heap, nl_u32 client)
 {
-	struct dead dead = { .client = client, .prefilled = true };
+	struct dead dead = { .client = client, .older = ~0u, .prefilled = true };
 
 	return repair(heap, &dead);
 }
@@ -250,15 +256,20 @@ nl_u32 nl_heap_repair(struct nolock_heap *heap, nl_u32 client)
  * The forking thread may have been inside the allocator itself (fork() in a handler): its locks
  * stay, and so do prefilled sheaves, which the child's memory may still name.
  */
-nl_u32 nl_heap_repair_fork(struct nolock_heap *heap, bool inventory)
+nl_u32 nl_heap_repair_fork(struct nolock_heap *heap, nl_u32 older)
 {
-	struct dead dead = { .client = heap->client, .alive = nl_who(heap) & 0xffff };
-	nl_u32 locks = repair(heap, &dead);
+	struct dead dead = { .client = heap->client,
+			     .older = older,
+			     .alive = nl_who(heap) & 0xffff };
 
-	if (inventory) {
-		find_lost_sheaves(heap->h);
-		find_lost_chunks(heap->h);
-		nl_store(&heap->h->lost, nl_load(&heap->h->lost) + (nl_u64)nl_heap_drift(heap));
-	}
-	return locks;
+	return repair(heap, &dead);
+}
+
+void nl_heap_inventory(struct nolock_heap *heap)
+{
+	nl_heap_t *h = heap->h;
+
+	find_lost_sheaves(h);
+	find_lost_chunks(h);
+	nl_store(&h->lost, nl_load(&h->lost) + (nl_u64)nl_heap_drift(heap));
 }

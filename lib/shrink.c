@@ -181,6 +181,7 @@ nl_u32 nl_cache_shrink(struct nolock_heap *heap, nl_u32 id)
 
 	nl_depth++;
 	nl_fork_check();
+	nl_fork_inventory();
 	freed = shrink(heap, id);
 	nl_depth--;
 	return freed;

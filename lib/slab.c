@@ -61,6 +61,8 @@ nl_u64 nl_alloc_object(struct nolock_heap *heap, nl_u32 id, gfp_t gfp)
 
 	nl_depth++;
 	nl_fork_check();
+	if (gfpflags_allow_blocking(gfp))
+		nl_fork_inventory();
 	for (int pass = 0;; pass++) {
 		obj = alloc_rslot(heap, id, who, flags);
 		if (!obj)

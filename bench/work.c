@@ -8,8 +8,10 @@
  * (call *GOT), for us as for the peers. Each object is written to once, as an object is.
  */
 #define _GNU_SOURCE
+#ifndef __clang__
 /* All loops alike: where one falls by chance is worth several per cent of a pair. */
 #pragma GCC optimize("align-functions=64", "align-loops=64")
+#endif
 #include <dlfcn.h>
 #include <err.h>
 #include <pthread.h>

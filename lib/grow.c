@@ -2,7 +2,7 @@
 /*
  * grow.c - making more of a heap usable: opening groups, the nolock reserve, prefilled caches.
  *
- * A group is opened by whoever drew its number from the heap's cursor, one fetch-and-add, and is
+ * A group is opened by whoever drew its number from the heap's cursor, one cmpxchg, and is
  * handed out by setting its chunk bits: nobody waits for anybody. A private heap's memory is made
  * accessible; a shared heap's is made present for everybody, so that BPF programs, for which an
  * absent page reads as 0 and drops what is written, never see one.
@@ -74,15 +74,15 @@ static int open_groups(struct nolock_heap *heap, nl_u32 g, nl_u32 n)
 /* Draw n adjacent groups from the cursor: the first one's number, or NO_GROUP. */
 static nl_u32 draw_groups(nl_heap_t *h, nl_u32 n)
 {
-	nl_u32 g, cursor = nl_load(&h->cursor);
+	nl_u32 cursor;
 
-	if (cursor >= h->limit || n > h->limit - cursor)
-		return NO_GROUP;
-	g = __atomic_fetch_add(&h->cursor, n, __ATOMIC_SEQ_CST);
-	/* Somebody else was quicker and the end is passed: what is drawn beyond it is nothing. */
-	if (g >= h->limit || n > h->limit - g)
-		return NO_GROUP;
-	return g;
+	/* Never past the limit, so nothing is skipped; each failed try is somebody else's draw. */
+	do {
+		cursor = nl_load(&h->cursor);
+		if (cursor >= h->limit || n > h->limit - cursor)
+			return NO_GROUP;
+	} while (!nl_cas(&h->cursor, cursor, cursor + n));
+	return cursor;
 }
 
 /* Undo a draw that could not be opened, unless somebody has drawn since. */

@@ -136,22 +136,34 @@ static bool linked(nl_heap_t *h, nl_u32 id, nl_u32 sheaf)
 	return false;
 }
 
-/* Sheaves that the dead had taken out of every list. */
+/*
+ * Sheaves that the dead had taken out of every list. Each is claimed by its owner field first, so
+ * that the next repairer finds it should this one die; a sheaf that a list names after all, or
+ * that somebody takes out of one meanwhile, which writes the owner, is not an orphan.
+ */
 static void free_orphans(nl_heap_t *h, const struct dead *dead)
 {
+	const nl_u64 mine = (nl_u64)repairer << 32;
+
 	for (nl_u32 index = 0; index < h->nr_sheaves; index++) {
 		nl_sheaf_t *s = nl_sheaf(h, index);
+		nl_u64 owner = nl_load(&s->owner);
 		nl_u32 id = s->cache - 1u;
 
-		if (!is_dead(dead, nl_load(&s->owner)) || id >= NL_MAX_CACHES ||
-		    (!dead->prefilled && (nl_load(&s->owner) & NL_PREFILLED)))
+		if (!is_dead(dead, owner) || id >= NL_MAX_CACHES ||
+		    (!dead->prefilled && (owner & NL_PREFILLED)))
 			continue;
-		if (nl_load(nl_sheaf_map(h) + index / 64) & NL_BIT(index))
+		if ((nl_load(nl_sheaf_map(h) + index / 64) & NL_BIT(index)) ||
+		    !nl_cas(&s->owner, owner, mine))
 			continue;
-		nl_store(&s->owner, 0);
-		if (linked(h, id, index + 1))
+		if (linked(h, id, index + 1)) {
+			(void)nl_cas(&s->owner, mine, 0);
+			continue;
+		}
+		if (nl_load(&s->owner) != mine)
 			continue;
 		nl_sheaf_flush(h, index + 1, id, 0);
+		nl_store(&s->owner, 0);
 		nl_sheaf_put(h, index + 1);
 	}
 }

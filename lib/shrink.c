@@ -22,8 +22,17 @@
 #include "rseq.h"
 #include "core/core.h"
 
-/* The generation half of the lock word while this file holds it. */
-#define SHRINK_GEN 0xfffffffeu
+/*
+ * The generation half of the lock word while this file holds it: one for each call, so that a call
+ * in a handler does not take the interrupted one's locks for its own.
+ */
+static nl_u64 shrink_owner(const struct nolock_heap *heap)
+{
+	static nl_u32 calls;
+
+	return ((nl_u64)nl_who(heap) << 32) | 0x80000000u |
+	       __atomic_fetch_add(&calls, 1, __ATOMIC_RELAXED);
+}
 
 static bool restart_all_sequences(void)
 {
@@ -66,9 +75,12 @@ static bool slot_used(const nl_slot_t *slot)
 
 static void empty_private_rslots(struct nolock_heap *heap, nl_u32 id)
 {
-	nl_u64 owner = ((nl_u64)nl_who(heap) << 32) | SHRINK_GEN;
-	bool any = false, ok;
+	nl_u64 owner = shrink_owner(heap);
+	bool any = false;
 
+	/* Without membarrier a lock that was set could neither be trusted nor taken back. */
+	if (heap->rseq_slots && !restart_all_sequences())
+		return;
 	for (nl_u32 cpu = 0; cpu < heap->nr_slots; cpu++) {
 		nl_slot_t *slot = nl_rslot(heap->h, cpu, id);
 
@@ -77,21 +89,22 @@ static void empty_private_rslots(struct nolock_heap *heap, nl_u32 id)
 	}
 	if (!any)
 		return;
-	ok = !heap->rseq_slots || restart_all_sequences();
+	/* It worked a moment ago. If it does not now, the slots stay locked: A-slots serve. */
+	if (heap->rseq_slots && !restart_all_sequences())
+		return;
 	for (nl_u32 cpu = 0; cpu < heap->nr_slots; cpu++) {
 		nl_slot_t *slot = nl_rslot(heap->h, cpu, id);
 
 		if (nl_load_acquire(&slot->lock) != owner)
 			continue;
-		if (ok)
-			empty_slot(heap->h, slot, id);
+		empty_slot(heap->h, slot, id);
 		nl_slot_unlock(slot);
 	}
 }
 
 static void empty_shared_rslots(struct nolock_heap *heap, nl_u32 id)
 {
-	nl_u64 owner = ((nl_u64)nl_who(heap) << 32) | SHRINK_GEN;
+	nl_u64 owner = shrink_owner(heap);
 	cpu_set_t before, one;
 	bool moved = false;
 
@@ -241,9 +254,10 @@ size_t nolock_heap_trim(struct nolock_heap *heap)
 			continue;
 		/* While the bits are in our hand nobody hands these chunks out. */
 		dirty = mask & nl_load(&group->dirty);
+		nl_chunk_publish(h, g, mask & ~dirty);
 		nl_and(&group->dirty, ~dirty);
 		dropped += drop_pages(heap, g, dirty);
-		nl_chunk_publish(h, g, mask);
+		nl_chunk_publish(h, g, dirty);
 	}
 out:
 	nl_depth--;

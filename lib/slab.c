@@ -57,6 +57,7 @@ nl_u64 nl_alloc_object(struct nolock_heap *heap, nl_u32 id, gfp_t gfp)
 {
 	nl_u32 who = nl_who(heap), flags = core_flags(gfp);
 	nl_heap_t *h = heap->h;
+	int err = errno;
 	nl_u64 obj;
 
 	nl_depth++;
@@ -75,12 +76,10 @@ nl_u64 nl_alloc_object(struct nolock_heap *heap, nl_u32 id, gfp_t gfp)
 	if (!obj)
 		obj = nl_alloc_last(h, id, nl_cpu(heap), flags);
 	if (obj && nl_unlikely(nl_load(&h->nr_reserve) < nl_load(&h->reserve_target)) &&
-	    gfpflags_allow_blocking(gfp)) {
-		int err = errno;
-
+	    gfpflags_allow_blocking(gfp))
 		nl_heap_topup(heap);
-		errno = err;
-	}
+	if (obj)
+		errno = err; /* whatever failed on the way */
 	nl_depth--;
 	return obj;
 }
@@ -222,6 +221,10 @@ void *kmalloc_node(size_t size, gfp_t gfp, int node)
 
 void *nolock_heap_kmalloc(struct nolock_heap *heap, size_t size, gfp_t gfp)
 {
+	if (nl_unlikely(!heap)) {
+		errno = EINVAL;
+		return NULL;
+	}
 	return kmalloc_fast(heap, size, gfp);
 }
 
@@ -269,6 +272,10 @@ NL_INLINE void *nolock_fast(struct nolock_heap *heap, size_t size, gfp_t gfp, in
 
 void *nolock_heap_kmalloc_nolock(struct nolock_heap *heap, size_t size, gfp_t gfp, int node)
 {
+	if (nl_unlikely(!heap)) {
+		errno = EINVAL;
+		return NULL;
+	}
 	return nolock_fast(heap, size, gfp, node);
 }
 

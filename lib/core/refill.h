@@ -73,9 +73,10 @@ NL_FUNC nl_u32 nl_slot_refill(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, nl_u3
 		main = nl_slot_empty_sheaf(h, slot, id, who, flags);
 		if (!main)
 			return 0;
-	} else {
-		nl_slot_detach(h, slot);
+		/* Before it is filled: a repair looks for what was taken in the slot's main. */
+		nl_slot_attach(h, slot, main, id);
 	}
+	nl_slot_detach(h, slot);
 	got = nl_sheaf_fill(h, slot->intent, main, id, cache->capacity);
 	if (!got) {
 		obj = nl_slab_new(h, id, flags);

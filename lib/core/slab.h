@@ -52,7 +52,8 @@ NL_FUNC int nl_slab_unhint(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 chunk, nl_u32 
 
 	nl_hint_clear(&slab->summary, NL_BIT(word));
 	if (nl_load(&slab->free[word & (NL_SLAB_WORDS - 1)])) {
-		nl_hint_set(&slab->summary, NL_BIT(word));
+		/* All levels: another taker may have cleared those above in between. */
+		nl_slab_hint(h, id, chunk, word);
 		return 0;
 	}
 	if (nl_load(&slab->summary))
@@ -105,8 +106,10 @@ NL_FUNC nl_u64 nl_slab_find(nl_heap_t *h NL_ARG, nl_u32 id)
 		if (summary && nl_is_slab_of(h, chunk, id))
 			return (((nl_u64)chunk << 6) | nl_lowest(summary)) + 1;
 		nl_hint_clear(partial, NL_BIT(chunk));
-		if (nl_load(&nl_slab(h, chunk)->summary) && nl_is_slab_of(h, chunk, id))
+		if (nl_load(&nl_slab(h, chunk)->summary) && nl_is_slab_of(h, chunk, id)) {
 			nl_hint_set(partial, NL_BIT(chunk));
+			nl_hint_set(map + at, NL_BIT(g));
+		}
 	}
 	return 0;
 }

@@ -250,7 +250,8 @@ NOLOCK_API void kmem_cache_return_sheaf(struct kmem_cache *s, gfp_t gfp, struct 
 /*
  * kmem_cache_alloc_from_sheaf - take an object from a prefilled sheaf
  * Returns the object, or NULL when the sheaf is used up: never falls back. Any context,
- * wait-free; one caller at a time for each sheaf.
+ * wait-free; one caller at a time for each sheaf: not in a handler on a sheaf whose call it may have
+ * interrupted.
  */
 NOLOCK_API void *kmem_cache_alloc_from_sheaf(struct kmem_cache *s, gfp_t gfp,
 					     struct slab_sheaf *sheaf);

@@ -105,12 +105,14 @@ void nl_heap_refresh(struct nolock_heap *heap)
 	if (end > heap->size)
 		end = heap->size;
 	end -= heap->first - (nl_u64)heap->base;
-	/* Constant for the process's life; whoever reads span reads these before or after. */
+	/*
+	 * Constant for the process's life, and written before the first object of the heap was handed
+	 * out: whoever frees one got it, by whatever way, after that.
+	 */
 	nl_free_map.first = heap->first;
 	nl_free_map.tags = nl_tag(heap->h, heap->h->first_chunk);
-	/* The rest first, then the span that lets it be used: pairs with free's data dependency. */
 	if ((int64_t)end > (int64_t)nl_load(&nl_free_map.span))
-		nl_store_release(&nl_free_map.span, end);
+		nl_store(&nl_free_map.span, end);
 }
 
 /* "0-3,8" to 9: how many CPUs there can ever be. No malloc, no stdio: any context. */

@@ -157,7 +157,7 @@ static __attribute__((noinline)) void *kmalloc_slow(struct nolock_heap *heap, si
 	nl_u64 obj;
 	nl_u32 id;
 
-	if (!heap || !heap->h) {
+	if (!heap->h) {
 		heap = nl_default_get();
 		if (!heap)
 			return NULL;

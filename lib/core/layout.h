@@ -176,7 +176,7 @@ enum {
 	NL_CACHE_LIVE,
 };
 
-/* A cache. Constant after it went live, but for the hints and the barns. */
+/* A cache. Constant after it went live, but for the number of its slabs and the barns. */
 struct nl_cache {
 	nl_u32 state;
 	nl_u32 size;	    /* distance between two objects */
@@ -187,10 +187,10 @@ struct nl_cache {
 	nl_u32 align;
 	nl_u32 flags;
 	nl_u32 nr_slabs; /* atomic */
-	nl_u32 hint;	 /* group where the last refill found something: racy */
-	nl_u64 ctor;	 /* address in the process of a private heap */
-	nl_u32 words;	 /* words of free bits in a slab */
-	nl_u32 next;	 /* the next larger kmalloc bucket's id, or the own id */
+	nl_u32 pad3;
+	nl_u64 ctor;  /* address in the process of a private heap */
+	nl_u32 words; /* words of free bits in a slab */
+	nl_u32 next;  /* the next larger kmalloc bucket's id, or the own id */
 	nl_u32 id;
 	nl_u32 pad;
 	char name[NL_NAME];
@@ -209,9 +209,8 @@ struct nl_slab {
 	nl_u64 summary;	  /* hint: a bit for each word that may be non-zero */
 	nl_u32 nr_chunks; /* of a large object; written before its tag */
 	nl_u32 pad;
-	nl_u64 size;  /* of a large object: bytes asked for */
-	nl_u64 stamp; /* last time the chunk was freed: for decay */
-	nl_u64 pad2[4];
+	nl_u64 size; /* of a large object: bytes asked for */
+	nl_u64 pad2[5];
 };
 
 /* 64 chunks. 10 pages. */
@@ -221,15 +220,13 @@ struct nl_group {
 	nl_u64 dirty;	   /* free chunks whose pages may be present */
 	nl_u32 state;	   /* NL_GROUP_* */
 	nl_u32 node;
-	nl_u64 owner; /* who is opening it */
-	nl_u64 pad[27];
+	nl_u64 pad[28];
 	nl_u64 partial[NL_MAX_CACHES]; /* hint: slabs of the cache with a summary bit set */
 	struct nl_slab slab[NL_GROUP_CHUNKS];
 	nl_u64 pad2[224];
 };
 enum {
 	NL_GROUP_CLOSED,
-	NL_GROUP_OPENING,
 	NL_GROUP_OPEN,
 };
 
@@ -270,10 +267,10 @@ struct nl_heap {
 	nl_u64 pad[5];
 
 	/* Written while the heap is in use. */
-	nl_u32 cursor;	       /* atomic: next group that nobody has opened yet */
-	nl_u32 limit;	       /* groups that may be opened: nr_groups or less */
-	nl_u32 nr_open;	       /* no open group at or above: bound of every scan */
-	nl_u32 free_hint;      /* racy: group where a free chunk was found last */
+	nl_u32 cursor;	/* atomic: next group that nobody has opened yet */
+	nl_u32 limit;	/* groups that may be opened: nr_groups or less */
+	nl_u32 nr_open; /* no open group at or above: bound of every scan */
+	nl_u32 pad3;
 	nl_u32 reserve_target; /* chunks that populate was asked to keep */
 	nl_u32 nr_reserve;     /* atomic: chunks in the groups' reserve words */
 	nl_u32 sheaf_hint;     /* racy: word of the sheaf map where one was free */

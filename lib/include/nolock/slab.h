@@ -11,8 +11,10 @@
  * kmalloc object to the largest power of two that divides its bucket, at least 16.
  *
  * Errors. An allocation that fails returns NULL and sets errno: ENOMEM (nothing left), EINVAL
- * (flags, size or alignment that make no sense). Frees never fail; a pointer that this library
- * did not hand out is refused, counted (nolock_heap_check()) and reported once on stderr.
+ * (flags, size or alignment that make no sense). Frees never fail. A pointer into no heap, into
+ * metadata or into free memory is refused at once, counted (nolock_heap_check()) and, by kfree(),
+ * reported once on stderr. A pointer into the middle of an object, and an object freed twice, may
+ * go through a sheaf first: they are caught, and counted, where they reach their slab.
  */
 #ifndef NOLOCK_SLAB_H
 #define NOLOCK_SLAB_H

@@ -323,8 +323,8 @@ static void check_loose_sheaves(struct check *ck)
 	for (nl_u32 i = 0; i < ck->head.nr_sheaves; i++) {
 		nl_sheaf_t *s = nl_sheaf(ck->h, i);
 
-		if (ck->sheaf_seen[i] || (!nl_load(&s->owner) &&
-					  (nl_load(nl_sheaf_map(ck->h) + i / 64) & NL_BIT(i))))
+		if (ck->sheaf_seen[i] ||
+		    (!nl_load(&s->owner) && (nl_load(nl_sheaf_map(ck->h) + i / 64) & NL_BIT(i))))
 			continue;
 		if (!(nl_load(&s->owner) & NL_PREFILLED) || !s->cache ||
 		    !cache_live(ck, s->cache - 1u)) {

@@ -368,6 +368,9 @@ nl_u32 nl_heap_repair(struct nolock_heap *heap, nl_u32 client)
 	nl_u32 locks = repair(heap, &dead), threads = 0;
 
 	free_orphans(h, &dead);
+	for (nl_u32 id = NL_NR_KMALLOC; id < NL_MAX_CACHES; id++)
+		if (nl_load(&nl_cache(h, id)->state) == NL_CACHE_BUSY_BY(client))
+			nl_cache_forget(heap, id);
 	set_lost_bits(h);
 	recount(h);
 	if (client <= NL_MAX_CLIENTS)

@@ -384,7 +384,8 @@ static const char *free_any(const void *p)
 			return "inside an object";
 		return NULL;
 	case NL_KIND_LARGE:
-		if ((nl_u64)p % NL_CHUNK_SIZE || nl_large_free(heap->h, (nl_u32)chunk, nl_who(heap)))
+		if ((nl_u64)p % NL_CHUNK_SIZE ||
+		    nl_large_free(heap->h, (nl_u32)chunk, nl_who(heap)))
 			return "inside a large object";
 		return NULL;
 	case NL_KIND_BODY:

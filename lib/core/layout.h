@@ -79,11 +79,11 @@
 	(((nl_u32)NL_KIND_TRANSIT << 16) | ((nl_u32)(who)&0xffff) |                                \
 	 (((nl_u32)(who) >> 16 & 0xfff) << 20))
 enum {
-	NL_KIND_FREE,  /* free, or not opened */
-	NL_KIND_META,  /* the heap's own metadata */
-	NL_KIND_SLAB,  /* a slab of the cache */
-	NL_KIND_LARGE, /* first chunk of a large object; nl_slab.nr_chunks long */
-	NL_KIND_BODY,  /* a further chunk of a large object */
+	NL_KIND_FREE,	 /* free, or not opened */
+	NL_KIND_META,	 /* the heap's own metadata */
+	NL_KIND_SLAB,	 /* a slab of the cache */
+	NL_KIND_LARGE,	 /* first chunk of a large object; nl_slab.nr_chunks long */
+	NL_KIND_BODY,	 /* a further chunk of a large object */
 	NL_KIND_TRANSIT, /* in the hands of whom the rest of the tag names */
 };
 
@@ -128,11 +128,11 @@ enum {
 struct nl_slot {
 	nl_u64 lock;
 	nl_u64 word;
-	nl_u64 objs;	  /* address of main's obj[]; 0 without a main sheaf */
-	nl_u32 cap;	  /* objects that main may hold; 0 sends both fast paths to the slow one */
-	nl_u32 main;	  /* sheaf index + 1, or 0 */
-	nl_u32 spare;	  /* sheaf index + 1, or 0 */
-	nl_u32 gen;	  /* takes of the lock so far */
+	nl_u64 objs;  /* address of main's obj[]; 0 without a main sheaf */
+	nl_u32 cap;   /* objects that main may hold; 0 sends both fast paths to the slow one */
+	nl_u32 main;  /* sheaf index + 1, or 0 */
+	nl_u32 spare; /* sheaf index + 1, or 0 */
+	nl_u32 gen;   /* takes of the lock so far */
 	nl_u64 stat[NL_NR_STAT];
 	nl_u64 pad[4];
 };
@@ -193,9 +193,10 @@ struct nl_barn {
 
 enum {
 	NL_CACHE_FREE,
-	NL_CACHE_BUSY, /* being made or destroyed */
+	NL_CACHE_BUSY, /* being made or destroyed: by the client in the bits above */
 	NL_CACHE_LIVE,
 };
+#define NL_CACHE_BUSY_BY(client) (NL_CACHE_BUSY | (nl_u32)(client) << 8)
 
 /* A cache. Constant after it went live, but for the number of its slabs and the barns. */
 struct nl_cache {
@@ -227,13 +228,13 @@ struct nl_cache {
  */
 struct nl_slab {
 	nl_u64 free[NL_SLAB_WORDS];
-	nl_u64 summary;	  /* hint: a bit for each word that may be non-zero */
-	nl_u32 nr_chunks; /* of a large object; written before its tag */
-	nl_u32 scans;	  /* scan_begin when the lock was taken; another value if a scan was on */
-	nl_u64 size;	  /* of a large object: bytes asked for */
-	nl_u64 lock;	  /* who may take many bits, one try; others go to another slab */
-	nl_u64 intent;	  /* of the lock's holder: NL_INTENT */
-	nl_u64 mask;	  /* the bits that the intent concerns */
+	nl_u64 summary;	   /* hint: a bit for each word that may be non-zero */
+	nl_u32 nr_chunks;  /* of a large object; written before its tag */
+	nl_u32 scans;	   /* scan_begin when the lock was taken; another value if a scan was on */
+	nl_u64 size;	   /* of a large object: bytes asked for */
+	nl_u64 lock;	   /* who may take many bits, one try; others go to another slab */
+	nl_u64 intent;	   /* of the lock's holder: NL_INTENT */
+	nl_u64 mask;	   /* the bits that the intent concerns */
 	nl_u32 scan_begin; /* atomic: takes of one bit past the lock, begun and ended */
 	nl_u32 scan_end;
 	nl_u64 pad;
@@ -258,8 +259,8 @@ enum {
 
 /* A client of a shared heap. Written by nolockd, but for threads. */
 struct nl_client {
-	nl_u32 pid;	/* 0: free */
-	nl_u32 threads; /* the client's own: highest thread number that came by */
+	nl_u32 pid;	  /* 0: free */
+	nl_u32 threads;	  /* the client's own: highest thread number that came by */
 	nl_u64 starttime; /* field 22 of /proc/PID/stat: tells a reused pid apart */
 };
 

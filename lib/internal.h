@@ -33,7 +33,6 @@ struct nolock_heap {
 	nl_u32 rseq_slots; /* nr_slots, or 0: no R-slots (no rseq, switched off) */
 	nl_u32 client;
 	nl_u64 small; /* largest size of the fast path; 0 while there is no heap, or no rseq */
-	nl_u16 small_slot[NL_SMALL_MAX / 16]; /* offset of the slot for each size, by 16 */
 
 	nl_heap_t *h;
 	char *base;
@@ -65,6 +64,9 @@ struct nl_free_map {
 	nl_tag_t *tags;
 };
 extern struct nl_free_map nl_free_map NL_HIDDEN;
+
+/* Offset of the slot for each size, by 16: the same in every heap. Set with the first of them. */
+extern nl_u16 nl_small_slot[NL_SMALL_MAX / 16] NL_HIDDEN;
 
 /* The private heap; before it is made, a handle that sends every fast path to the slow one. */
 extern struct nolock_heap *nl_default NL_HIDDEN;

@@ -170,7 +170,7 @@ static bool takeover(nl_word_t *lock, const struct dead *dead)
 {
 	nl_u64 held = nl_load_acquire(lock);
 
-	return is_dead(dead, held) && nl_cas(lock, held, ((nl_u64)repairer << 32) | 1);
+	return is_dead(dead, held) && nl_cas(lock, held, NL_HELD(repairer));
 }
 
 static bool in_list(nl_heap_t *h, nl_u32 at, nl_u32 sheaf)

@@ -70,6 +70,10 @@ nl_u32 nl_who(const struct nolock_heap *heap)
 		nl_fork_check();
 		this_thread = 1 + __atomic_fetch_add(&threads, 1, __ATOMIC_RELAXED) % MAX_THREADS;
 	}
+	/* Racy, and only for the check's patience with the dead. */
+	if (heap->type != NL_HEAP_PRIVATE && heap->client <= NL_MAX_CLIENTS &&
+	    nl_unlikely(nl_load(&heap->h->client[heap->client].threads) < this_thread))
+		nl_store(&heap->h->client[heap->client].threads, this_thread);
 	return (heap->client << 16) | this_thread;
 }
 

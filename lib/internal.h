@@ -173,6 +173,9 @@ NL_HIDDEN void *nl_large_alloc_nolock(struct nolock_heap *heap, size_t size);
 NL_HIDDEN nl_u32 nl_cache_shrink(struct nolock_heap *heap, nl_u32 id);
 NL_HIDDEN nl_u32 nl_heap_shrink(struct nolock_heap *heap);
 
+/* cache.c: the last step of destroying a cache, or of not making one: its number is free again. */
+NL_HIDDEN void nl_cache_forget(struct nolock_heap *heap, nl_u32 id);
+
 /* grow.c: bring the nolock reserve back to its target. Returns 0 or -ENOMEM. */
 NL_HIDDEN int nl_heap_topup(struct nolock_heap *heap);
 

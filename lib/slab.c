@@ -74,7 +74,7 @@ nl_u64 nl_alloc_object(struct nolock_heap *heap, nl_u32 id, gfp_t gfp)
 			break;
 	}
 	if (!obj)
-		obj = nl_alloc_last(h, id, nl_cpu(heap), flags);
+		obj = nl_alloc_last(h, id, nl_cpu(heap), who, flags);
 	if (obj && nl_unlikely(nl_load(&h->nr_reserve) < nl_load(&h->reserve_target)) &&
 	    gfpflags_allow_blocking(gfp))
 		nl_heap_topup(heap);
@@ -105,9 +105,9 @@ static nl_u64 alloc_nolock(struct nolock_heap *heap, nl_u32 id)
 		}
 	}
 	/* The hints say that nothing is left. Believe the bitmaps alone (P1). */
-	obj = nl_alloc_last(h, id, cpu, flags);
+	obj = nl_alloc_last(h, id, cpu, who, flags);
 	if (!obj && next != id) {
-		obj = nl_alloc_last(h, next, cpu, flags);
+		obj = nl_alloc_last(h, next, cpu, who, flags);
 		if (obj)
 			nl_slot_count(nl_aslot(h, cpu, id), NL_STAT_NEXT_BUCKET, 1);
 	}
@@ -384,7 +384,8 @@ static const char *free_any(const void *p)
 			return "inside an object";
 		return NULL;
 	case NL_KIND_LARGE:
-		if ((nl_u64)p % NL_CHUNK_SIZE || nl_large_free(heap->h, (nl_u32)chunk))
+		if ((nl_u64)p % NL_CHUNK_SIZE ||
+		    nl_large_free(heap->h, (nl_u32)chunk, nl_who(heap)))
 			return "inside a large object";
 		return NULL;
 	case NL_KIND_BODY:

@@ -123,7 +123,7 @@ static void inv_cache(struct inventory *inv, nl_heap_t *h, nl_u32 id)
 		inv_slot(inv, h, id, nl_rslot(h, cpu, id));
 		inv_slot(inv, h, id, nl_aslot(h, cpu, id));
 	}
-	for (sheaf = nl_cache(h, id)->barn[0].full; sheaf && sheaf <= h->nr_sheaves; n++) {
+	for (sheaf = nl_cache(h, id)->barn[0].full.first; sheaf && sheaf <= h->nr_sheaves; n++) {
 		inv_sheaf(inv, h, id, sheaf, nl_sheaf(h, sheaf - 1)->size);
 		sheaf = nl_sheaf(h, sheaf - 1)->next;
 		if (n > h->nr_sheaves)
@@ -169,9 +169,8 @@ bool inventory_take(struct inventory *inv, struct nolock_heap *heap)
 	for (nl_u32 i = 0; i < h->nr_sheaves; i++) {
 		nl_sheaf_t *s = nl_sheaf(h, i);
 
-		/* A prefilled sheaf, in somebody's hands; a free one's owner is of the past. */
-		if ((nl_load(&s->owner) & NL_PREFILLED) && s->cache &&
-		    !(nl_load(nl_sheaf_map(h) + i / 64) & NL_BIT(i)))
+		/* A prefilled sheaf, in somebody's hands. */
+		if ((nl_load(&s->owner) & NL_PREFILLED) && s->cache)
 			inv_sheaf(inv, h, s->cache - 1u, i + 1, s->size);
 	}
 	return !*inv->error;

@@ -401,7 +401,8 @@ static bool judge(char *what, size_t len)
 		if (nl_group(h, g)->state != NL_GROUP_OPEN)
 			FAIL("group %u is lost: drawn, and not opened", g);
 	for (nl_u32 id = 0; id < NL_MAX_CACHES; id++)
-		if (nl_cache(h, id)->state == NL_CACHE_BUSY)
+		if (nl_cache(h, id)->state != NL_CACHE_FREE &&
+		    nl_cache(h, id)->state != NL_CACHE_LIVE)
 			FAIL("cache %u is lost: neither free nor live", id);
 	for (unsigned int i = 0; i < OBJECTS; i++) {
 		bool live = b->obj[i] && inventory_live(&inv, heap, b->obj[i]);

@@ -16,6 +16,9 @@
 #include "core.h"
 #include "word.h"
 #include "../probes.h"
+#ifndef __bpf__
+#include "../debug.h"
+#endif
 
 NL_INLINE int nl_is_slab_of(nl_heap_t *h, nl_u32 chunk, nl_u32 id)
 {
@@ -181,7 +184,9 @@ NL_FUNC nl_u64 nl_slab_new(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 flags)
 	slab = nl_slab(h, chunk);
 	nl_store(&slab->nr_chunks, 0);
 #ifndef __bpf__
-	if (cache->ctor)
+	if (nl_unlikely(nl_load(&nl_debug_on)) && nl_debug_slab_new(h, id, chunk))
+		; /* the constructor ran there */
+	else if (cache->ctor)
 		for (nl_u32 i = 0; i < per_slab; i++)
 			((void (*)(void *))(uintptr_t)cache->ctor)(
 				(void *)(uintptr_t)nl_object(h, chunk, i, cache->size));
@@ -302,6 +307,10 @@ NL_FUNC int nl_slab_release(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 chunk)
 		return -1;
 	}
 	/* Nobody else has a bit of it: the chunk is ours, as if it had come from the bitmap. */
+#ifndef __bpf__
+	if (nl_unlikely(nl_load(&nl_debug_on)))
+		nl_debug_slab_gone(h, id, chunk);
+#endif
 	nl_store(&slab->summary, 0);
 	nl_hint_clear(&nl_group(h, chunk >> NL_GROUP_SHIFT)->partial[id & (NL_MAX_CACHES - 1)],
 		      NL_BIT(chunk));

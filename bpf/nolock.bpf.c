@@ -65,11 +65,11 @@ NL_INLINE nl_u64 nl_bpf_alloc(nl_heap_t *h, nl_u32 id, nl_u32 cpu)
 		if (obj)
 			goto next_bucket;
 	}
-	obj = nl_alloc_last(h, id, cpu, NL_RESERVE);
+	obj = nl_alloc_last(h, id, cpu, who(cpu), NL_RESERVE);
 	if (obj)
 		return obj;
 	if (next != id) {
-		obj = nl_alloc_last(h, next, cpu, NL_RESERVE);
+		obj = nl_alloc_last(h, next, cpu, who(cpu), NL_RESERVE);
 		if (obj)
 			goto next_bucket;
 	}
@@ -138,7 +138,7 @@ __attribute__((noinline)) int nolock_bpf_free(void NLA *p NL_ARG)
 	if (NL_TAG_KIND(tag) == NL_KIND_SLAB)
 		return nl_free(h, NL_TAG_CACHE(tag) & (NL_MAX_CACHES - 1), cpu, who(cpu), obj);
 	if (NL_TAG_KIND(tag) == NL_KIND_LARGE && !(obj & (NL_CHUNK_SIZE - 1)) &&
-	    !nl_large_free(h, (nl_u32)chunk))
+	    !nl_large_free(h, (nl_u32)chunk, who(cpu)))
 		return 0;
 refused:
 	nl_add(&h->refused, 1);

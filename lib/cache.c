@@ -48,7 +48,7 @@ static struct kmem_cache *create(struct nolock_heap *heap, const char *name,
 	size = (size + 7) / 8 * 8;
 	for (id = NL_NR_KMALLOC; id < NL_MAX_CACHES; id++) {
 		c = nl_cache(heap->h, id);
-		if (nl_cas(&c->state, NL_CACHE_FREE, NL_CACHE_BUSY))
+		if (nl_cas(&c->state, NL_CACHE_FREE, NL_CACHE_BUSY_BY(heap->client)))
 			break;
 	}
 	if (id == NL_MAX_CACHES) {
@@ -127,6 +127,19 @@ static unsigned long objects_left(nl_heap_t *h, nl_cache_t *c)
 	return left;
 }
 
+void nl_cache_forget(struct nolock_heap *heap, nl_u32 id)
+{
+	nl_cache_t *c = nl_cache(heap->h, id);
+
+	/* The next cache with this number counts from 0. */
+	for (nl_u32 cpu = 0; cpu < heap->nr_slots; cpu++) {
+		memset(nl_rslot(heap->h, cpu, id), 0, sizeof(struct nl_slot));
+		memset(nl_aslot(heap->h, cpu, id), 0, sizeof(struct nl_slot));
+	}
+	memset(c->barn, 0, sizeof(c->barn));
+	nl_store_release(&c->state, NL_CACHE_FREE);
+}
+
 int kmem_cache_destroy(struct kmem_cache *s)
 {
 	nl_cache_t *c = (nl_cache_t *)s;
@@ -147,14 +160,8 @@ int kmem_cache_destroy(struct kmem_cache *s)
 		nl_debug_leaks(heap, c->id, left);
 		return -EBUSY;
 	}
-	nl_store(&c->state, NL_CACHE_BUSY);
-	/* The next cache with this number counts from 0. */
-	for (nl_u32 cpu = 0; cpu < heap->nr_slots; cpu++) {
-		memset(nl_rslot(heap->h, cpu, c->id), 0, sizeof(struct nl_slot));
-		memset(nl_aslot(heap->h, cpu, c->id), 0, sizeof(struct nl_slot));
-	}
-	memset(c->barn, 0, sizeof(c->barn));
-	nl_store_release(&c->state, NL_CACHE_FREE);
+	nl_store(&c->state, NL_CACHE_BUSY_BY(heap->client));
+	nl_cache_forget(heap, c->id);
 	return 0;
 }
 

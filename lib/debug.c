@@ -7,6 +7,7 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +24,9 @@
 
 /* Tries of a free against a validation that claims and releases the same object. */
 #define CLAIM_TRIES 8
+
+/* Tries of a validation at a slab's lock. */
+#define LOCK_TRIES 10000
 
 /* Objects that kmem_cache_destroy() names. */
 #define LEAKS_SHOWN 16
@@ -545,11 +549,7 @@ bool nl_debug_resize(struct nolock_heap *heap, nl_u32 id, nl_u64 p, size_t size,
 
 /* --- validation --- */
 
-/*
- * Claim an allocated object as CHECK: false if it is being freed, was resized, or is none. Its
- * state may be read, and compared, after its slab has become something else; there it is ACTIVE
- * only by chance, because a slab is given back with all its objects FREE.
- */
+/* Claim an allocated object as CHECK: false if it is being freed, or was resized. */
 static bool claim_to_check(const struct nl_subject *s, nl_u64 state)
 {
 	return nl_cas(&s->record->state, state,
@@ -574,36 +574,7 @@ static void unclaim(const struct nl_subject *s)
 		      1);
 }
 
-/* Keep a slab what it is, by a free bit or an allocated object of it: which, or per_slab. */
-static nl_u32 pin_slab(struct nolock_heap *heap, nl_u32 id, nl_u32 chunk, bool *by_bit)
-{
-	nl_heap_t *h = heap->h;
-	nl_u32 per_slab = nl_cache(h, id)->per_slab;
-
-	for (nl_u32 i = 0; i < per_slab; i++) {
-		nl_word_t *word = &nl_slab(h, chunk)->free[i / 64];
-		struct nl_subject s = subject_at(heap, id, chunk, i);
-		nl_u64 seen = nl_load(word), state = nl_load(&s.record->state);
-		int now;
-
-		*by_bit = seen & NL_BIT(i);
-		if (*by_bit ? !nl_word_claim(word, seen, i & 63) :
-			      NL_STATE_KIND(state) != NL_STATE_ACTIVE || !claim_to_check(&s, state))
-			continue;
-		now = nl_cache_of(h, s.slot);
-		if (now == (int)id)
-			return i;
-		/* It became another cache's on the way here. */
-		if (*by_bit)
-			nl_slab_give(h, (nl_u32)now, chunk, i / 64, NL_BIT(i));
-		else
-			nl_store(&s.record->state, state);
-		break;
-	}
-	return per_slab;
-}
-
-/* An object of a pinned slab whose bit is not set: allocated, on its way, or kept. */
+/* An object of a locked slab whose bit is not set: allocated, on its way, or kept. */
 static void validate_used(const struct nl_subject *s)
 {
 	nl_u64 state = nl_load_acquire(&s->record->state);
@@ -628,24 +599,36 @@ static void validate_used(const struct nl_subject *s)
 	}
 }
 
-static void validate_slab(struct nolock_heap *heap, nl_u32 id, nl_u32 chunk)
+/*
+ * With the slab's lock it stays a slab of the cache, and nobody takes bits of it but the last scan
+ * of an allocation. Its holders are bounded, but may be preempted.
+ */
+static bool lock_slab(nl_slab_t *slab, nl_u32 who)
+{
+	for (int i = 0; i < LOCK_TRIES; i++) {
+		if (nl_slab_trylock(slab, who))
+			return true;
+		sched_yield();
+	}
+	return false;
+}
+
+static int validate_slab(struct nolock_heap *heap, nl_u32 id, nl_u32 chunk)
 {
 	nl_heap_t *h = heap->h;
+	nl_slab_t *slab = nl_slab(h, chunk);
 	nl_u32 per_slab = nl_cache(h, id)->per_slab;
-	struct nl_subject s;
-	bool by_bit;
-	nl_u32 pin = pin_slab(heap, id, chunk, &by_bit);
 
-	if (pin == per_slab)
-		return; /* all of its objects are on their way */
+	if (!lock_slab(slab, nl_who(heap)))
+		return -EBUSY;
+	if (nl_load(nl_tag(h, chunk)) != NL_TAG(NL_KIND_SLAB, id))
+		goto unlock; /* given back meanwhile */
 	check_slab(heap, id, chunk);
 	for (nl_u32 i = 0; i < per_slab; i++) {
-		nl_word_t *word = &nl_slab(h, chunk)->free[i / 64];
+		struct nl_subject s = subject_at(heap, id, chunk, i);
+		nl_word_t *word = &slab->free[i / 64];
 		nl_u64 seen = nl_load(word);
 
-		if (i == pin)
-			continue;
-		s = subject_at(heap, id, chunk, i);
 		if (!(seen & NL_BIT(i))) {
 			validate_used(&s);
 		} else if (nl_word_claim(word, seen, i & 63)) {
@@ -653,14 +636,9 @@ static void validate_slab(struct nolock_heap *heap, nl_u32 id, nl_u32 chunk)
 			nl_slab_give(h, id, chunk, i / 64, NL_BIT(i));
 		}
 	}
-	s = subject_at(heap, id, chunk, pin);
-	if (by_bit) {
-		check_free(&s);
-		nl_slab_give(h, id, chunk, pin / 64, NL_BIT(pin));
-	} else {
-		check_object(&s, true, NL_STATE_SIZE(nl_load(&s.record->state)), true);
-		unclaim(&s);
-	}
+unlock:
+	nl_slab_unlock(slab);
+	return 0;
 }
 
 int nolock_cache_validate(struct kmem_cache *s)
@@ -668,6 +646,7 @@ int nolock_cache_validate(struct kmem_cache *s)
 	struct nolock_heap *heap = s ? nolock_heap_of(s) : NULL;
 	nl_cache_t *c = (nl_cache_t *)s;
 	nl_u64 before;
+	int err = 0;
 	nl_u32 end;
 
 	if (!heap || heap->snapshot || nl_load(&c->state) != NL_CACHE_LIVE ||
@@ -679,9 +658,9 @@ int nolock_cache_validate(struct kmem_cache *s)
 	end = nl_load_acquire(&heap->h->nr_open) << NL_GROUP_SHIFT;
 	for (nl_u32 chunk = heap->h->first_chunk; chunk < end; chunk++)
 		if (nl_load(nl_tag(heap->h, chunk)) == NL_TAG(NL_KIND_SLAB, c->id))
-			validate_slab(heap, c->id, chunk);
+			err = validate_slab(heap, c->id, chunk) ? -EBUSY : err;
 	nl_depth--;
-	return (int)(nl_load(&c->bugs) - before);
+	return err ? err : (int)(nl_load(&c->bugs) - before);
 }
 
 /* --- what other files find --- */
@@ -732,6 +711,8 @@ void nl_debug_leaks(struct nolock_heap *heap, nl_u32 id, unsigned long left)
 		if (nl_load(nl_tag(h, chunk)) != NL_TAG(NL_KIND_SLAB, id))
 			continue;
 		nl_report_count(&s);
+		if (shown == LEAKS_SHOWN)
+			continue;
 		nl_say("BUG %s: Objects remaining in slab 0x%llx on kmem_cache_destroy()\n",
 		       c->name, (unsigned long long)nl_object(h, chunk, 0, 0));
 		for (nl_u32 i = 0; i < c->per_slab && shown < LEAKS_SHOWN; i++) {

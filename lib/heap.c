@@ -40,6 +40,7 @@ static nl_u32 nr_handles; /* handles ever used: bound of every search */
 __thread struct nl_thread nl_self = { .last_tag = ~0u };
 nl_u64 nl_rseq_off;
 struct nl_free_map nl_free_map;
+nl_u16 nl_small_slot[NL_SMALL_MAX / 16];
 
 static struct nolock_heap no_heap = { .fd = -1, .conn = -1 };
 struct nolock_heap *nl_default = &no_heap;
@@ -71,6 +72,10 @@ nl_u32 nl_who(const struct nolock_heap *heap)
 		nl_fork_check();
 		this_thread = 1 + __atomic_fetch_add(&threads, 1, __ATOMIC_RELAXED) % MAX_THREADS;
 	}
+	/* Racy, and only for the check's patience with the dead. */
+	if (heap->type != NL_HEAP_PRIVATE && heap->client <= NL_MAX_CLIENTS &&
+	    nl_unlikely(nl_load(&heap->h->client[heap->client].threads) < this_thread))
+		nl_store(&heap->h->client[heap->client].threads, this_thread);
 	return (heap->client << 16) | this_thread;
 }
 
@@ -217,7 +222,7 @@ static void handle_start(struct nolock_heap *heap, void *mem, nl_u64 size, nl_u3
 	heap->rseq_slots = slot_off && h->nr_slots >= possible_cpus() ? h->nr_slots : 0;
 	heap->small = heap->rseq_slots ? NL_SMALL_MAX : 0;
 	for (nl_u32 i = 0; i < NL_SMALL_MAX / 16; i++)
-		heap->small_slot[i] = (nl_u16)(nl_kmalloc_index(i * 16 + 1) << NL_SLOT_SHIFT);
+		nl_small_slot[i] = (nl_u16)(nl_kmalloc_index(i * 16 + 1) << NL_SLOT_SHIFT);
 	heap->client = client;
 	heap->type = h->type;
 	heap->fd = -1;

@@ -76,7 +76,7 @@ static nl_u64 alloc_object(struct nolock_heap *heap, nl_u32 id, gfp_t gfp)
 			break;
 	}
 	if (!obj)
-		obj = nl_alloc_last(h, id, nl_cpu(heap), flags);
+		obj = nl_alloc_last(h, id, nl_cpu(heap), who, flags);
 	if (obj && nl_unlikely(nl_load(&h->nr_reserve) < nl_load(&h->reserve_target)) &&
 	    gfpflags_allow_blocking(gfp))
 		nl_heap_topup(heap);
@@ -123,9 +123,9 @@ static nl_u64 alloc_nolock(struct nolock_heap *heap, nl_u32 id)
 		}
 	}
 	/* The hints say that nothing is left. Believe the bitmaps alone (P1). */
-	obj = nl_alloc_last(h, id, cpu, flags);
+	obj = nl_alloc_last(h, id, cpu, who, flags);
 	if (!obj && next != id) {
-		obj = nl_alloc_last(h, next, cpu, flags);
+		obj = nl_alloc_last(h, next, cpu, who, flags);
 		if (obj)
 			nl_slot_count(nl_aslot(h, cpu, id), NL_STAT_NEXT_BUCKET, 1);
 	}
@@ -197,6 +197,7 @@ static __attribute__((noinline)) void *kmalloc_slow(struct nolock_heap *heap, si
 		if (!heap)
 			return NULL;
 	}
+	nl_thread_start();
 	if ((gfp & ~NOLOCK_GFP_MASK) || heap->snapshot || node < NUMA_NO_NODE ||
 	    node >= (int)heap->h->nr_nodes)
 		return fail(heap, NL_MAX_CACHES, size, gfp, EINVAL);
@@ -216,12 +217,26 @@ static __attribute__((noinline)) void *kmalloc_slow(struct nolock_heap *heap, si
 	return finish(asked(heap, obj, size), size, gfp);
 }
 
+/* An object of the private heap, by its R-slot alone. */
+NL_INLINE bool pop_default(size_t size, nl_u64 *obj)
+{
+	nl_u64 rslots = nl_self.rslots, slot;
+
+	if (nl_likely(size - 1 < NL_SMALL_MAX))
+		slot = nl_small_slot[(size - 1) / 16];
+	else if (nl_likely(size - 1 < NL_MAX_SIZE))
+		slot = (nl_u64)nl_kmalloc_index((nl_u32)size) << NL_SLOT_SHIFT;
+	else
+		return false;
+	return nl_likely(rslots) && nl_likely(NL_RSEQ_DONE(*obj = nl_rseq_pop_cid(rslots, slot)));
+}
+
 /* An object of a small size, by its R-slot alone. */
 NL_INLINE bool pop_small(const struct nolock_heap *heap, size_t size, nl_u64 *obj)
 {
 	return nl_likely(size - 1 < heap->small) &&
-	       nl_likely(NL_RSEQ_DONE(
-		       *obj = nl_rseq_pop_once(heap, heap->small_slot[(size - 1) / 16])));
+	       nl_likely(
+		       NL_RSEQ_DONE(*obj = nl_rseq_pop_once(heap, nl_small_slot[(size - 1) / 16])));
 }
 
 /* __GFP_ZERO is for the callers below: a call in here would cost every caller a stack frame. */
@@ -236,17 +251,20 @@ NL_INLINE void *kmalloc_fast(struct nolock_heap *heap, size_t size, gfp_t gfp)
 
 NL_HOT void *kmalloc(size_t size, gfp_t gfp)
 {
-	return kmalloc_fast(nl_default, size, gfp);
+	nl_u64 obj;
+
+	if (nl_likely(!(gfp & ~(NOLOCK_GFP_MASK & ~__GFP_ZERO))) && pop_default(size, &obj))
+		return (void *)obj;
+	return kmalloc_slow(nl_default, size, gfp, NUMA_NO_NODE);
 }
 
 void *kzalloc(size_t size, gfp_t gfp)
 {
-	struct nolock_heap *heap = nl_default;
 	nl_u64 obj;
 
-	if (nl_likely(!(gfp & ~NOLOCK_GFP_MASK)) && pop_small(heap, size, &obj))
+	if (nl_likely(!(gfp & ~NOLOCK_GFP_MASK)) && pop_default(size, &obj))
 		return memset((void *)obj, 0, size);
-	return kmalloc_slow(heap, size, gfp | __GFP_ZERO, NUMA_NO_NODE);
+	return kmalloc_slow(nl_default, size, gfp | __GFP_ZERO, NUMA_NO_NODE);
 }
 
 void *kmalloc_node(size_t size, gfp_t gfp, int node)
@@ -275,6 +293,7 @@ static __attribute__((noinline)) void *nolock_slow(struct nolock_heap *heap, siz
 		if (!heap)
 			return NULL;
 	}
+	nl_thread_start();
 	if ((gfp & ~NOLOCK_GFP_NOLOCK_MASK) || heap->snapshot || node < NUMA_NO_NODE ||
 	    node >= (int)heap->h->nr_nodes)
 		return fail(heap, NL_MAX_CACHES, size, gfp & ~__GFP_NOFAIL, EINVAL);
@@ -316,7 +335,13 @@ void *nolock_heap_kmalloc_nolock(struct nolock_heap *heap, size_t size, gfp_t gf
 
 NL_HOT void *kmalloc_nolock(size_t size, gfp_t gfp, int node)
 {
-	return nolock_fast(nl_default, size, gfp, node);
+	nl_u64 obj;
+
+	if (nl_likely(!(gfp & ~(NOLOCK_GFP_NOLOCK_MASK & ~__GFP_ZERO)) &&
+		      (unsigned int)node + 1 <= 1) &&
+	    pop_default(size, &obj))
+		return (void *)obj;
+	return nolock_slow(nl_default, size, gfp, node);
 }
 
 static __attribute__((noinline)) void *bucket_slow(size_t bucket)
@@ -427,7 +452,8 @@ static const char *free_any(const void *p)
 			return "inside an object";
 		return NULL;
 	case NL_KIND_LARGE:
-		if ((nl_u64)p % NL_CHUNK_SIZE || nl_large_free(heap->h, (nl_u32)chunk))
+		if ((nl_u64)p % NL_CHUNK_SIZE ||
+		    nl_large_free(heap->h, (nl_u32)chunk, nl_who(heap)))
 			return "inside a large object";
 		return NULL;
 	case NL_KIND_BODY:
@@ -443,6 +469,7 @@ static const char *free_slow(const void *p)
 
 	nl_depth++;
 	nl_fork_check();
+	nl_thread_start();
 	why = free_any(p);
 	nl_depth--;
 	return why;
@@ -458,34 +485,27 @@ static const char *free_slow(const void *p)
 NL_INLINE bool free_fast(const void *p)
 {
 	nl_u64 off = (nl_u64)p - nl_free_map.first;
-	nl_u32 last = nl_self.last_tag, guess = last;
+	nl_u32 last = nl_self.last_tag, guess = last, tag;
+	nl_u64 rslots = nl_self.rslots;
 
 	/* What the compiler knows to be equal to the tag, it would compute from the tag. */
 	__asm__("" : "+r"(guess));
-	return nl_likely(off < nl_load(&nl_free_map.span)) &&
-	       nl_likely(nl_load(nl_free_map.tags + (off >> NL_CHUNK_SHIFT)) == last) &&
-	       nl_likely(nl_rseq_push_cid(nl_self.rslots, NL_TAG_SLOT(guess), (nl_u64)p));
-}
-
-/* Another cache's object than the last one freed: the fast path serves that one from now on. */
-static bool free_other_tag(const void *p)
-{
-	nl_u64 off = (nl_u64)p - nl_free_map.first;
-	nl_u32 tag;
-
-	if (off >= nl_load(&nl_free_map.span))
+	if (nl_unlikely(off >= nl_load(&nl_free_map.span)))
 		return false;
 	tag = nl_load(nl_free_map.tags + (off >> NL_CHUNK_SHIFT));
-	if (tag >> 16 != NL_KIND_SLAB || !nl_thread_start())
+	if (nl_likely(tag == last))
+		return nl_likely(nl_rseq_push_cid(rslots, NL_TAG_SLOT(guess), (nl_u64)p));
+	/* Another cache's than the last one freed: the guess is this one from now on. */
+	if (nl_unlikely(tag >> 16 != NL_KIND_SLAB) || nl_unlikely(!rslots))
 		return false;
 	nl_self.last_tag = tag;
-	return nl_rseq_push_cid(nl_self.rslots, NL_TAG_SLOT(tag), (nl_u64)p);
+	return nl_likely(nl_rseq_push_cid(rslots, NL_TAG_SLOT(tag), (nl_u64)p));
 }
 
 static __attribute__((noinline)) void kfree_slow(const void *p)
 {
 	static nl_u32 said;
-	const char *why = free_other_tag(p) ? NULL : free_slow(p);
+	const char *why = free_slow(p);
 
 	if (!why)
 		return;
@@ -506,7 +526,7 @@ static __attribute__((noinline)) void kfree_slow(const void *p)
 
 static __attribute__((noinline)) void kfree_nolock_slow(const void *p)
 {
-	const char *why = free_other_tag(p) ? NULL : free_slow(p);
+	const char *why = free_slow(p);
 
 	if (why) {
 		nl_free_refused(p, why);

@@ -52,8 +52,8 @@ extern "C" {
 /*
  * nolock_cache_validate - look through all objects of a debugged cache now
  * @s: the cache; others may allocate and free its objects meanwhile
- * Returns how many reports and fixes there were, 0 for a sound cache, or -EINVAL: not a debugged
- * cache of a private heap. Ordinary context.
+ * Returns how many reports and fixes there were, 0 for a sound cache, -EINVAL: not a debugged
+ * cache of a private heap, or -EBUSY: a slab stayed locked. Ordinary context.
  * Source: validate_slab_cache() of Linux's slub.c.
  */
 NOLOCK_API int nolock_cache_validate(struct kmem_cache *s);

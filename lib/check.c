@@ -390,6 +390,7 @@ int nolock_heap_check(struct nolock_heap *heap, struct nolock_heap_report *repor
 	check_loose_sheaves(&ck);
 	munmap(ck.seen, ck.shadow_size);
 	ck.r->refused += ck.head.refused + ck.head.dropped;
+	ck.r->debug_errors = ck.head.bugs;
 	if (ck.r->in_slabs + ck.r->in_sheaves > ck.r->objects)
 		error(&ck, "%lu objects, but %lu are free", ck.r->objects,
 		      ck.r->in_slabs + ck.r->in_sheaves);

@@ -14,6 +14,8 @@
 #include <string.h>
 #include <unistd.h>
 #include "internal.h"
+#include "debug.h"
+#include "harden.h"
 #include "probes.h"
 #include "rseq.h"
 #include "core/core.h"
@@ -53,7 +55,7 @@ static nl_u64 alloc_rslot(struct nolock_heap *heap, nl_u32 id, nl_u32 who, nl_u3
 	return obj;
 }
 
-nl_u64 nl_alloc_object(struct nolock_heap *heap, nl_u32 id, gfp_t gfp)
+static nl_u64 alloc_object(struct nolock_heap *heap, nl_u32 id, gfp_t gfp)
 {
 	nl_u32 who = nl_who(heap), flags = core_flags(gfp);
 	nl_heap_t *h = heap->h;
@@ -82,6 +84,22 @@ nl_u64 nl_alloc_object(struct nolock_heap *heap, nl_u32 id, gfp_t gfp)
 		errno = err; /* whatever failed on the way */
 	nl_depth--;
 	return obj;
+}
+
+nl_u64 nl_alloc_object(struct nolock_heap *heap, nl_u32 id, gfp_t gfp)
+{
+	nl_u64 obj = alloc_object(heap, id, gfp), p;
+
+	if (nl_likely(!nl_debugged(heap, id)) || !obj)
+		return obj;
+	if (gfpflags_allow_blocking(gfp))
+		nl_track_pid();
+	for (nl_u32 tries = 0; !(p = nl_debug_alloc(heap, obj, tries)); tries++) {
+		obj = alloc_object(heap, id, gfp);
+		if (!obj)
+			return 0;
+	}
+	return p;
 }
 
 static nl_u64 alloc_nolock(struct nolock_heap *heap, nl_u32 id)
@@ -116,13 +134,20 @@ static nl_u64 alloc_nolock(struct nolock_heap *heap, nl_u32 id)
 
 nl_u64 nl_alloc_object_nolock(struct nolock_heap *heap, nl_u32 id, gfp_t gfp)
 {
-	nl_u64 obj;
+	nl_u64 obj, p = 0;
 
 	(void)gfp;
 	nl_depth++;
 	obj = alloc_nolock(heap, id);
+	/* It may be of the next bucket, so its own cache decides whether it is debugged. */
+	for (nl_u32 tries = 0; nl_unlikely(nl_load(&nl_debug_on)) && obj; tries++) {
+		p = nl_debug_alloc(heap, obj, tries);
+		if (p)
+			break;
+		obj = alloc_nolock(heap, id);
+	}
 	nl_depth--;
-	return obj;
+	return p ? p : obj;
 }
 
 static __attribute__((cold)) void *fail(struct nolock_heap *heap, nl_u32 id, size_t size, gfp_t gfp,
@@ -142,6 +167,16 @@ static __attribute__((cold)) void *fail(struct nolock_heap *heap, nl_u32 id, siz
 	}
 	errno = err;
 	return NULL;
+}
+
+/* What was asked for is less than the bucket has: in a debugged one the rest is red zone. */
+static nl_u64 asked(struct nolock_heap *heap, nl_u64 obj, size_t size)
+{
+	int id = nl_unlikely(nl_load(&nl_debug_on)) ? nl_cache_of(heap->h, obj) : -1;
+
+	if (id >= 0 && nl_debugged(heap, (nl_u32)id))
+		nl_debug_resize(heap, (nl_u32)id, obj, size, false);
+	return obj;
 }
 
 static void *finish(nl_u64 obj, size_t size, gfp_t gfp)
@@ -179,7 +214,7 @@ static __attribute__((noinline)) void *kmalloc_slow(struct nolock_heap *heap, si
 	obj = nl_alloc_object(heap, id, gfp);
 	if (!obj)
 		return fail(heap, id, size, gfp, ENOMEM);
-	return finish(obj, size, gfp);
+	return finish(asked(heap, obj, size), size, gfp);
 }
 
 /* An object of the private heap, by its R-slot alone. */
@@ -275,7 +310,7 @@ static __attribute__((noinline)) void *nolock_slow(struct nolock_heap *heap, siz
 	obj = nl_alloc_object_nolock(heap, id, gfp);
 	if (!obj)
 		return fail(heap, id, size, gfp, ENOMEM);
-	return finish(obj, size, gfp);
+	return finish(asked(heap, obj, size), size, gfp);
 }
 
 NL_INLINE void *nolock_fast(struct nolock_heap *heap, size_t size, gfp_t gfp, int node)
@@ -363,6 +398,13 @@ static int free_object(struct nolock_heap *heap, nl_u32 id, const void *p)
 	nl_u64 res;
 	int pushed;
 
+	if (nl_debugged(heap, id)) {
+		nl_u64 obj = nl_debug_free(heap, id, (nl_u64)p);
+
+		if (obj)
+			nl_free(heap->h, id, nl_cpu(heap), who, obj);
+		return 0;
+	}
 	if (nl_slab_index(heap->h, id, (nl_u64)p) == ~0u)
 		return -1;
 	res = NL_RSEQ_RETRY(heap, nl_rseq_push_once(heap, (nl_u64)id << NL_SLOT_SHIFT, (nl_u64)p));
@@ -373,6 +415,7 @@ static int free_object(struct nolock_heap *heap, nl_u32 id, const void *p)
 							    NL_HELD(who)));
 		if (NL_RSEQ_DONE(res)) {
 			slot = (nl_slot_t *)res;
+			nl_harden_slot(heap->h, slot, id);
 			pushed = nl_slot_room(heap->h, slot, id, who, 0) &&
 				 nl_slot_push(slot, (nl_u64)p);
 			nl_slot_unlock(slot);
@@ -467,6 +510,7 @@ static __attribute__((noinline)) void kfree_slow(const void *p)
 	if (!why)
 		return;
 	nl_free_refused(p, why);
+	nl_debug_refused(p, why);
 	if (!__atomic_exchange_n(&said, 1, __ATOMIC_RELAXED)) {
 		char text[128];
 		int err = errno, n;
@@ -484,8 +528,10 @@ static __attribute__((noinline)) void kfree_nolock_slow(const void *p)
 {
 	const char *why = free_slow(p);
 
-	if (why)
+	if (why) {
 		nl_free_refused(p, why);
+		nl_debug_refused(p, why);
+	}
 }
 
 NL_HOT void kfree(const void *p)
@@ -515,6 +561,8 @@ size_t ksize(const void *p)
 	if (NL_TAG_KIND(tag) == NL_KIND_SLAB) {
 		nl_cache_t *c = nl_cache(heap->h, NL_TAG_CACHE(tag));
 
+		if (nl_debugged(heap, NL_TAG_CACHE(tag)))
+			return nl_debug_size(heap, NL_TAG_CACHE(tag), (nl_u64)p);
 		return NL_TAG_CACHE(tag) < NL_NR_KMALLOC ? c->size : c->object_size;
 	}
 	if (NL_TAG_KIND(tag) == NL_KIND_LARGE)
@@ -525,8 +573,9 @@ size_t ksize(const void *p)
 void *krealloc(const void *p, size_t new_size, gfp_t gfp)
 {
 	struct nolock_heap *heap;
-	size_t old;
+	size_t old, whole;
 	void *new;
+	int id;
 
 	if (!new_size) {
 		kfree(p);
@@ -545,8 +594,13 @@ void *krealloc(const void *p, size_t new_size, gfp_t gfp)
 		errno = EINVAL;
 		return NULL;
 	}
+	id = nl_unlikely(nl_load(&nl_debug_on)) ? nl_cache_of(heap->h, (nl_u64)p) : -1;
+	if (id >= 0 && !nl_debugged(heap, (nl_u32)id))
+		id = -1;
+	whole = id < 0 ? old : nl_cache(heap->h, (nl_u32)id)->object_size;
 	/* In place while it fits and no more than half of it would be wasted. */
-	if (new_size <= old && (new_size > old / 2 || old <= 64))
+	if (new_size <= whole && (new_size > whole / 2 || whole <= 64) &&
+	    (id < 0 || nl_debug_resize(heap, (nl_u32)id, (nl_u64)p, new_size, gfp & __GFP_ZERO)))
 		return (void *)p;
 	new = nolock_heap_kmalloc(heap, new_size, gfp & ~__GFP_ZERO);
 	if (!new)
@@ -625,6 +679,7 @@ static bool right_cache(const struct kmem_cache *s, const void *p)
 	if (nl_cache_of(heap->h, (nl_u64)p) == (int)nl_cache_id(s) && heap_of_cache(s) == heap)
 		return true;
 	nl_free_refused(p, "object of another cache: freed to its own");
+	nl_debug_wrong_cache(s, p);
 	return false;
 }
 

@@ -209,14 +209,15 @@ struct nl_cache {
 	nl_u32 align;
 	nl_u32 flags;
 	nl_u32 nr_slabs; /* atomic */
-	nl_u32 pad3;
-	nl_u64 ctor;  /* address in the process of a private heap */
-	nl_u32 words; /* words of free bits in a slab */
-	nl_u32 next;  /* the next larger kmalloc bucket's id, or the own id */
+	nl_u32 left;	 /* debugged: from an object's slab bit to its first byte */
+	nl_u64 ctor;	 /* address in the process of a private heap */
+	nl_u32 words;	 /* words of free bits in a slab */
+	nl_u32 next;	 /* the next larger kmalloc bucket's id, or the own id */
 	nl_u32 id;
 	nl_u32 pad;
 	char name[NL_NAME];
-	nl_u64 pad2[4];
+	nl_u64 bugs; /* atomic: what debugging found and mended in it */
+	nl_u64 pad2[3];
 	struct nl_barn barn[NL_MAX_NODES];
 };
 
@@ -310,7 +311,8 @@ struct nl_heap {
 	nl_u64 dropped; /* atomic: objects freed twice or bad, found when a sheaf was flushed */
 	nl_u64 deaths;	/* atomic: threads of clients that died, or were left behind by a fork */
 	nl_u64 lost;	/* objects in the hands of threads that a fork left behind */
-	nl_u64 pad2[4];
+	nl_u64 bugs;	/* atomic: what debugging found and mended */
+	nl_u64 pad2[3];
 	struct nl_client client[NL_MAX_CLIENTS + 1]; /* [0] unused */
 };
 

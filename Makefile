@@ -12,7 +12,11 @@
 #   make ubsan        the suites with UBSan                 (build/ubsan)
 #   make tsan         selftests/tsan with ThreadSanitizer   (build/tsan)
 #   make check-compilers   all C once more, warnings being errors: gcc, clang, lib/ for aarch64
-#   make bench        the benchmarks
+#   make bench        the benchmarks, in a quarter of an hour: build/bench.json, build/bench/*.svg.
+#                     B=NAME,... only those rows (build/bench/bench --list), BENCH_SECONDS=N (600)
+#                     for all of them, PROFILE=1 with perf's software clock. Other allocators come
+#                     from Debian's packages, or, unpacked in build/peers, from a later Debian's
+#   make fast-path    write docs/fast-path.md again: the fast paths' instructions, and their count
 #   make lint         clang-format, clang-tidy, and the rules of scripts/lint
 #   make format       let clang-format rewrite the sources
 #   make vmlinux.h    write vmlinux.h again, from the running kernel's BTF or BTF=FILE
@@ -31,8 +35,8 @@
 #   user/*.c                 nolockd and nolock, and libuser.a of all others
 #   selftests/D/test_*.c     a libcriterion suite each (with a main() of its own: a plain program)
 #   selftests/D/prog_*.c     a program each, for suites to run
-#   D/*.c                    for D = demo, bench, selftests/tsan: a program each that has a main()
-#                            The other .c files of a directory are linked to each of its programs
+#   D/*.c                    for D = demo, bench, bench/work, selftests/tsan: a program each that has
+#                            a main(). bench/work/work is what bench/bench measures in. The other .c files of a directory are linked to each of its programs
 #   selftests/*/test_*.sh    shell tests
 
 VERSION := 0.1.0
@@ -104,7 +108,7 @@ SHARED := $(BUILD)/lib/$(SOFILE)
 # Programs of these directories see the skeletons and link libuser.a; those of the library's own
 # tests do not.
 BPF_DIRS := demo bench $(filter-out selftests/lib selftests/tsan selftests/torture,$(wildcard selftests/*))
-PROG_DIRS := demo bench $(wildcard selftests/*)
+PROG_DIRS := demo bench bench/work $(wildcard selftests/*)
 
 BPF_LIB := $(if $(wildcard bpf/nolock.bpf.c),$(BPFOUT)/bpf/libnolock.bpf.o)
 BPF_SRCS := $(filter-out bpf/nolock.bpf.c,$(sort $(wildcard bpf/*.bpf.c)) \
@@ -122,7 +126,7 @@ selftests/torture_SHARES := selftests/lib/common.c
 have_main = $(if $(1),$(shell grep -lE '^(int )?main\>' $(1)))
 define PROGRAMS
 $(1)_ALL := $$(filter-out %.bpf.c,$$(sort $$(wildcard $(1)/*.c)))
-$(1)_MAINS := $$(call have_main,$$(if $$(filter $(1),demo bench selftests/tsan),\
+$(1)_MAINS := $$(call have_main,$$(if $$(filter $(1),demo bench bench/work selftests/tsan),\
 	    $$($(1)_ALL),$$(filter $(1)/test_% $(1)/prog_%,$$($(1)_ALL))))
 $(1)_SUITES := $$(filter-out $$($(1)_MAINS),$$(filter $(1)/test_%,$$($(1)_ALL)))
 $(1)_HELPERS := $$(patsubst %.c,$$(BUILD)/%.o,\
@@ -158,7 +162,7 @@ SHELL_TESTS := $(sort $(wildcard selftests/*/test_*.sh))
 # --- targets for people ---
 
 .PHONY: all lib bpf user demo tests objects deps check test check-compilers asan ubsan tsan \
-	bench lint format install clean help run FORCE
+	bench fast-path lint format install clean help run FORCE
 
 all: lib bpf user demo
 lib: $(LIBNOLOCK) $(SHARED)
@@ -242,12 +246,37 @@ check:
 		'step=tsan build=$(call SAN_MAKE,tsan,thread) tsan-programs' \
 		$(TSAN_BINS:$(BUILD)/%=program=$(BUILD)/tsan/%)
 
-# Peers that are missing are left out, in one line each.
+# Peers that are missing are left out, in one line each. B is for build/bench/bench alone.
+BENCH := $(BUILD)/bench/bench
+BENCH_ARGS = $(if $(B),--filter='$(B)') $(if $(PROFILE),--profile) \
+	     $(if $(BENCH_SECONDS),--seconds=$(BENCH_SECONDS))
+BENCH_FILES := $(addprefix $(BUILD)/bench/programs/,cc1 slab.i words.pl rows.sql)
+
 bench:
 	@scripts/deps ensure build
 	@scripts/deps ensure bench || echo 'bench: goes on without them'
-	+@$(SUB) all $(BENCH_BINS)
-	@for b in $(BENCH_BINS); do NOLOCK_BUILD=$(BUILD) $$b || exit 1; done
+	+@$(SUB) all $(BENCH_BINS) $(bench/work_BINS) $(BENCH_FILES)
+	@CC='$(CC)' scripts/peers $(BUILD)/peers
+	@NOLOCK_BUILD=$(BUILD) $(BENCH) $(BENCH_ARGS)
+	@if command -v gnuplot >/dev/null; then gnuplot -c bench/plot.gp $(BUILD)/bench; \
+		else echo 'bench: no plots: install gnuplot-nox'; fi
+	@$(if $(B),:,for b in $(filter-out $(BENCH),$(BENCH_BINS)); do NOLOCK_BUILD=$(BUILD) $$b || exit 1; done)
+
+# For the programs that are rows: the compiler itself without its driver, and something to compile.
+$(BUILD)/bench/programs/cc1:
+	$(Q)mkdir -p $(@D) && ln -sf "$$($(CC) -print-prog-name=cc1)" $@
+$(BUILD)/bench/programs/slab.i: lib/slab.c $(BUILD)/.flags
+	$(Q)mkdir -p $(@D) && $(CC) $(LIB_CFLAGS) -E -o $@ $<
+$(BUILD)/bench/programs/%: bench/programs/%
+	$(Q)mkdir -p $(@D) && cp $< $@
+
+# Both machines' libraries, as they are shipped.
+fast-path:
+	@scripts/deps ensure build check
+	+@$(SUB) lib
+	+@$(WITH_ARM64)
+	@scripts/fastpath $(SHARED) $(BUILD)/arm64/lib/$(SOFILE) >$(BUILD)/fast-path.md
+	@mv $(BUILD)/fast-path.md docs/fast-path.md
 
 lint:
 	@scripts/deps ensure build check

@@ -37,6 +37,7 @@ static const char *const names[NOLOCK_NR_STAT_ITEMS] = {
 	[NOLOCK_ALLOC_NEXT_BUCKET] = "alloc_next_bucket",
 	[NOLOCK_ALLOC_FAIL] = "alloc_fail",
 	[NOLOCK_FREE_REFUSED] = "free_refused",
+	[NOLOCK_SLOT_LOCK] = "slot_lock",
 };
 
 /* Which of a slot's counters is which item. */
@@ -64,6 +65,7 @@ static const struct {
 	{ NOLOCK_ALLOC_NEXT_BUCKET, NL_STAT_NEXT_BUCKET },
 	{ NOLOCK_ALLOC_FAIL, NL_STAT_ALLOC_FAIL },
 	{ NOLOCK_FREE_REFUSED, NL_STAT_FREE_REFUSED },
+	{ NOLOCK_SLOT_LOCK, NL_STAT_SLOT_LOCK },
 };
 
 const char *nolock_stat_name(enum nolock_stat_item item)

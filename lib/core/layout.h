@@ -113,6 +113,7 @@ enum {
 	NL_STAT_NEXT_BUCKET,
 	NL_STAT_ALLOC_FAIL,
 	NL_STAT_FREE_REFUSED,
+	NL_STAT_SLOT_LOCK,
 	NL_NR_STAT,
 };
 
@@ -135,7 +136,7 @@ struct nl_slot {
 	nl_u32 spare; /* sheaf index + 1, or 0 */
 	nl_u32 pad2;
 	nl_u64 stat[NL_NR_STAT];
-	nl_u64 pad[4];
+	nl_u64 pad[3];
 };
 
 /*

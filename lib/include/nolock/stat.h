@@ -39,6 +39,7 @@ enum nolock_stat_item {
 	NOLOCK_ALLOC_NEXT_BUCKET, /* served by the next larger bucket */
 	NOLOCK_ALLOC_FAIL,	  /* NULL returned */
 	NOLOCK_FREE_REFUSED,	  /* double, foreign or interior frees */
+	NOLOCK_SLOT_LOCK,	  /* a slot locked that had nothing to give, or no room */
 	NOLOCK_NR_STAT_ITEMS
 };
 

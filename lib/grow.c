@@ -85,7 +85,7 @@ void nl_heap_reopen(struct nolock_heap *heap)
 			continue;
 		if (open_groups(heap, g, 1))
 			return;
-		nl_chunk_publish(h, g, group_chunks(h, g));
+		nl_chunk_publish(h, g, nl_group_chunks(h, g));
 	}
 }
 

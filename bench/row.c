@@ -220,6 +220,23 @@ static int loads_run(struct result *res, const struct options *o, const struct f
 	return 0;
 }
 
+/* Where a program is: a loader that is called by name looks for none. To be freed. */
+static char *in_path(const char *name)
+{
+	const char *dirs = getenv("PATH");
+
+	for (; dirs && *dirs; dirs += strcspn(dirs, ":"), dirs += *dirs == ':') {
+		char *path;
+
+		if (asprintf(&path, "%.*s/%s", (int)strcspn(dirs, ":"), dirs, name) < 0)
+			errx(1, "out of memory");
+		if (!access(path, X_OK))
+			return path;
+		free(path);
+	}
+	return NULL;
+}
+
 /* A program's arguments with the files beside this program in their places; -1: one is missing. */
 static int find_args(const struct row *row, const char **argv, char **files, struct report *r)
 {
@@ -228,15 +245,18 @@ static int find_args(const struct row *row, const char **argv, char **files, str
 	for (; n < ROW_ARGS && row->argv[n]; n++) {
 		char name[64];
 
-		files[n] = NULL;
 		argv[n] = row->argv[n];
-		if (*row->argv[n] != '@')
-			continue;
 		snprintf(name, sizeof(name), "programs/%s", row->argv[n] + 1);
-		argv[n] = files[n] = beside(name);
-		if (access(argv[n], R_OK)) {
-			report_skip(r, "%s: no %s: run it by make bench", row->name, argv[n]);
-			argv[n + 1] = NULL;
+		if (*row->argv[n] == '@')
+			argv[n] = files[n] = beside(name);
+		else if (!n)
+			argv[n] = files[n] = in_path(row->argv[n]);
+		else
+			continue;
+		if (!argv[n] || access(argv[n], R_OK)) {
+			report_skip(r,
+				    "%s: no %s: run it by make bench, which says what is missing",
+				    row->name, row->argv[n] + (*row->argv[n] == '@'));
 			return -1;
 		}
 	}

@@ -19,7 +19,7 @@
 #define AIM_NOLOCK 1.05
 #define AIM_PREFILLED 1.0
 /* A peer counts as fast up to this many times the time of the fastest, in the geometric mean. */
-#define FAST 2.0
+#define FAST 1.5
 
 static const double aims[NR_AIMS] = { [AIM_PAIR] = 0.85, [AIM_CROSS] = 0.75 };
 

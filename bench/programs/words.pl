@@ -5,7 +5,7 @@ use warnings;
 
 my (%count, %first, $seed);
 $seed = 12345;
-for my $i (1 .. 150000) {
+for my $i (1 .. 60000) {
 	$seed = ($seed * 1103515245 + 12345) % 2147483648;
 	my $word = join '', map { chr(97 + ($seed >> $_) % 26) } 3, 7, 11, 15 + $i % 5;
 	$count{$word}++;
@@ -15,5 +15,5 @@ my @words = sort { $count{$b} <=> $count{$a} || $a cmp $b } keys %count;
 my $text = join ' ', map { "$_=$count{$_}" } @words;
 my $sum = 0;
 $sum += (split /=/)[1] for split / /, $text;
-die "lost words: $sum\n" if $sum != 150000;
+die "lost words: $sum\n" if $sum != 60000;
 print scalar(@words), ' ', scalar(keys %first), "\n";

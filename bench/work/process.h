@@ -64,6 +64,8 @@ void meet(void);
 /* One turn of a loop that waits for another thread. */
 void wait_a_turn(unsigned int *turns);
 uint64_t cpu_now(void);
+/* Let other work on the machine come second, where that is allowed. */
+void come_first(void);
 /* A symbol of the allocator, or exit with a message. */
 void *symbol(const char *name);
 

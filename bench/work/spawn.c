@@ -42,7 +42,7 @@ void spawn_serve(int fd)
 	struct spawn_reply reply;
 	ssize_t len;
 
-	setpriority(PRIO_PROCESS, 0, -20);
+	come_first();
 	while ((len = read(fd, text, SPAWN_MAX)) > 0) {
 		char *argv[MAX_ARGS + 1] = { NULL };
 		unsigned int argc = 0;

@@ -69,27 +69,27 @@ enum aim {
 	  "1000 objects of 64 B, freed in random order")                                           \
 	X(RAND100K, "rand100k", 1, 1, 200000, 7168, 64, WITH_ALL, AIM_PAIR, "pair",                \
 	  "100,000 objects of 64 B, freed in random order")                                        \
-	X(CHURN, "churn", 1, 1, 200000, 64, 1024, WITH_ALL, AIM_NONE, "pair",                      \
+	X(CHURN, "churn", 1, 1, 200000, 2048, 1024, WITH_ALL, AIM_NONE, "pair",                    \
 	  "random replacement among 1000 of 16 to 1024 B")                                         \
-	X(CHURN2, "churn2", 2, 2, 200000, 64, 1024, WITH_ALL, AIM_CROSS, "pair",                   \
+	X(CHURN2, "churn2", 2, 2, 200000, 3072, 1024, WITH_ALL, AIM_CROSS, "pair",                 \
 	  "the same in two threads at once, each its own")                                         \
-	X(CHURN4, "churn4", 4, 4, 200000, 4096, 1024, WITH_ALL, AIM_NONE, "pair",                  \
+	X(CHURN4, "churn4", 4, 4, 200000, 6144, 1024, WITH_ALL, AIM_NONE, "pair",                  \
 	  "the same in 4 threads on 4 CPUs")                                                       \
 	X(CHURN8, "churn8", 8, 8, 200000, 8192, 1024, WITH_ALL, AIM_NONE, "pair",                  \
 	  "the same in 8 threads on 8 CPUs")                                                       \
 	X(CHURN16, "churn16", 16, 16, 200000, 16384, 1024, WITH_ALL, AIM_NONE, "pair",             \
 	  "the same in 16 threads on 16 CPUs")                                                     \
-	X(CHURN64, "churn64", 64, 1, 10000, 40960, 1024, WITH_ALL, AIM_NONE, "pair",               \
-	  "the same in 64 threads on all CPUs")                                                    \
-	X(ASYM, "asym", 4, 1, 50000, 64, 1024, WITH_ALL, AIM_NONE, "pair",                         \
+	X(CHURN64, "churn64", 64, 1, 20000, 24576, 1024, WITH_ALL, AIM_NONE, "pair",               \
+	  "the same in 64 threads that hold 500 each")                                             \
+	X(ASYM, "asym", 4, 1, 50000, 3072, 1024, WITH_ALL, AIM_NONE, "pair",                       \
 	  "three threads allocate 16 to 1024 B, a fourth frees")                                   \
-	X(SWAP2, "swap2", 2, 2, 100000, 64, 64, WITH_ALL, AIM_CROSS, "pair",                       \
+	X(SWAP2, "swap2", 2, 2, 100000, 512, 64, WITH_ALL, AIM_CROSS, "pair",                      \
 	  "two threads free each other's 1000 objects of 64 B")                                    \
-	X(PRODCONS, "prodcons", 2, 2, 200000, 64, 64, WITH_ALL, AIM_CROSS, "pair",                 \
+	X(PRODCONS, "prodcons", 2, 2, 200000, 512, 64, WITH_ALL, AIM_CROSS, "pair",                \
 	  "one thread allocates 64 B, another frees")                                              \
-	X(SERVER, "server", 2, 2, 100000, 64, 1024, WITH_ALL, AIM_CROSS, "pair",                   \
+	X(SERVER, "server", 2, 2, 100000, 4096, 1024, WITH_ALL, AIM_CROSS, "pair",                 \
 	  "two lines of threads that replace objects, hand 1000 on, and end")                      \
-	X(GROW, "grow", 1, 1, 36000, 4096, 24576, WITH_ALL, AIM_NONE, "realloc",                   \
+	X(GROW, "grow", 1, 1, 36000, 12288, 24576, WITH_ALL, AIM_NONE, "realloc",                  \
 	  "100 vectors that grow by half from 16 B to 24 KiB")                                     \
 	X(GROWBIG, "growbig", 1, 1, 15, 0, 32 << 20, WITH_ORDINARY, AIM_NONE, "realloc",           \
 	  "a vector that grows by half from 64 KiB to 18 MiB")                                     \

@@ -49,9 +49,9 @@ static __attribute__((format(printf, 2, 3))) void error(struct check *ck, const 
 /* A count that each thread that died may have left one off. */
 static bool differ(struct check *ck, nl_u64 counter, nl_u64 counted)
 {
-	nl_u64 by = counter > counted ? counter - counted : counted - counter;
+	int64_t by = (int64_t)(counter - counted);
 
-	return by > ck->deaths;
+	return (nl_u64)(by < 0 ? -by : by) > ck->deaths;
 }
 
 static bool cache_live(struct check *ck, nl_u32 id)

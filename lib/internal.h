@@ -135,6 +135,9 @@ NL_HIDDEN struct nolock_heap *nl_heap_map(int fd, nl_u32 type, nl_u64 base, nl_u
  */
 NL_HIDDEN nl_u32 nl_heap_grow(struct nolock_heap *heap, nl_u32 groups);
 
+/* nl_heap_reopen - open groups that a dead client had drawn, of a shared heap. */
+NL_HIDDEN void nl_heap_reopen(struct nolock_heap *heap);
+
 /* How many groups an allocation that finds none should open: more, the larger the heap is. */
 NL_HIDDEN nl_u32 nl_heap_grow_step(const struct nolock_heap *heap);
 

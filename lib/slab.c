@@ -45,8 +45,8 @@ static nl_u64 alloc_rslot(struct nolock_heap *heap, nl_u32 id, nl_u32 who, nl_u3
 		return res;
 	if (res != NL_RSEQ_EMPTY)
 		return 0;
-	res = NL_RSEQ_RETRY(heap, nl_rseq_lock_once(heap, (nl_u64)id << NL_SLOT_SHIFT,
-						    (nl_u64)who << 32 | 1));
+	res = NL_RSEQ_RETRY(heap,
+			    nl_rseq_lock_once(heap, (nl_u64)id << NL_SLOT_SHIFT, NL_HELD(who)));
 	if (!NL_RSEQ_DONE(res))
 		return 0;
 	slot = (nl_slot_t *)res;
@@ -412,7 +412,7 @@ static int free_object(struct nolock_heap *heap, nl_u32 id, const void *p)
 		return 0;
 	if (res == NL_RSEQ_EMPTY) {
 		res = NL_RSEQ_RETRY(heap, nl_rseq_lock_once(heap, (nl_u64)id << NL_SLOT_SHIFT,
-							    (nl_u64)who << 32 | 1));
+							    NL_HELD(who)));
 		if (NL_RSEQ_DONE(res)) {
 			slot = (nl_slot_t *)res;
 			nl_harden_slot(heap->h, slot, id);

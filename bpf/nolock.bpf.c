@@ -111,7 +111,7 @@ NL_INLINE nl_u64 nl_bpf_alloc(nl_heap_t *h, nl_u32 id, nl_u32 cpu)
 			goto next_bucket;
 	}
 	if (nolock_bpf_grow() > 0) {
-		obj = nl_alloc_last(h, id, cpu, NL_RESERVE);
+		obj = nl_alloc_last(h, id, cpu, who(cpu), NL_RESERVE);
 		if (obj)
 			return obj;
 	}

@@ -156,6 +156,7 @@ $(foreach d,$(PROG_DIRS),$(eval $(call PROGRAMS,$(d))))
 
 DEMO_BINS := $(demo_BINS)
 BENCH_BINS := $(bench_BINS)
+BENCH := $(BUILD)/bench/bench
 TSAN_BINS := $(selftests/tsan_BINS)
 SUITE_BINS := $(foreach d,$(wildcard selftests/*),$($(d)_SUITES:%.c=$(BUILD)/%))
 PLAIN_BINS := $(foreach d,$(filter-out selftests/tsan,$(wildcard selftests/*)),\
@@ -173,7 +174,7 @@ lib: $(LIBNOLOCK) $(SHARED)
 bpf: $(BPF_LIB) $(BPF_GROW) $(SKELS)
 user: $(USER_BINS)
 demo: $(DEMO_BINS)
-tests: all $(TEST_BINS) $(BUILD)/scripts/vmlinux
+tests: all $(TEST_BINS) $(BUILD)/scripts/vmlinux $(if $(SAN),,$(BENCH) $(bench/work_BINS))
 # Everything that compiles, nothing linked but what the compiling needs.
 objects: $(LIB_OBJS) $(patsubst %.c,$(BUILD)/%.o,$(USER_SRCS) $(USER_MAINS) \
 	 $(foreach d,$(PROG_DIRS),$($(d)_ALL)))
@@ -251,7 +252,6 @@ check:
 		$(TSAN_BINS:$(BUILD)/%=program=$(BUILD)/tsan/%)
 
 # Peers that are missing are left out, in one line each. B is for build/bench/bench alone.
-BENCH := $(BUILD)/bench/bench
 BENCH_ARGS = $(if $(B),--filter='$(B)') $(if $(PROFILE),--profile) \
 	     $(if $(BENCH_SECONDS),--seconds=$(BENCH_SECONDS))
 BENCH_FILES := $(addprefix $(BUILD)/bench/programs/,cc1 slab.i words.pl rows.sql)

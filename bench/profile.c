@@ -22,7 +22,6 @@
 
 #define SECONDS 2
 #define LINES 12
-/* User-level cache lines that came modified from another CPU's cache: what perf c2c goes by. */
 #define EVENTS "cycles:u,instructions:u,cache-misses:u,branch-misses:u"
 
 static double seconds_now(void)
@@ -52,11 +51,22 @@ static pid_t perf_start(const char *how, int pid, const char *out)
 	_exit(127);
 }
 
-/* Rounds for some seconds. Returns how many units, or 0. */
-static double busy(struct peer *p, const struct row *row)
+/* perf has attached when its file is there; on a busy machine that takes its time. */
+static void wait_for(const char *path)
+{
+	const struct timespec pause = { .tv_nsec = 20000000 };
+	struct stat st;
+
+	for (int i = 0; i < 500 && (stat(path, &st) || !st.st_size); i++)
+		nanosleep(&pause, NULL);
+	nanosleep(&pause, NULL);
+}
+
+/* Rounds for so many seconds, at least one. Returns how many units, or 0. */
+static double busy(struct peer *p, const struct row *row, double seconds)
 {
 	struct work_request req = { WORK_RUN, row->workload, row->units };
-	double end = seconds_now() + SECONDS, units = 0;
+	double end = seconds_now() + seconds, units = 0;
 	struct work_reply reply;
 	const char *why;
 
@@ -77,7 +87,7 @@ static void show(const char *data, const char *text)
 
 	snprintf(command, sizeof(command),
 		 "perf report -i '%s' --stdio -g none --no-children --percent-limit 0.5 "
-		 "-s dso,symbol 2>/dev/null | grep -v '^#' | grep . >'%s'",
+		 "-s dso,symbol 2>/dev/null | grep -v '^#' | sed 's, *- *-$,,' | grep . >'%s'",
 		 data, text);
 	if (!works(command))
 		printf("    perf report has nothing to say\n");
@@ -102,7 +112,7 @@ static void count(struct peer *p, const struct row *row, const char *dir)
 
 	snprintf(path, sizeof(path), "%s/counters", dir);
 	perf = perf_start("stat -x, -e " EVENTS, p->pid, path);
-	units = busy(p, row);
+	units = busy(p, row, SECONDS);
 	kill(perf, SIGINT);
 	waitpid(perf, NULL, 0);
 	f = fopen(path, "re");
@@ -133,11 +143,12 @@ static void profile_one(const struct result *res, unsigned int i, const struct o
 	if (peer_start(&p, &allocators[i], &found[i], o, res->row->aside))
 		return;
 	/* Once, so that the process is there and warm. */
-	units = busy(&p, res->row);
+	unlink(data);
+	units = busy(&p, res->row, 0);
 	perf = units > 0 ? perf_start("record -e cpu-clock:u -F 4000", p.pid, data) : -1;
 	if (perf > 0) {
-		/* perf needs a moment to attach. */
-		busy(&p, res->row);
+		wait_for(data);
+		busy(&p, res->row, SECONDS);
 		kill(perf, SIGINT);
 		waitpid(perf, NULL, 0);
 		printf("\n  %s: %s, samples of the clock, user side (all: %s)\n", res->row->name,

@@ -225,8 +225,8 @@ static int run_rows(struct report *r, const struct options *o, const struct foun
 		nr++;
 	}
 	if (nr) {
-		report_levels(r, res, nr);
-		report_memory(r, res, nr);
+		report_levels(res, nr);
+		report_memory(res, nr);
 		summary(r, res, nr, dir);
 	}
 	for (unsigned int i = 0; i < nr; i++)

@@ -184,13 +184,16 @@ void profile_row(const struct result *res, const struct options *o, const struct
 struct report *report_new(const struct options *o);
 void report_skip(struct report *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void report_row(struct report *r, const struct result *res, const struct found *found);
-void report_levels(struct report *r, const struct result *res, unsigned int nr);
-void report_memory(struct report *r, const struct result *res, unsigned int nr);
+void report_levels(const struct result *res, unsigned int nr);
+void report_memory(const struct result *res, unsigned int nr);
 void report_decay(struct report *r, const struct decay *d);
 void report_bpf(struct report *r, unsigned int rounds, double *const ns[NR_BENCH_BPF]);
 /* report_end - write the JSON. Returns 0 or a negative errno. */
 int report_end(struct report *r, const char *json);
 json_object *report_root(struct report *r);
+/* A cell with a time in the unit that keeps it short. */
+struct table;
+void time_cell(struct table *t, double ns);
 /* JSON that is there, or exit. */
 json_object *json_must(json_object *o);
 json_object *json_text(const char *s);

@@ -236,9 +236,15 @@ int peer_spawner(struct peer *p)
 
 static int fail(struct peer *p, const char **why)
 {
-	*why = errno == EAGAIN ? "gave no answer for two minutes" : "ended early";
-	/* It may be in an endless loop. */
-	kill(p->pid, SIGKILL);
+	int status = 0;
+
+	*why = "gave no answer for two minutes";
+	if (errno == EAGAIN)
+		kill(p->pid, SIGKILL); /* it may be in an endless loop */
+	else if (waitpid(p->pid, &status, 0) == p->pid && WIFSIGNALED(status))
+		*why = "crashed";
+	else
+		*why = "ended early";
 	p->failed = true;
 	return -1;
 }

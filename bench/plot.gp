@@ -6,9 +6,10 @@
 # red. Below 1 is faster, or leaner, than every peer.
 
 dir = ARG1
-set terminal svg size 1200,560 font "sans-serif,12" background "white"
+set terminal svg size 1200,560 noenhanced font "sans-serif,12" background "white"
 set datafile missing "NaN"
 set logscale y
+set ytics (0.125, 0.25, 0.5, 1, 2, 4, 8, 16, 32)
 set grid ytics xtics lc rgb "#dddddd"
 set xtics rotate by 45 right font ",11"
 set key outside right top

@@ -122,14 +122,32 @@ void report_skip(struct report *r, const char *fmt, ...)
 	free(line);
 }
 
-/* Two digits after the point where that says something, in the unit that keeps it short. */
+/* What a time is shown in, and how many digits after the point say something. */
+static double unit_of(double ns, const char **name, int *digits)
+{
+	double unit = ns < 1e4 ? 1 : ns < 1e7 ? 1e3 : 1e6;
+
+	*name = unit < 10 ? "ns" : unit < 1e4 ? "us" : "ms";
+	*digits = ns / unit < 100 ? 2 : 1;
+	return unit;
+}
+
+void time_cell(struct table *t, double ns)
+{
+	const char *name;
+	int digits;
+	double unit = unit_of(ns, &name, &digits);
+
+	table_cell(t, "%.*f %s", digits, ns / unit, name);
+}
+
 static void time_cells(struct table *t, const struct spread *s)
 {
-	double unit = s->median < 1e4 ? 1 : s->median < 1e7 ? 1e3 : 1e6;
-	const char *name = unit < 10 ? "ns" : unit < 1e4 ? "us" : "ms";
-	int digits = s->median / unit < 100 ? 2 : 1;
+	const char *name;
+	int digits;
+	double unit = unit_of(s->median, &name, &digits);
 
-	table_cell(t, "%.*f %s", digits, s->median / unit, name);
+	time_cell(t, s->median);
 	table_cell(t, "%.*f..%.*f", digits, s->q1 / unit, digits, s->q3 / unit);
 }
 
@@ -298,7 +316,7 @@ static void level_cells(struct table *t, const struct work_counts *c)
 	table_cell(t, "%.2f", per(c->busy, ops, 1000));
 }
 
-void report_levels(struct report *r, const struct result *res, unsigned int nr)
+void report_levels(const struct result *res, unsigned int nr)
 {
 	static const char *const heads[] = {
 		"<",	      "<",	    "freed here",  "barn %",
@@ -306,27 +324,27 @@ void report_levels(struct report *r, const struct result *res, unsigned int nr)
 		"slot locks", "barn locks", "slab visits", "busy",
 		NULL
 	};
-	struct table *t = table_new(heads);
-	bool any = false;
+	struct table *t = NULL;
 
-	(void)r;
 	for (unsigned int k = 0; k < nr; k++)
 		for (unsigned int i = 0; i < nr_allocators; i++) {
 			const struct series *s = &res[k].of[i];
 
 			if (!s->ran || !s->has_counts || !s->counts.allocs)
 				continue;
-			any = true;
+			if (!t)
+				t = table_new(heads);
 			table_cell(t, "  %s", res[k].row->name);
 			table_cell(t, "%s", allocators[i].name);
 			level_cells(t, &s->counts);
 		}
-	if (any)
-		printf("\nWhich level served: of 100 allocations, those of objects that had been freed "
-		       "to the same\nslot, that came in a sheaf of the barn, that were taken from slabs "
-		       "in whole words, that were\ntaken from a bitmap one by one; those by an A-slot; "
-		       "of 100 frees, those into a bitmap. Of\n1000 operations, those that locked a "
-		       "slot, exchanged a sheaf with the barn, went to the slabs,\nfound a lock taken.\n");
+	if (!t)
+		return;
+	printf("\nWhich level served: of 100 allocations, those of objects that had been freed "
+	       "to the same\nslot, that came in a sheaf of the barn, that were taken from slabs "
+	       "in whole words, that were\ntaken from a bitmap one by one; those by an A-slot; "
+	       "of 100 frees, those into a bitmap. Of\n1000 operations, those that locked a "
+	       "slot, exchanged a sheaf with the barn, went to the slabs,\nfound a lock taken.\n");
 	table_print(t);
 	fflush(stdout);
 }
@@ -336,15 +354,13 @@ static void mib_cell(struct table *t, uint64_t bytes)
 	table_cell(t, "%.2f", (double)bytes / (1 << 20));
 }
 
-void report_memory(struct report *r, const struct result *res, unsigned int nr)
+void report_memory(const struct result *res, unsigned int nr)
 {
 	static const char *const heads[] = { "<",	 "<",	  "objects", "large",  "slots",
 					     "barns",	 "slabs", "tails",   "absent", "unused",
 					     "metadata", "heap",  "RSS",     NULL };
-	struct table *t = table_new(heads);
-	bool any = false;
+	struct table *t = NULL;
 
-	(void)r;
 	for (unsigned int k = 0; k < nr; k++)
 		for (unsigned int i = 0; i < nr_allocators; i++) {
 			const struct series *s = &res[k].of[i];
@@ -352,7 +368,8 @@ void report_memory(struct report *r, const struct result *res, unsigned int nr)
 
 			if (!s->ran || !s->has_map || !m->present)
 				continue;
-			any = true;
+			if (!t)
+				t = table_new(heads);
 			table_cell(t, "  %s", res[k].row->name);
 			table_cell(t, "%s", allocators[i].name);
 			mib_cell(t, m->objects);
@@ -367,11 +384,12 @@ void report_memory(struct report *r, const struct result *res, unsigned int nr)
 			mib_cell(t, m->present);
 			mib_cell(t, m->rss);
 		}
-	if (any)
-		printf("\nMemory when a workload holds most, MiB: objects in use, large ones; free "
-		       "objects in slots, in\nbarns and in slabs; tails of slabs; of all these, pages "
-		       "that are not there; free chunks'\npages that are (populated but unused); "
-		       "metadata's. The heap is objects to tails, less absent,\nplus the next two.\n");
+	if (!t)
+		return;
+	printf("\nMemory when a workload holds most, MiB: objects in use, large ones; free "
+	       "objects in slots, in\nbarns and in slabs; tails of slabs; of all these, pages "
+	       "that are not there; free chunks'\npages that are (populated but unused); "
+	       "metadata's. The heap is objects to tails, less absent,\nplus the next two.\n");
 	table_print(t);
 	fflush(stdout);
 }

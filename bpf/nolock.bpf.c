@@ -91,7 +91,7 @@ __attribute__((noinline)) unsigned long long nolock_bpf_alloc(unsigned long long
 		return 0;
 	if (!size)
 		return 16; /* ZERO_SIZE_PTR */
-	obj = nl_bpf_alloc(h, nl_kmalloc_index((nl_u32)size), cpu);
+	obj = nl_bpf_alloc(h, nl_kmalloc_cache((nl_u32)size, flags & __GFP_ACCOUNT), cpu);
 	if (obj && (flags & __GFP_ZERO))
 		nl_bpf_zero(obj, (nl_u32)size);
 	return obj;

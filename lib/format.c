@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause */
 /* format.c - where everything lies in a new heap, its kmalloc caches, and is a header sane? */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <string.h>
 #include "internal.h"
@@ -106,15 +107,18 @@ int nl_heap_format(void *mem, const struct nl_shape *shape)
 	*h = header;
 	for (nl_u32 id = 0; id < NL_NR_KMALLOC; id++) {
 		struct nl_cache *c = nl_cache(h, id);
-		nl_u32 size = nl_kmalloc_size(id), digits = 0;
+		bool accounted = id >= NL_NR_BUCKETS;
+		nl_u32 size = nl_kmalloc_size(id % NL_NR_BUCKETS), digits = 0;
 		char *p = c->name, text[8];
 
 		nl_cache_shape(c, id, size, size);
 		c->align = size & -size;
-		if (id + 1 < NL_NR_KMALLOC)
+		if ((id + 1) % NL_NR_BUCKETS)
 			c->next = id + 1;
-		memcpy(p, "kmalloc-", 8);
-		for (p += 8; size; size /= 10)
+		if (accounted)
+			c->flags = SLAB_ACCOUNT;
+		p = stpcpy(p, accounted ? "kmalloc-cg-" : "kmalloc-");
+		for (; size; size /= 10)
 			text[digits++] = (char)('0' + size % 10);
 		while (digits)
 			*p++ = text[--digits];

@@ -248,6 +248,10 @@ nl_u32 nl_heap_prefill(struct nolock_heap *heap, nl_u64 bytes)
 	for (nl_u32 id = 0; id < NL_MAX_CACHES; id++) {
 		if (nl_load(&nl_cache(h, id)->state) != NL_CACHE_LIVE)
 			continue;
+		/* Twice the memory for objects that few programs ask for: once they do. */
+		if (id >= NL_NR_BUCKETS && id < NL_NR_KMALLOC &&
+		    !nl_load(&nl_cache(h, id)->nr_slabs))
+			continue;
 		/* At most as many slabs as the watermark is long: the figures are racy. */
 		for (nl_u64 tries = 0;
 		     tries <= bytes >> NL_CHUNK_SHIFT && bytes_free(h, id, bytes) < bytes;

@@ -164,7 +164,7 @@ NL_HIDDEN void nl_free_refused(const void *p, const char *why);
 
 /* large.c: whole chunks. The second looks once, in opened memory. */
 NL_HIDDEN void *nl_large_alloc(struct nolock_heap *heap, size_t size, gfp_t gfp);
-NL_HIDDEN void *nl_large_alloc_nolock(struct nolock_heap *heap, size_t size);
+NL_HIDDEN void *nl_large_alloc_nolock(struct nolock_heap *heap, size_t size, gfp_t gfp);
 
 /*
  * shrink.c: empty all sheaves of the cache into its slabs, and give slabs that are free back.

@@ -174,7 +174,7 @@ static __attribute__((noinline)) void *kmalloc_slow(struct nolock_heap *heap, si
 			return fail(heap, NL_MAX_CACHES, size, gfp, ENOMEM);
 		return finish((nl_u64)p, size, gfp);
 	}
-	id = nl_kmalloc_index((nl_u32)size);
+	id = nl_kmalloc_cache((nl_u32)size, !!(gfp & __GFP_ACCOUNT));
 	obj = nl_alloc_object(heap, id, gfp);
 	if (!obj)
 		return fail(heap, id, size, gfp, ENOMEM);
@@ -189,12 +189,14 @@ NL_INLINE bool pop_small(const struct nolock_heap *heap, size_t size, nl_u64 *ob
 		       *obj = nl_rseq_pop_once(heap, heap->small_slot[(size - 1) / 16])));
 }
 
-/* __GFP_ZERO is for the callers below: a call in here would cost every caller a stack frame. */
+/* What the fast paths leave to the slow ones: zeroing, which is a call, and other buckets. */
+#define FAST_MASK(mask) ((mask) & ~(__GFP_ZERO | __GFP_ACCOUNT))
+
 NL_INLINE void *kmalloc_fast(struct nolock_heap *heap, size_t size, gfp_t gfp)
 {
 	nl_u64 obj;
 
-	if (nl_likely(!(gfp & ~(NOLOCK_GFP_MASK & ~__GFP_ZERO))) && pop_small(heap, size, &obj))
+	if (nl_likely(!(gfp & ~FAST_MASK(NOLOCK_GFP_MASK))) && pop_small(heap, size, &obj))
 		return (void *)obj;
 	return kmalloc_slow(heap, size, gfp, NUMA_NO_NODE);
 }
@@ -209,7 +211,7 @@ void *kzalloc(size_t size, gfp_t gfp)
 	struct nolock_heap *heap = nl_default;
 	nl_u64 obj;
 
-	if (nl_likely(!(gfp & ~NOLOCK_GFP_MASK)) && pop_small(heap, size, &obj))
+	if (nl_likely(!(gfp & ~(NOLOCK_GFP_MASK & ~__GFP_ACCOUNT))) && pop_small(heap, size, &obj))
 		return memset((void *)obj, 0, size);
 	return kmalloc_slow(heap, size, gfp | __GFP_ZERO, NUMA_NO_NODE);
 }
@@ -217,6 +219,15 @@ void *kzalloc(size_t size, gfp_t gfp)
 void *kmalloc_node(size_t size, gfp_t gfp, int node)
 {
 	return kmalloc_slow(nl_default, size, gfp, node);
+}
+
+void *nolock_heap_kmalloc_node(struct nolock_heap *heap, size_t size, gfp_t gfp, int node)
+{
+	if (nl_unlikely(!heap)) {
+		errno = EINVAL;
+		return NULL;
+	}
+	return kmalloc_slow(heap, size, gfp, node);
 }
 
 void *nolock_heap_kmalloc(struct nolock_heap *heap, size_t size, gfp_t gfp)
@@ -246,13 +257,13 @@ static __attribute__((noinline)) void *nolock_slow(struct nolock_heap *heap, siz
 	if (!size)
 		return ZERO_SIZE_PTR;
 	if (size > NL_MAX_SIZE) {
-		void *p = nl_large_alloc_nolock(heap, size);
+		void *p = nl_large_alloc_nolock(heap, size, gfp);
 
 		if (!p)
 			return fail(heap, NL_MAX_CACHES, size, gfp, ENOMEM);
 		return finish((nl_u64)p, size, gfp);
 	}
-	id = nl_kmalloc_index((nl_u32)size);
+	id = nl_kmalloc_cache((nl_u32)size, !!(gfp & __GFP_ACCOUNT));
 	obj = nl_alloc_object_nolock(heap, id, gfp);
 	if (!obj)
 		return fail(heap, id, size, gfp, ENOMEM);
@@ -263,8 +274,7 @@ NL_INLINE void *nolock_fast(struct nolock_heap *heap, size_t size, gfp_t gfp, in
 {
 	nl_u64 obj;
 
-	if (nl_likely(!(gfp & ~(NOLOCK_GFP_NOLOCK_MASK & ~__GFP_ZERO)) &&
-		      (unsigned int)node + 1 <= 1) &&
+	if (nl_likely(!(gfp & ~FAST_MASK(NOLOCK_GFP_NOLOCK_MASK)) && (unsigned int)node + 1 <= 1) &&
 	    pop_small(heap, size, &obj))
 		return (void *)obj;
 	return nolock_slow(heap, size, gfp, node);
@@ -526,8 +536,12 @@ void *krealloc(const void *p, size_t new_size, gfp_t gfp)
 		return NULL;
 	}
 	/* In place while it fits and no more than half of it would be wasted. */
-	if (new_size <= old && (new_size > old / 2 || old <= 64))
+	if (new_size <= old && (new_size > old / 2 || old <= 64)) {
+		/* What it grows into later must be zero then. */
+		if (gfp & __GFP_ZERO)
+			memset((char *)p + new_size, 0, old - new_size);
 		return (void *)p;
+	}
 	new = nolock_heap_kmalloc(heap, new_size, gfp & ~__GFP_ZERO);
 	if (!new)
 		return NULL;

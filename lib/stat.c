@@ -114,8 +114,22 @@ int nolock_heap_stat(const struct nolock_heap *heap, struct nolock_heap_stat *st
 		st->chunks_free += (unsigned long)(reserve + __builtin_popcountll(
 								     nl_load(&group->chunk_free)));
 	}
-	for (nl_u32 id = 0; id < NL_MAX_CACHES; id++)
-		st->nr_caches += nl_load(&nl_cache(heap->h, id)->state) == NL_CACHE_LIVE;
+	for (nl_u32 id = 0; id < NL_MAX_CACHES; id++) {
+		struct nolock_cache_stat cs;
+
+		if (nl_load(&nl_cache(heap->h, id)->state) != NL_CACHE_LIVE)
+			continue;
+		st->nr_caches++;
+		if ((nl_load(&nl_cache(heap->h, id)->flags) & SLAB_ACCOUNT) &&
+		    !nolock_heap_cache_stat(heap, id, &cs))
+			st->accounted += cs.accounted;
+	}
+	for (nl_u32 chunk = head.first_chunk;
+	     head.nr_large && chunk < head.nr_open << NL_GROUP_SHIFT; chunk++)
+		if (NL_TAG_KIND(nl_load(nl_tag(heap->h, chunk))) == NL_KIND_LARGE &&
+		    nl_load(&nl_slab(heap->h, chunk)->accounted))
+			st->accounted += (unsigned long)nl_load(&nl_slab(heap->h, chunk)->nr_chunks)
+					 << NL_CHUNK_SHIFT;
 	for (nl_u32 i = 1; i <= NL_MAX_CLIENTS; i++)
 		st->clients += head.client[i].pid != 0;
 	return 0;
@@ -202,6 +216,9 @@ int nolock_heap_cache_stat(const struct nolock_heap *heap, unsigned int id,
 		st->in_slabs = free_in_slabs(heap, &head, id, c->words);
 	if (st->objects > st->in_sheaves + st->in_slabs)
 		st->allocated = st->objects - st->in_sheaves - st->in_slabs;
+	st->flags = nl_load(&c->flags);
+	if (st->flags & SLAB_ACCOUNT)
+		st->accounted = st->allocated * c->size;
 	return 0;
 }
 

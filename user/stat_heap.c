@@ -40,11 +40,11 @@ json_object *stat_collect_heap(const struct nolock_heap *heap)
 static void print_summary(json_object *o)
 {
 	char size[SHORT_LEN], opened[SHORT_LEN], meta[SHORT_LEN], free[SHORT_LEN];
-	char kept[SHORT_LEN], target[SHORT_LEN];
+	char kept[SHORT_LEN], target[SHORT_LEN], accounted[SHORT_LEN];
 	const char *name = json_text(o, "name");
 
 	printf("heap %s: %s, %s at %#llx, %s opened (%s of it metadata), %s free, %s of %s set "
-	       "aside, %llu large objects",
+	       "aside, %llu large objects, %s accounted",
 	       *name ? name : "(private)", json_text(o, "type"),
 	       short_bytes(size, json_u64(o, "size")), (unsigned long long)json_u64(o, "base"),
 	       short_bytes(opened, json_u64(o, "opened")),
@@ -52,7 +52,8 @@ static void print_summary(json_object *o)
 	       short_bytes(free, json_u64(o, "chunks_free") << 16),
 	       short_bytes(kept, json_u64(o, "chunks_reserve") << 16),
 	       short_bytes(target, json_u64(o, "reserve_target") << 16),
-	       (unsigned long long)json_u64(o, "large"));
+	       (unsigned long long)json_u64(o, "large"),
+	       short_bytes(accounted, json_u64(o, "accounted")));
 	if (strcmp(json_text(o, "type"), "private"))
 		printf(", %llu clients", (unsigned long long)json_u64(o, "clients"));
 	putchar('\n');

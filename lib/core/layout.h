@@ -38,7 +38,8 @@
 #define NL_PAGE 4096u
 
 #define NL_MAX_CACHES 256u
-#define NL_NR_KMALLOC 40u /* caches 0 to 39 */
+#define NL_NR_BUCKETS 40u /* sizes of kmalloc: caches 0 to 39; accounted, 40 to 79 */
+#define NL_NR_KMALLOC (2 * NL_NR_BUCKETS)
 #define NL_MAX_NODES 4u
 #define NL_MAX_GROUPS (1u << 16) /* 256 GiB */
 #define NL_SHEAF_MAX 126u	 /* objects in a sheaf */
@@ -208,8 +209,8 @@ struct nl_slab {
 	nl_u64 free[NL_SLAB_WORDS];
 	nl_u64 summary;	  /* hint: a bit for each word that may be non-zero */
 	nl_u32 nr_chunks; /* of a large object; written before its tag */
-	nl_u32 pad;
-	nl_u64 size; /* of a large object: bytes asked for */
+	nl_u32 accounted; /* the same: was it asked for with __GFP_ACCOUNT? */
+	nl_u64 size;	  /* of a large object: bytes asked for */
 	nl_u64 pad2[5];
 };
 

@@ -124,8 +124,19 @@ NOLOCK_API struct nolock_heap *nolock_heap_of(const void *p);
  * find an object's heap by themselves.
  */
 NOLOCK_API void *nolock_heap_kmalloc(struct nolock_heap *heap, size_t size, gfp_t flags);
+NOLOCK_API void *nolock_heap_kzalloc(struct nolock_heap *heap, size_t size, gfp_t flags);
+NOLOCK_API void *nolock_heap_kmalloc_node(struct nolock_heap *heap, size_t size, gfp_t flags,
+					  int node);
+NOLOCK_API void *nolock_heap_kmalloc_array(struct nolock_heap *heap, size_t n, size_t size,
+					   gfp_t flags);
+NOLOCK_API void *nolock_heap_kcalloc(struct nolock_heap *heap, size_t n, size_t size, gfp_t flags);
 NOLOCK_API void *nolock_heap_kmalloc_nolock(struct nolock_heap *heap, size_t size, gfp_t flags,
 					    int node);
+/* The heap is that of @p; the given one where @p is NULL or ZERO_SIZE_PTR. */
+NOLOCK_API void *nolock_heap_krealloc(struct nolock_heap *heap, const void *p, size_t new_size,
+				      gfp_t flags);
+NOLOCK_API void *nolock_heap_krealloc_array(struct nolock_heap *heap, void *p, size_t n,
+					    size_t size, gfp_t flags);
 NOLOCK_API struct kmem_cache *nolock_heap_kmem_cache_create(struct nolock_heap *heap,
 							    const char *name,
 							    unsigned int object_size,

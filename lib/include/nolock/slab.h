@@ -40,7 +40,7 @@ typedef unsigned int slab_flags_t;
 #define SLAB_HWCACHE_ALIGN ((slab_flags_t)0x00002000)
 /* Abort if the cache cannot be created. */
 #define SLAB_PANIC ((slab_flags_t)0x00040000)
-/* Count every object of the cache as accounted. */
+/* Count the cache's objects in use as accounted, in nolock_cache_stat and nolock_heap_stat. */
 #define SLAB_ACCOUNT ((slab_flags_t)0x04000000)
 /* Never share slabs with another cache. Caches are never merged here: accepted, no effect. */
 #define SLAB_NO_MERGE ((slab_flags_t)0x01000000)
@@ -77,11 +77,21 @@ NOLOCK_API void *kmalloc_node(size_t size, gfp_t flags, int node);
  * krealloc - change the size of an object
  * @p: the object, NULL or ZERO_SIZE_PTR
  * @new_size: bytes; 0 frees @p and returns ZERO_SIZE_PTR
- * @flags: with __GFP_ZERO, bytes beyond the old object's usable size are zero
+ * @flags: with __GFP_ZERO, bytes beyond the old object's usable size are zero, and bytes that
+ *	   the object loses here are zero when a later call gives them back
  * Returns the object, moved or not, or NULL with @p untouched. Any context.
  * Source: krealloc() of Linux's slab.h.
  */
 NOLOCK_API void *krealloc(const void *p, size_t new_size, gfp_t flags);
+
+/*
+ * kmalloc_array, kcalloc, krealloc_array - kmalloc(), kzalloc(), krealloc() of @n times @size bytes
+ * A product that does not fit a size_t fails with ENOMEM; an @n or @size of 0 is a size of 0.
+ * Contexts and errors as those. Source: the functions of these names in Linux's slab.h.
+ */
+NOLOCK_API void *kmalloc_array(size_t n, size_t size, gfp_t flags);
+NOLOCK_API void *kcalloc(size_t n, size_t size, gfp_t flags);
+NOLOCK_API void *krealloc_array(void *p, size_t n, size_t size, gfp_t flags);
 
 /* ksize - usable bytes of an object; 0 for NULL and ZERO_SIZE_PTR. Any context, wait-free. */
 NOLOCK_API size_t ksize(const void *p);

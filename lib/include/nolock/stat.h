@@ -55,6 +55,8 @@ struct nolock_cache_stat {
 	unsigned long in_sheaves; /* free, in slots and barns */
 	unsigned long in_slabs;	  /* free, in slab bitmaps */
 	unsigned long allocated;  /* objects - in_sheaves - in_slabs, 0 if the race makes it less */
+	unsigned int flags;	  /* SLAB_* */
+	unsigned long accounted;  /* allocated, in bytes, where flags has SLAB_ACCOUNT; else 0 */
 	unsigned int sheaves;	  /* in slots and barns */
 	unsigned int barn_full;
 	unsigned int barn_empty;
@@ -76,6 +78,7 @@ struct nolock_heap_stat {
 	unsigned int nr_slots;	      /* slots of each kind */
 	unsigned int clients;	      /* processes registered (shared heaps) */
 	unsigned long large;	      /* large objects in use */
+	unsigned long accounted;      /* bytes in use of accounted caches and large objects */
 };
 
 /* nolock_stat_name - SLUB's lower-case name of a counter, or NULL. Any context. */

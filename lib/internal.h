@@ -160,6 +160,11 @@ NL_HIDDEN nl_u32 nl_heap_repair(struct nolock_heap *heap, nl_u32 client);
  */
 NL_HIDDEN nl_u64 nl_alloc_object(struct nolock_heap *heap, nl_u32 id, gfp_t gfp);
 NL_HIDDEN nl_u64 nl_alloc_object_nolock(struct nolock_heap *heap, nl_u32 id, gfp_t gfp);
+/* An allocation fails: counted, probed, fatal with __GFP_NOFAIL; sets errno and returns NULL. */
+NL_HIDDEN void *nl_alloc_failed(struct nolock_heap *heap, nl_u32 id, size_t size, gfp_t gfp,
+				int err);
+/* What the flags mean to the core. */
+NL_HIDDEN nl_u32 nl_core_flags(gfp_t gfp, bool nolock);
 NL_HIDDEN void nl_free_refused(const void *p, const char *why);
 
 /* large.c: whole chunks. The second looks once, in opened memory. */

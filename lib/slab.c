@@ -26,8 +26,10 @@
 /* Passes of growing and giving back before an ordinary allocation gives up. */
 #define GROW_PASSES 8
 
-static nl_u32 core_flags(gfp_t gfp)
+nl_u32 nl_core_flags(gfp_t gfp, bool nolock)
 {
+	if (nolock)
+		return NL_RESERVE;
 	return ((gfp & __GFP_RECLAIM) ? NL_SPIN : 0) |
 	       ((gfp & GFP_ATOMIC & ~__GFP_RECLAIM) ? NL_RESERVE : 0);
 }
@@ -55,7 +57,7 @@ static nl_u64 alloc_rslot(struct nolock_heap *heap, nl_u32 id, nl_u32 who, nl_u3
 
 nl_u64 nl_alloc_object(struct nolock_heap *heap, nl_u32 id, gfp_t gfp)
 {
-	nl_u32 who = nl_who(heap), flags = core_flags(gfp);
+	nl_u32 who = nl_who(heap), flags = nl_core_flags(gfp, false);
 	nl_heap_t *h = heap->h;
 	int err = errno;
 	nl_u64 obj;
@@ -142,6 +144,11 @@ static __attribute__((cold)) void *fail(struct nolock_heap *heap, nl_u32 id, siz
 	}
 	errno = err;
 	return NULL;
+}
+
+void *nl_alloc_failed(struct nolock_heap *heap, nl_u32 id, size_t size, gfp_t gfp, int err)
+{
+	return fail(heap, id, size, gfp, err);
 }
 
 static void *finish(nl_u64 obj, size_t size, gfp_t gfp)
@@ -632,34 +639,4 @@ void kmem_cache_free_nolock(struct kmem_cache *s, void *p)
 {
 	right_cache(s, p);
 	kfree_nolock(p);
-}
-
-int kmem_cache_alloc_bulk(struct kmem_cache *s, gfp_t gfp, size_t size, void **p)
-{
-	size_t i;
-
-	if (!s || (gfp & ~NOLOCK_GFP_MASK)) {
-		errno = EINVAL;
-		return 0;
-	}
-	for (i = 0; i < size; i++) {
-		p[i] = kmem_cache_alloc(s, gfp);
-		if (!p[i])
-			break;
-	}
-	if (i < size) {
-		kmem_cache_free_bulk(s, i, p);
-		return 0;
-	}
-	return (int)size;
-}
-
-void kmem_cache_free_bulk(struct kmem_cache *s, size_t size, void **p)
-{
-	for (size_t i = 0; i < size; i++) {
-		if (s)
-			kmem_cache_free(s, p[i]);
-		else
-			kfree(p[i]);
-	}
 }

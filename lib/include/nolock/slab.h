@@ -231,13 +231,26 @@ NOLOCK_API void kmem_cache_free_nolock(struct kmem_cache *s, void *p);
 
 /*
  * kmem_cache_alloc_bulk - allocate @size objects into @p, all or nothing
- * Returns @size, or 0 with nothing allocated. Any context (as kmalloc()).
- * Source: kmem_cache_alloc_bulk() of Linux's slab.h.
+ * @size: up to INT_MAX
+ * Returns @size, or 0 with nothing allocated (errno as kmalloc()). Takes them sheaf by sheaf, with
+ * one lock. Any context (as kmalloc()). Source: kmem_cache_alloc_bulk() of Linux's slab.h.
  */
 NOLOCK_API int kmem_cache_alloc_bulk(struct kmem_cache *s, gfp_t flags, size_t size, void **p);
 
-/* kmem_cache_free_bulk - free @size objects; @s may be NULL. Any context. */
+/*
+ * kmem_cache_free_bulk - free @size objects of @s, or of any caches if @s is NULL
+ * Runs of objects of one cache go into its sheaves with one lock. Any context (as kfree()).
+ * Source: kmem_cache_free_bulk() and kfree_bulk() of Linux's slab.h.
+ */
 NOLOCK_API void kmem_cache_free_bulk(struct kmem_cache *s, size_t size, void **p);
+
+/*
+ * kmem_cache_alloc_bulk_nolock, kmem_cache_free_bulk_nolock - the same with the contexts, flags
+ * and promises of kmalloc_nolock() and kfree_nolock() for each object; steps grow with @size alone
+ */
+NOLOCK_API int kmem_cache_alloc_bulk_nolock(struct kmem_cache *s, gfp_t flags, size_t size,
+					    void **p);
+NOLOCK_API void kmem_cache_free_bulk_nolock(struct kmem_cache *s, size_t size, void **p);
 
 /*
  * kmem_cache_prefill_sheaf - a sheaf with at least @size objects, for the caller alone

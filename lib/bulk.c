@@ -16,8 +16,7 @@
 #include "core/kmalloc.h"
 #include "core/slot.h"
 
-/* The R-slot, or else the A-slot, with its lock; NULL if both are locked. */
-static nl_slot_t *lock_slot(struct nolock_heap *heap, nl_u32 id, nl_u32 who)
+nl_slot_t *nl_lock_slot(struct nolock_heap *heap, nl_u32 id, nl_u32 who)
 {
 	nl_slot_t *slot;
 	nl_u64 res;
@@ -46,7 +45,7 @@ static size_t pop_some(nl_slot_t *slot, void **p, size_t n)
 static size_t alloc_some(struct nolock_heap *heap, nl_u32 id, nl_u32 flags, void **p, size_t n)
 {
 	nl_u32 who = nl_who(heap);
-	nl_slot_t *slot = lock_slot(heap, id, who);
+	nl_slot_t *slot = nl_lock_slot(heap, id, who);
 	size_t got = 0;
 
 	if (!slot)
@@ -131,7 +130,7 @@ static size_t push_some(struct nolock_heap *heap, nl_slot_t *slot, nl_u32 id, vo
 static size_t free_some(struct nolock_heap *heap, nl_u32 id, void **p, size_t n)
 {
 	nl_u32 who = nl_who(heap);
-	nl_slot_t *slot = lock_slot(heap, id, who);
+	nl_slot_t *slot = nl_lock_slot(heap, id, who);
 	size_t done = 0;
 
 	if (!slot)

@@ -54,6 +54,7 @@ static struct kmem_cache *create(struct nolock_heap *heap, const char *name,
 	nl_cache_shape(c, id, object_size, size);
 	c->align = align;
 	c->flags = flags;
+	c->mode = 0;
 	c->ctor = (nl_u64)(uintptr_t)args->ctor;
 	if (args->sheaf_capacity)
 		c->capacity = args->sheaf_capacity;

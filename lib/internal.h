@@ -167,6 +167,9 @@ NL_HIDDEN void *nl_alloc_failed(struct nolock_heap *heap, nl_u32 id, size_t size
 NL_HIDDEN nl_u32 nl_core_flags(gfp_t gfp, bool nolock);
 NL_HIDDEN void nl_free_refused(const void *p, const char *why);
 
+/* bulk.c: the R-slot, or else the A-slot, with its lock; NULL if both are locked. Wait-free. */
+NL_HIDDEN nl_slot_t *nl_lock_slot(struct nolock_heap *heap, nl_u32 id, nl_u32 who);
+
 /* large.c: whole chunks. The second looks once, in opened memory. */
 NL_HIDDEN void *nl_large_alloc(struct nolock_heap *heap, size_t size, gfp_t gfp);
 NL_HIDDEN void *nl_large_alloc_nolock(struct nolock_heap *heap, size_t size, gfp_t gfp);

@@ -37,6 +37,8 @@ static const char *const names[NOLOCK_NR_STAT_ITEMS] = {
 	[NOLOCK_ALLOC_NEXT_BUCKET] = "alloc_next_bucket",
 	[NOLOCK_ALLOC_FAIL] = "alloc_fail",
 	[NOLOCK_FREE_REFUSED] = "free_refused",
+	[NOLOCK_ALLOC_CPU_CACHE] = "alloc_cpu_cache",
+	[NOLOCK_FREE_CPU_CACHE] = "free_cpu_cache",
 };
 
 /* Which of a slot's counters is which item. */
@@ -199,6 +201,11 @@ int nolock_heap_cache_stat(const struct nolock_heap *heap, unsigned int id,
 	for (nl_u32 cpu = 0; cpu < head.nr_slots; cpu++) {
 		add_slot(heap, &head, nl_rslot(heap->h, cpu, id), st);
 		add_slot(heap, &head, nl_aslot(heap->h, cpu, id), st);
+	}
+	if (nl_load(&c->mode) & NL_CACHE_ARRAY) {
+		st->stat[NOLOCK_ALLOC_CPU_CACHE] = st->stat[NOLOCK_ALLOC_FASTPATH];
+		st->stat[NOLOCK_FREE_CPU_CACHE] = st->stat[NOLOCK_FREE_FASTPATH];
+		st->stat[NOLOCK_ALLOC_FASTPATH] = st->stat[NOLOCK_FREE_FASTPATH] = 0;
 	}
 	for (nl_u32 node = 0; node < head.nr_nodes; node++) {
 		nl_u32 sheaf = nl_load(&c->barn[node].full);

@@ -28,9 +28,11 @@ json_object *stat_collect_heap(const struct nolock_heap *heap)
 			continue;
 		c = json_of_cache(&cs);
 		json_put_u64(c, "allocs",
-			     cs.stat[NOLOCK_ALLOC_FASTPATH] + cs.stat[NOLOCK_ALLOC_SLOWPATH]);
+			     cs.stat[NOLOCK_ALLOC_FASTPATH] + cs.stat[NOLOCK_ALLOC_CPU_CACHE] +
+				     cs.stat[NOLOCK_ALLOC_SLOWPATH]);
 		json_put_u64(c, "frees",
-			     cs.stat[NOLOCK_FREE_FASTPATH] + cs.stat[NOLOCK_FREE_SLOWPATH]);
+			     cs.stat[NOLOCK_FREE_FASTPATH] + cs.stat[NOLOCK_FREE_CPU_CACHE] +
+				     cs.stat[NOLOCK_FREE_SLOWPATH]);
 		json_object_array_add(list, c);
 	}
 	json_object_object_add(o, "caches", list);
@@ -76,9 +78,11 @@ static void add_row(struct table *t, json_object *c, json_object *old, double se
 	table_cell(t, "%llu/%llu", (unsigned long long)json_u64(c, "barn_full"),
 		   (unsigned long long)json_u64(c, "barn_empty"));
 	stat_rate(t, c, old, "allocs", seconds);
-	table_share(t, json_u64(c, "alloc_fastpath"), json_u64(c, "allocs"));
+	table_share(t, json_u64(c, "alloc_fastpath") + json_u64(c, "alloc_cpu_cache"),
+		    json_u64(c, "allocs"));
 	stat_rate(t, c, old, "frees", seconds);
-	table_share(t, json_u64(c, "free_fastpath"), json_u64(c, "frees"));
+	table_share(t, json_u64(c, "free_fastpath") + json_u64(c, "free_cpu_cache"),
+		    json_u64(c, "frees"));
 	table_count(t, json_u64(c, "slot_busy"));
 	table_count(t, json_u64(c, "alloc_next_bucket"));
 	table_count(t, json_u64(c, "alloc_fail"));

@@ -177,6 +177,9 @@ enum {
 	NL_CACHE_LIVE,
 };
 
+/* In nl_cache.mode: slots have a main sheaf alone, filled by frees, bypassed when empty or full. */
+#define NL_CACHE_ARRAY 1u
+
 /* A cache. Constant after it went live, but for the number of its slabs and the barns. */
 struct nl_cache {
 	nl_u32 state;
@@ -193,7 +196,7 @@ struct nl_cache {
 	nl_u32 words; /* words of free bits in a slab */
 	nl_u32 next;  /* the next larger kmalloc bucket's id, or the own id */
 	nl_u32 id;
-	nl_u32 pad;
+	nl_u32 mode; /* NL_CACHE_ARRAY */
 	char name[NL_NAME];
 	nl_u64 pad2[4];
 	struct nl_barn barn[NL_MAX_NODES];

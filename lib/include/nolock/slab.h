@@ -255,6 +255,7 @@ NOLOCK_API void kmem_cache_free_bulk_nolock(struct kmem_cache *s, size_t size, v
 /*
  * kmem_cache_prefill_sheaf - a sheaf with at least @size objects, for the caller alone
  * @size: 1 to 4096; beyond the cache's sheaf_capacity an oversize sheaf is made
+ * Takes this CPU's spare sheaf, or one of the barn, or a new one, and fills it up.
  * Returns the sheaf or NULL (EINVAL, ENOMEM). Any context (as kmalloc()).
  * Source: kmem_cache_prefill_sheaf() of Linux's slub.c.
  */
@@ -262,14 +263,25 @@ NOLOCK_API struct slab_sheaf *kmem_cache_prefill_sheaf(struct kmem_cache *s, gfp
 						       unsigned int size);
 
 /*
+ * kmem_cache_prefill_sheaf_nolock - the same from any context, wait-free
+ * @gfp: NOLOCK_GFP_NOLOCK_MASK; others fail with EINVAL
+ */
+NOLOCK_API struct slab_sheaf *kmem_cache_prefill_sheaf_nolock(struct kmem_cache *s, gfp_t gfp,
+							      unsigned int size);
+
+/*
  * kmem_cache_refill_sheaf - fill *@sheafp up to at least @size objects again
  * Returns 0, -EINVAL or -ENOMEM; the sheaf is replaced when it is too small, and left as it was
- * on failure.
+ * on failure. Any context (as kmalloc()). Source: kmem_cache_refill_sheaf() of Linux's slub.c.
  */
 NOLOCK_API int kmem_cache_refill_sheaf(struct kmem_cache *s, gfp_t gfp, struct slab_sheaf **sheafp,
 				       unsigned int size);
 
-/* kmem_cache_return_sheaf - give a prefilled sheaf back with what is left in it. Any context. */
+/*
+ * kmem_cache_return_sheaf - give a prefilled sheaf back with what is left in it
+ * It becomes this CPU's spare, or goes to the barn, or is emptied into its slabs.
+ * Any context; wait-free where @gfp does not allow spinning.
+ */
 NOLOCK_API void kmem_cache_return_sheaf(struct kmem_cache *s, gfp_t gfp, struct slab_sheaf *sheaf);
 
 /*
@@ -283,6 +295,27 @@ NOLOCK_API void *kmem_cache_alloc_from_sheaf(struct kmem_cache *s, gfp_t gfp,
 
 /* kmem_cache_sheaf_size - objects left in a prefilled sheaf. Any context, wait-free. */
 NOLOCK_API unsigned int kmem_cache_sheaf_size(const struct slab_sheaf *sheaf);
+
+/*
+ * kmem_cache_setup_percpu_array - give the cache a per-CPU array in place of sheaves and barn
+ * @s: a cache made with SLAB_NO_MERGE, from which nothing was allocated yet
+ * @count: objects in each CPU's array, 1 to 126
+ * Freeing fills the array, allocating empties it; either bypasses it when it is full or empty, or
+ * locked by what this call has interrupted. Counted as alloc_cpu_cache and free_cpu_cache.
+ * Returns 0, -EINVAL, -EBUSY (in use), -EOPNOTSUPP (without sheaves: it is debugged).
+ * Ordinary context. Source: the function of that name in the SLUB percpu array RFCs of 2023.
+ */
+NOLOCK_API int kmem_cache_setup_percpu_array(struct kmem_cache *s, unsigned int count);
+
+/*
+ * kmem_cache_prefill_percpu_array - fill this CPU's array up to at least @count objects
+ * @count: at most what the array was set up for
+ * A thread that moves to another CPU afterwards finds that one's array, and may find it empty.
+ * Returns 0, -EINVAL, -EBUSY (locked by what this call has interrupted, or by a thread that was
+ * preempted here) or -ENOMEM, with what could be had in the array. Any context (as kmalloc()).
+ * Source: the same.
+ */
+NOLOCK_API int kmem_cache_prefill_percpu_array(struct kmem_cache *s, unsigned int count, gfp_t gfp);
 
 #ifdef __cplusplus
 }

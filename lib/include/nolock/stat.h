@@ -39,6 +39,8 @@ enum nolock_stat_item {
 	NOLOCK_ALLOC_NEXT_BUCKET, /* served by the next larger bucket */
 	NOLOCK_ALLOC_FAIL,	  /* NULL returned */
 	NOLOCK_FREE_REFUSED,	  /* double, foreign or interior frees */
+	NOLOCK_ALLOC_CPU_CACHE,	  /* from a per-CPU array, instead of alloc_fastpath */
+	NOLOCK_FREE_CPU_CACHE,	  /* to a per-CPU array, instead of free_fastpath */
 	NOLOCK_NR_STAT_ITEMS
 };
 

@@ -9,7 +9,8 @@
 #include "core/core.h"
 #include "core/slot.h"
 
-#define ALL_SLAB_FLAGS (SLAB_HWCACHE_ALIGN | SLAB_PANIC | SLAB_ACCOUNT | SLAB_NO_MERGE)
+#define ALL_SLAB_FLAGS                                                                             \
+	(SLAB_HWCACHE_ALIGN | SLAB_PANIC | SLAB_ACCOUNT | SLAB_NO_MERGE | SLAB_TYPESAFE_BY_RCU)
 
 static struct kmem_cache *create(struct nolock_heap *heap, const char *name,
 				 unsigned int object_size, const struct kmem_cache_args *args,
@@ -27,6 +28,10 @@ static struct kmem_cache *create(struct nolock_heap *heap, const char *name,
 	    align > NL_CHUNK_SIZE || args->sheaf_capacity > NL_SHEAF_MAX ||
 	    (flags & ~ALL_SLAB_FLAGS) || (args->ctor && heap->type != NL_HEAP_PRIVATE)) {
 		errno = EINVAL;
+		return NULL;
+	}
+	if ((flags & SLAB_TYPESAFE_BY_RCU) && heap->type == NL_HEAP_PRIVATE && !heap->rcu) {
+		errno = EOPNOTSUPP;
 		return NULL;
 	}
 	if (flags & SLAB_HWCACHE_ALIGN) {
@@ -55,6 +60,7 @@ static struct kmem_cache *create(struct nolock_heap *heap, const char *name,
 	c->align = align;
 	c->flags = flags;
 	c->mode = 0;
+	c->rcu_sheaf = c->rcu_sheaf_fail = 0;
 	c->ctor = (nl_u64)(uintptr_t)args->ctor;
 	if (args->sheaf_capacity)
 		c->capacity = args->sheaf_capacity;
@@ -123,15 +129,26 @@ int kmem_cache_destroy(struct kmem_cache *s)
 	nl_cache_t *c = (nl_cache_t *)s;
 	struct nolock_heap *heap;
 	unsigned long left;
+	slab_flags_t flags;
+	int err;
 
 	if (!s)
 		return 0;
 	heap = nolock_heap_of(s);
 	if (!heap || c->id < NL_NR_KMALLOC || nl_load(&c->state) != NL_CACHE_LIVE)
 		return -EINVAL;
+	err = nl_rcu_drain(heap);
+	if (err)
+		return err;
+	flags = c->flags;
+	/* Nobody reads its objects any more, in no process. */
+	if (heap->type != NL_HEAP_PRIVATE)
+		nl_store(&c->flags, flags & ~SLAB_TYPESAFE_BY_RCU);
 	nl_cache_shrink(heap, c->id);
+	nl_rcu_kick(heap);
 	left = objects_left(heap->h, c);
 	if (left || nl_load(&c->nr_slabs)) {
+		nl_store(&c->flags, flags);
 		fprintf(stderr, "nolock: cache '%s' is not destroyed: %lu object%s still in use\n",
 			c->name, left, left == 1 ? "" : "s");
 		return -EBUSY;
@@ -156,5 +173,11 @@ int kmem_cache_shrink(struct kmem_cache *s)
 {
 	struct nolock_heap *heap = s ? nolock_heap_of(s) : NULL;
 
-	return heap ? (int)nl_cache_shrink(heap, nl_cache_id(s)) : 0;
+	int slabs;
+
+	if (!heap)
+		return 0;
+	slabs = (int)nl_cache_shrink(heap, nl_cache_id(s));
+	nl_rcu_kick(heap);
+	return slabs;
 }

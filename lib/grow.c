@@ -57,7 +57,8 @@ static int open_groups(struct nolock_heap *heap, nl_u32 g, nl_u32 n)
 		       (nl_u64)g * NL_GROUP_SIZE > (nl_u64)h->first_chunk << NL_CHUNK_SHIFT ?
 			       (nl_u64)g * NL_GROUP_SIZE :
 			       (nl_u64)h->first_chunk << NL_CHUNK_SHIFT,
-		       (nl_u64)(g + n) * NL_GROUP_SIZE))
+		       (nl_u64)(g + n) * NL_GROUP_SIZE) ||
+	    nl_rcu_open(heap, g, n))
 		return -ENOMEM;
 	for (nl_u32 i = g; i < g + n; i++)
 		nl_store(&nl_group(h, i)->state, NL_GROUP_OPEN);

@@ -226,6 +226,7 @@ static void handle_start(struct nolock_heap *heap, void *mem, nl_u64 size, nl_u3
 	heap->snapshot = false;
 	memcpy(heap->name, h->name, NL_NAME);
 	heap->name[NL_NAME - 1] = 0;
+	heap->rcu = NULL;
 	nl_heap_refresh(heap);
 	nl_store_release(&heap->state, NL_HANDLE_LIVE);
 }
@@ -286,6 +287,10 @@ static struct nolock_heap *private_new(nl_u64 size, nl_u64 least)
 		goto unmap;
 	}
 	handle_start(heap, mem, size, 1);
+	if (nl_rcu_attach(heap)) {
+		errno = ENOMEM;
+		goto unmap;
+	}
 	return heap;
 unmap:
 	munmap(mem, size);
@@ -347,7 +352,11 @@ void nl_fork_check(void)
 		return;
 	/* Once, also for a handler in between: whatever it finds held it leaves alone. */
 	nl_store(&page->done, 1);
-	for_each_private(heap) nl_heap_repair_fork(heap, nl_load(&page->older));
+	for_each_private(heap)
+	{
+		nl_heap_repair_fork(heap, nl_load(&page->older));
+		nl_rcu_fork(heap);
+	}
 	nl_store(&page->pending, 1);
 }
 
@@ -424,6 +433,10 @@ struct nolock_heap *nl_heap_map(int fd, nl_u32 type, nl_u64 base, nl_u64 size, n
 	if (type == NL_HEAP_MEMFD)
 		madvise(mem, size, MADV_DONTFORK);
 	handle_start(heap, mem, size, client);
+	if (nl_rcu_attach(heap)) {
+		errno = ENOMEM;
+		goto unmap;
+	}
 	heap->fd = fd;
 	return heap;
 unmap:
@@ -489,10 +502,17 @@ struct nolock_heap *nolock_heap_open(const char *name)
 
 int nolock_heap_close(struct nolock_heap *heap)
 {
+	int err;
+
 	if (!heap || heap == nl_load(&nl_default) || nl_load(&heap->state) != NL_HANDLE_LIVE)
 		return -EINVAL;
 	if (__atomic_sub_fetch(&heap->refs, 1, __ATOMIC_ACQ_REL))
 		return 0;
+	err = nl_rcu_detach(heap);
+	if (err) {
+		heap->refs = 1;
+		return err;
+	}
 	nl_store_release(&heap->state, NL_HANDLE_BUSY);
 	munmap(heap->base, heap->size);
 	if (heap->fd >= 0)
@@ -514,6 +534,14 @@ struct nolock_heap *nolock_heap_of(const void *p)
 		    (nl_u64)p - (nl_u64)heap->base < heap->size)
 			return heap;
 	}
+	return NULL;
+}
+
+struct nolock_heap *nl_heap_next(struct nolock_heap *heap)
+{
+	for (heap = heap ? heap + 1 : handles; heap < handles + nl_load(&nr_handles); heap++)
+		if (nl_load_acquire(&heap->state) == NL_HANDLE_LIVE && !heap->snapshot)
+			return heap;
 	return NULL;
 }
 

@@ -47,6 +47,7 @@ struct nolock_heap {
 	int state;     /* NL_HANDLE_*, atomic */
 	bool snapshot; /* a copy of another process's metadata: figures only */
 	char name[NL_NAME];
+	struct nl_rcu *rcu; /* what waits for a grace period; NULL without an RCU */
 };
 
 enum {
@@ -215,6 +216,31 @@ extern __thread int nl_depth NL_HIDDEN;
  */
 NL_HIDDEN void nl_fork_inventory(void);
 NL_HIDDEN void nl_fork_check(void);
+
+/* heap.c: the next heap of the process, from NULL on; NULL after the last. */
+NL_HIDDEN struct nolock_heap *nl_heap_next(struct nolock_heap *heap);
+#define nl_for_each_heap(heap)                                                                     \
+	for ((heap) = nl_heap_next(NULL); (heap); (heap) = nl_heap_next(heap))
+
+/*
+ * rcu.c: the bits of a heap that was made, and of groups that are about to be opened: 0 or -ENOMEM.
+ * Before it is closed; then what waits in a shared heap is freed first: 0 or as
+ * nolock_rcu_barrier(), as nl_rcu_drain(). In a child after fork(), wait-free.
+ */
+NL_HIDDEN int nl_rcu_attach(struct nolock_heap *heap);
+NL_HIDDEN int nl_rcu_open(struct nolock_heap *heap, nl_u32 group, nl_u32 n);
+NL_HIDDEN int nl_rcu_detach(struct nolock_heap *heap);
+NL_HIDDEN int nl_rcu_drain(struct nolock_heap *heap);
+NL_HIDDEN void nl_rcu_fork(struct nolock_heap *heap);
+/* Free what is over. Calls the RCU: ordinary context. */
+NL_HIDDEN void nl_rcu_kick(struct nolock_heap *heap);
+
+/*
+ * rcu.c: may slabs of the cache be given back? A chunk that nl_slab_release() took out of it, at
+ * once or after a grace period.
+ */
+NL_HIDDEN bool nl_rcu_may_release(const struct nolock_heap *heap, const nl_cache_t *c);
+NL_HIDDEN void nl_rcu_release(struct nolock_heap *heap, nl_u32 chunk, const nl_cache_t *c);
 
 /* client.c: one request to nolockd. Returns the connection or -1 with errno. */
 struct nl_request;

@@ -39,6 +39,8 @@ static const char *const names[NOLOCK_NR_STAT_ITEMS] = {
 	[NOLOCK_FREE_REFUSED] = "free_refused",
 	[NOLOCK_ALLOC_CPU_CACHE] = "alloc_cpu_cache",
 	[NOLOCK_FREE_CPU_CACHE] = "free_cpu_cache",
+	[NOLOCK_FREE_RCU_SHEAF] = "free_rcu_sheaf",
+	[NOLOCK_FREE_RCU_SHEAF_FAIL] = "free_rcu_sheaf_fail",
 };
 
 /* Which of a slot's counters is which item. */
@@ -202,6 +204,8 @@ int nolock_heap_cache_stat(const struct nolock_heap *heap, unsigned int id,
 		add_slot(heap, &head, nl_rslot(heap->h, cpu, id), st);
 		add_slot(heap, &head, nl_aslot(heap->h, cpu, id), st);
 	}
+	st->stat[NOLOCK_FREE_RCU_SHEAF] = nl_load(&c->rcu_sheaf);
+	st->stat[NOLOCK_FREE_RCU_SHEAF_FAIL] = nl_load(&c->rcu_sheaf_fail);
 	if (nl_load(&c->mode) & NL_CACHE_ARRAY) {
 		st->stat[NOLOCK_ALLOC_CPU_CACHE] = st->stat[NOLOCK_ALLOC_FASTPATH];
 		st->stat[NOLOCK_FREE_CPU_CACHE] = st->stat[NOLOCK_FREE_FASTPATH];

@@ -80,6 +80,7 @@ enum {
 	NL_KIND_SLAB,  /* a slab of the cache */
 	NL_KIND_LARGE, /* first chunk of a large object; nl_slab.nr_chunks long */
 	NL_KIND_BODY,  /* a further chunk of a large object */
+	NL_KIND_WAIT,  /* free after a grace period: a slab until now */
 };
 
 /* Counters of a slot. Written under the slot's lock, or by atomic add where no lock is held. */
@@ -198,7 +199,9 @@ struct nl_cache {
 	nl_u32 id;
 	nl_u32 mode; /* NL_CACHE_ARRAY */
 	char name[NL_NAME];
-	nl_u64 pad2[4];
+	nl_u64 rcu_sheaf;      /* atomic: objects freed to an rcu sheaf */
+	nl_u64 rcu_sheaf_fail; /* atomic: noted otherwise */
+	nl_u64 pad2[2];
 	struct nl_barn barn[NL_MAX_NODES];
 };
 

@@ -52,8 +52,7 @@ Test(api, every_call_kind_and_flag)
 	struct nolock_heap *heap;
 	unsigned long ops = 0;
 
-	for_each_kind(heap, HEAP_SIZE)
-	{
+	for_each_kind(heap, HEAP_SIZE) {
 		/* What does not block finds only what was opened before. */
 		cr_assert_eq(nolock_heap_populate(heap, 2 * MiB), 0);
 		for (size_t f = 0; f < ARRAY_LEN(ordinary); f++) {
@@ -107,8 +106,7 @@ Test(api, flags_and_nodes_refused)
 {
 	struct nolock_heap *heap;
 
-	for_each_kind(heap, HEAP_SIZE)
-	{
+	for_each_kind(heap, HEAP_SIZE) {
 		static const gfp_t bad[] = { 0x1, 0x80000000u, ~0u };
 
 		for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
@@ -196,8 +194,7 @@ Test(api, largest_object)
 	struct nolock_heap_report rep;
 	struct nolock_heap *heap;
 
-	for_each_kind(heap, HEAP_SIZE)
-	{
+	for_each_kind(heap, HEAP_SIZE) {
 		size_t chunks, largest = 0;
 		char *p;
 
@@ -254,8 +251,7 @@ Test(api, accounting)
 {
 	struct nolock_heap *heap;
 
-	for_each_kind(heap, HEAP_SIZE)
-	{
+	for_each_kind(heap, HEAP_SIZE) {
 		struct kmem_cache *s =
 			nolock_heap_kmem_cache_create(heap, "accounted", 100, NULL, SLAB_ACCOUNT);
 		struct kmem_cache *t = nolock_heap_kmem_cache_create(heap, "plain", 100, NULL, 0);

@@ -73,8 +73,7 @@ Test(array, filled_by_frees_and_bypassed)
 	struct nolock_heap *heap;
 
 	stay_here();
-	for_each_kind(heap, HEAP_SIZE)
-	{
+	for_each_kind(heap, HEAP_SIZE) {
 		struct kmem_cache *s =
 			nolock_heap_kmem_cache_create(heap, "array", 200, NULL, SLAB_NO_MERGE);
 		struct nolock_cache_stat st;
@@ -127,8 +126,7 @@ Test(array, prefilled)
 	struct nolock_heap *heap;
 
 	stay_here();
-	for_each_kind(heap, HEAP_SIZE)
-	{
+	for_each_kind(heap, HEAP_SIZE) {
 		cr_assert_eq(nolock_heap_populate(heap, 4 * MiB), 0);
 		for (size_t f = 0; f < ARRAY_LEN(flags); f++) {
 			/* Two objects a slab: a prefill adds many. */
@@ -208,8 +206,7 @@ Test(prefill, spare_barn_table)
 	struct nolock_heap *heap;
 
 	stay_here();
-	for_each_kind(heap, HEAP_SIZE)
-	{
+	for_each_kind(heap, HEAP_SIZE) {
 		struct kmem_cache *s = nolock_heap_kmem_cache_create(heap, "prefill", 64, &args, 0);
 		struct slab_sheaf *a, *b, *c, *d;
 		struct nolock_cache_stat st;

@@ -43,8 +43,7 @@ Test(bulk, every_kind_and_flag)
 	struct nolock_heap *heap;
 	unsigned long objects = 0;
 
-	for_each_kind(heap, HEAP_SIZE)
-	{
+	for_each_kind(heap, HEAP_SIZE) {
 		cr_assert_eq(nolock_heap_populate(heap, 16 * MiB), 0);
 		for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
 			struct kmem_cache *s =
@@ -129,8 +128,7 @@ Test(bulk, all_or_nothing)
 	struct nolock_heap *heap;
 
 	cr_assert_not_null(p);
-	for_each_kind(heap, HEAP_SIZE)
-	{
+	for_each_kind(heap, HEAP_SIZE) {
 		struct kmem_cache *s = nolock_heap_kmem_cache_create(heap, "full", 4096, NULL, 0);
 		struct nolock_cache_stat st;
 

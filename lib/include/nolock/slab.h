@@ -42,6 +42,13 @@ typedef unsigned int slab_flags_t;
 #define SLAB_PANIC ((slab_flags_t)0x00040000)
 /* Count the cache's objects in use as accounted, in nolock_cache_stat and nolock_heap_stat. */
 #define SLAB_ACCOUNT ((slab_flags_t)0x04000000)
+/*
+ * Slabs go back to the heap after a grace period only: an object may be read in a read-side section
+ * even after it was freed, and is then an object of this cache. Needs nolock_rcu_register(), rcu.h.
+ * In a shared heap, whose other users' readers nobody knows here, they stay until the cache is
+ * destroyed.
+ */
+#define SLAB_TYPESAFE_BY_RCU ((slab_flags_t)0x00080000)
 /* Never share slabs with another cache. Caches are never merged here: accepted, no effect. */
 #define SLAB_NO_MERGE ((slab_flags_t)0x01000000)
 
@@ -192,7 +199,8 @@ struct kmem_cache_args {
  * @object_size: 1 to KMALLOC_MAX_CACHE_SIZE bytes
  * @args: or NULL
  * @flags: SLAB_*
- * Returns the cache, or NULL: EINVAL, ENOMEM, or ENOSPC when the heap's cache table is full.
+ * Returns the cache, or NULL: EINVAL, ENOMEM, ENOSPC when the heap's cache table is full, or
+ * EOPNOTSUPP for SLAB_TYPESAFE_BY_RCU where no RCU is registered.
  * Ordinary context. Source: kmem_cache_create() of Linux's slab.h.
  */
 NOLOCK_API struct kmem_cache *kmem_cache_create(const char *name, unsigned int object_size,
@@ -201,8 +209,10 @@ NOLOCK_API struct kmem_cache *kmem_cache_create(const char *name, unsigned int o
 
 /*
  * kmem_cache_destroy - give all memory of the cache back and forget it
+ * @s: NULL is ignored
  * Returns 0, or -EBUSY with a message when objects are still allocated: the cache stays usable.
- * @s: NULL is ignored. Ordinary context; nobody may use the cache any more.
+ * Waits for objects that were passed to kfree_rcu(), and may fail as nolock_rcu_barrier().
+ * Ordinary context; nobody may use the cache any more.
  * (Linux's returns void and leaks in that case.)
  */
 NOLOCK_API int kmem_cache_destroy(struct kmem_cache *s);

@@ -142,6 +142,7 @@ $$($(1)_BINS): $$(BUILD)/%: $$(BUILD)/%.o $$($(1)_HELPERS) \
 DEPS += $$(patsubst %.c,$$(BUILD)/%.d,$$($(1)_ALL))
 endef
 $(foreach d,$(PROG_DIRS),$(eval $(call PROGRAMS,$(d))))
+$(BUILD)/selftests/lib/test_liburcu: CRITERION := -lcriterion -lurcu-memb
 
 DEMO_BINS := $(demo_BINS)
 BENCH_BINS := $(bench_BINS)

@@ -24,7 +24,6 @@
 
 #define MAX_HANDLES 64
 #define MAX_THREADS 0xfffeu /* thread numbers, before they are used again */
-#define DEFAULT_SIZE (256ULL << 30)
 #define MIN_PRIVATE_SIZE (4 * NL_GROUP_SIZE)
 
 #ifndef AT_RSEQ_FEATURE_SIZE
@@ -319,7 +318,7 @@ struct nolock_heap *nl_default_get(void)
 		return heap;
 	if (nl_load(&fork_page) == &never_wiped)
 		make_fork_page();
-	heap = private_new(DEFAULT_SIZE, MIN_PRIVATE_SIZE);
+	heap = private_new(NL_DEFAULT_SIZE, MIN_PRIVATE_SIZE);
 	if (!heap)
 		return NULL;
 	if (!nl_cas(&nl_default, &no_heap, heap)) {
@@ -392,7 +391,7 @@ __attribute__((constructor)) static void make_default_heap(void)
 struct nolock_heap *nolock_heap_create(size_t size)
 {
 	if (!size)
-		return private_new(DEFAULT_SIZE, MIN_PRIVATE_SIZE);
+		return private_new(NL_DEFAULT_SIZE, MIN_PRIVATE_SIZE);
 	if (size > NL_MAX_GROUPS * NL_GROUP_SIZE) {
 		errno = EINVAL;
 		return NULL;

@@ -11,6 +11,7 @@
 #include <limits.h>
 #include <string.h>
 #include "internal.h"
+#include "harden.h"
 #include "rseq.h"
 #include "core/core.h"
 #include "core/kmalloc.h"
@@ -21,8 +22,8 @@ nl_slot_t *nl_lock_slot(struct nolock_heap *heap, nl_u32 id, nl_u32 who)
 	nl_slot_t *slot;
 	nl_u64 res;
 
-	res = NL_RSEQ_RETRY(heap, nl_rseq_lock_once(heap, (nl_u64)id << NL_SLOT_SHIFT,
-						    (nl_u64)who << 32 | 1));
+	res = NL_RSEQ_RETRY(heap,
+			    nl_rseq_lock_once(heap, (nl_u64)id << NL_SLOT_SHIFT, NL_HELD(who)));
 	if (NL_RSEQ_DONE(res))
 		return (nl_slot_t *)res;
 	slot = nl_aslot(heap->h, nl_cpu(heap), id);
@@ -135,9 +136,14 @@ static size_t free_some(struct nolock_heap *heap, nl_u32 id, void **p, size_t n)
 
 	if (!slot)
 		return 0;
-	do
+	for (;;) {
 		done += push_some(heap, slot, id, p + done, n - done);
-	while (done < n && is_object(heap, id, p[done]) && nl_slot_room(heap->h, slot, id, who, 0));
+		if (done == n || !is_object(heap, id, p[done]))
+			break;
+		nl_harden_slot(heap->h, slot, id);
+		if (!nl_slot_room(heap->h, slot, id, who, 0))
+			break;
+	}
 	nl_slot_unlock(slot);
 	return done;
 }
@@ -157,7 +163,8 @@ static void free_bulk(struct kmem_cache *s, size_t size, void **p,
 		/* An object of another cache than was named is said to be one, and freed to its own. */
 		if (id >= 0 && (!s || (nl_cache_t *)s == nl_cache(heap->h, (nl_u32)id)))
 			n = free_some(heap, (nl_u32)id, p + i, size - i);
-		if (!n && id >= 0 && nl_slab_index(heap->h, (nl_u32)id, (nl_u64)p[i]) == ~0u)
+		if (!n && id >= 0 && nl_cache(heap->h, (nl_u32)id)->capacity &&
+		    nl_slab_index(heap->h, (nl_u32)id, (nl_u64)p[i]) == ~0u)
 			nl_free_refused(p[i++], "inside an object");
 		else if (!n)
 			one(s, p[i++]);

@@ -69,7 +69,7 @@ static bool fill(struct nolock_heap *heap, nl_u32 id, nl_u32 sheaf, nl_u32 size,
 		 bool nolock)
 {
 	nl_sheaf_t *s = nl_sheaf(heap->h, sheaf - 1);
-	nl_u64 intent[2] = { 0, 0 };
+	nl_u32 who = nl_who(heap);
 
 	nl_depth++;
 	nl_fork_check();
@@ -77,7 +77,7 @@ static bool fill(struct nolock_heap *heap, nl_u32 id, nl_u32 sheaf, nl_u32 size,
 	while (s->size < size) {
 		nl_u64 obj;
 
-		if (nl_sheaf_fill(heap->h, intent, sheaf, id, size))
+		if (nl_sheaf_fill(heap->h, sheaf, id, size, who))
 			continue;
 		/* Sheaves, a fresh slab, or more heap, one object at a time. */
 		obj = alloc_one(heap, id, gfp, nolock);
@@ -142,8 +142,7 @@ static nl_u32 take_spare(struct nolock_heap *heap, nl_u32 id, nl_u32 who)
 	sheaf = slot->spare;
 	if (sheaf && nl_sheaf(heap->h, sheaf - 1)->size) {
 		nl_store(&nl_sheaf(heap->h, sheaf - 1)->owner, (nl_u64)who << 32);
-		nl_barrier();
-		nl_store(&slot->spare, 0);
+		nl_store_release(&slot->spare, 0);
 	} else {
 		sheaf = 0;
 	}
@@ -157,12 +156,12 @@ static nl_u32 take_from_barn(struct nolock_heap *heap, nl_u32 id, nl_u32 who, nl
 	nl_barn_t *barn = &nl_cache(heap->h, id)->barn[0];
 	nl_u32 sheaf, full = 0;
 
-	if ((!nl_load(&barn->nr_full) && !nl_load(&barn->nr_empty)) ||
+	if ((!nl_load(&barn->full.nr) && !nl_load(&barn->empty.nr)) ||
 	    !nl_barn_lock(barn, who, flags))
 		return 0;
-	sheaf = full = nl_barn_pop_full(heap->h, barn, who);
+	sheaf = full = nl_barn_pop(heap->h, &barn->full, who);
 	if (!sheaf)
-		sheaf = nl_barn_pop_empty(heap->h, barn, who);
+		sheaf = nl_barn_pop(heap->h, &barn->empty, who);
 	nl_barn_unlock(barn);
 	nl_slot_count(counters(heap, id), full ? NL_STAT_BARN_GET : NL_STAT_BARN_GET_FAIL, 1);
 	return sheaf;
@@ -191,7 +190,7 @@ static struct slab_sheaf *prefill(struct kmem_cache *s, gfp_t gfp, unsigned int 
 	if (!sheaf)
 		sheaf = take_from_barn(heap, id, who, nl_core_flags(gfp, nolock));
 	if (!sheaf) {
-		sheaf = nl_sheaf_get(heap->h, id);
+		sheaf = nl_sheaf_get(heap->h, id, who);
 		if (!sheaf)
 			goto oversize;
 		nl_slot_count(count, NL_STAT_SHEAF_ALLOC, 1);
@@ -257,7 +256,7 @@ int kmem_cache_refill_sheaf(struct kmem_cache *s, gfp_t gfp, struct slab_sheaf *
 		if (fill(heap, id, sheaf, size, gfp, false))
 			return 0;
 		nl_slot_count(counters(heap, id), NL_STAT_SHEAF_FLUSH,
-			      nl_sheaf_flush(heap->h, sheaf, id, had));
+			      nl_sheaf_flush(heap->h, sheaf, id, had, nl_who(heap)));
 		nl_store(&nl_sheaf(heap->h, sheaf - 1)->next, had);
 		return -ENOMEM;
 	}
@@ -279,8 +278,7 @@ static bool give_as_spare(struct nolock_heap *heap, nl_u32 id, nl_u32 who, nl_u3
 		return false;
 	if (!slot->spare) {
 		nl_store(&slot->spare, sheaf);
-		nl_barrier();
-		nl_store(&nl_sheaf(heap->h, sheaf - 1)->owner, 0);
+		nl_store_release(&nl_sheaf(heap->h, sheaf - 1)->owner, NL_LISTED);
 		given = true;
 	}
 	nl_slot_unlock(slot);
@@ -320,7 +318,7 @@ static void give_sheaf(struct kmem_cache *s, gfp_t gfp, struct slab_sheaf *sheaf
 			bool room = nl_barn_room(barn);
 
 			if (room)
-				nl_barn_push_full(heap->h, barn, number);
+				nl_barn_push(heap->h, &barn->full, number);
 			nl_barn_unlock(barn);
 			if (room) {
 				nl_slot_count(counters(heap, id), NL_STAT_RETURN_SLOW, 1);
@@ -331,7 +329,7 @@ static void give_sheaf(struct kmem_cache *s, gfp_t gfp, struct slab_sheaf *sheaf
 	}
 	nl_slot_count(counters(heap, id), NL_STAT_RETURN_SLOW, 1);
 	nl_slot_count(counters(heap, id), NL_STAT_SHEAF_FLUSH,
-		      nl_sheaf_flush(heap->h, number, id, 0));
+		      nl_sheaf_flush(heap->h, number, id, 0, who));
 	nl_slot_count(counters(heap, id), NL_STAT_SHEAF_FREE, 1);
 	nl_sheaf_put(heap->h, number);
 }

@@ -247,8 +247,9 @@ static void to_heap(struct nolock_heap *heap, nl_u32 chunk, nl_u32 word, nl_u64 
 	case NL_KIND_SLAB:
 		/* Without sheaves: whoever took them away wants to see each object. */
 		for (; mask && !nl_cache(h, id)->capacity; mask &= mask - 1, n++)
-			kfree_nolock((void *)nl_object(h, chunk, word * 64 + nl_lowest(mask),
-						       nl_cache(h, id)->size));
+			kfree_nolock((void *)(nl_object(h, chunk, word * 64 + nl_lowest(mask),
+							nl_cache(h, id)->size) +
+					      nl_cache(h, id)->left));
 		if (!mask)
 			break;
 		n = (nl_u32)__builtin_popcountll(mask);
@@ -263,7 +264,7 @@ static void to_heap(struct nolock_heap *heap, nl_u32 chunk, nl_u32 word, nl_u64 
 		break;
 	default:
 		n = (nl_u32)__builtin_popcountll(mask);
-		if (NL_TAG_KIND(tag) != NL_KIND_LARGE || nl_large_free(h, chunk))
+		if (NL_TAG_KIND(tag) != NL_KIND_LARGE || nl_large_free(h, chunk, nl_who(heap)))
 			nl_free_refused((void *)nl_object(h, chunk, 0, 0), "free memory");
 	}
 	nl_add(&heap->rcu->pending, -(nl_u64)n);
@@ -286,13 +287,13 @@ static void free_sheaf(struct nolock_heap *heap, nl_u32 sheaf)
 	if (n <= c->capacity && !(c->mode & NL_CACHE_ARRAY) && nl_barn_lock(barn, who, NL_SPIN)) {
 		kept = nl_barn_room(barn);
 		if (kept)
-			nl_barn_push_full(h, barn, sheaf);
+			nl_barn_push(h, &barn->full, sheaf);
 		nl_barn_unlock(barn);
 	}
 	nl_slot_count(count, kept ? NL_STAT_BARN_PUT : NL_STAT_BARN_PUT_FAIL, 1);
 	if (kept)
 		return;
-	nl_slot_count(count, NL_STAT_SHEAF_FLUSH, nl_sheaf_flush(h, sheaf, id, 0));
+	nl_slot_count(count, NL_STAT_SHEAF_FLUSH, nl_sheaf_flush(h, sheaf, id, 0, who));
 	nl_slot_count(count, NL_STAT_SHEAF_FREE, 1);
 	nl_sheaf_put(h, sheaf);
 }
@@ -328,7 +329,7 @@ static bool push_sheaf(struct nolock_heap *heap, nl_u32 id, nl_u64 obj, bool *fu
 	if (cpu->sheaf[id] && nl_sheaf(h, cpu->sheaf[id] - 1)->size >= cap && !sheaf_due(cpu, id))
 		goto fail;
 	if (!cpu->sheaf[id]) {
-		nl_u32 sheaf = nl_sheaf_get(h, id);
+		nl_u32 sheaf = nl_sheaf_get(h, id, who);
 
 		if (!sheaf)
 			goto fail;
@@ -491,7 +492,7 @@ static int queue(const void *p, bool ordinary)
 			goto refused;
 	} else if (NL_TAG_KIND(tag) == NL_KIND_SLAB) {
 		id = NL_TAG_CACHE(tag);
-		idx = nl_slab_index(heap->h, id, (nl_u64)p);
+		idx = nl_slab_index(heap->h, id, (nl_u64)p - nl_cache(heap->h, id)->left);
 		why = "inside an object";
 		if (idx == ~0u)
 			goto refused;
@@ -641,11 +642,10 @@ bool nl_rcu_may_release(const struct nolock_heap *heap, const nl_cache_t *c)
 
 void nl_rcu_release(struct nolock_heap *heap, nl_u32 chunk, const nl_cache_t *c)
 {
-	if (!(c->flags & SLAB_TYPESAFE_BY_RCU)) {
+	if (!(c->mode & NL_CACHE_TYPESAFE)) {
 		nl_chunk_give(heap->h, chunk >> NL_GROUP_SHIFT, NL_BIT(chunk));
 		return;
 	}
-	nl_store_release(nl_tag(heap->h, chunk), NL_TAG(NL_KIND_WAIT, 0));
 	note(heap, chunk, 0);
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * test_bulk.c - kmem_cache_alloc_bulk() and _free_bulk() and their nolock forms: each kind of
- * heap, all or nothing, mixed and bad pointers, locks that are held, and one lock for many.
+ * heap, all or nothing, mixed and bad pointers, and locks that are held.
  */
 #include <errno.h>
 #include <limits.h>
@@ -250,29 +250,4 @@ Test(bulk, behind_locks)
 	cr_assert_eq(rep.allocated, 0);
 	cr_assert_eq(kmem_cache_destroy(s), 0);
 	cr_assert_eq(nolock_heap_close(heap), 0);
-}
-
-/* A lock is taken once for a whole array: its count of takes on the A-slots shows it. */
-JOB(bulk_takes_one_lock)
-{
-	struct nolock_heap *heap = nolock_heap_default();
-	struct kmem_cache *s = kmem_cache_create("one-lock", 64, NULL, 0);
-	nl_u32 id = nl_cache_id(s), before = 0, after = 0;
-	void *p[500];
-
-	for (nl_u32 cpu = 0; cpu < heap->nr_slots; cpu++)
-		before += nl_aslot(heap->h, cpu, id)->gen;
-	/* The first of all opens the heap. */
-	if (kmem_cache_alloc_bulk(s, GFP_KERNEL, 500, p) != 500)
-		return 1;
-	kmem_cache_free_bulk(s, 500, p);
-	for (nl_u32 cpu = 0; cpu < heap->nr_slots; cpu++)
-		after += nl_aslot(heap->h, cpu, id)->gen;
-	report("  bulk_takes_one_lock: %u takes for 1000 operations", after - before);
-	return rseq_in_use(heap) || after - before > 6;
-}
-
-Test(bulk, one_lock)
-{
-	cr_assert_eq(job_run("bulk_takes_one_lock", "NOLOCK_RSEQ", "0"), 0);
 }

@@ -39,11 +39,12 @@ static void bulk(struct kmem_cache *s, unsigned int n)
 static double measure(void (*run)(struct kmem_cache *, unsigned int), struct kmem_cache *s,
 		      unsigned int n)
 {
+	unsigned int turns = PAIRS / n;
 	double start = now();
 
-	for (unsigned int i = 0; i < PAIRS / n; i++)
+	for (unsigned int i = 0; i < turns; i++)
 		run(s, n);
-	return (now() - start) / ((double)(PAIRS / n) * n);
+	return (now() - start) / ((double)turns * n);
 }
 
 static int compare(const void *a, const void *b)

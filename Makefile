@@ -12,6 +12,7 @@
 #   make ubsan        the suites with UBSan                 (build/ubsan)
 #   make tsan         selftests/tsan with ThreadSanitizer   (build/tsan)
 #   make check-compilers   all C once more, warnings being errors: gcc, clang, lib/ for aarch64
+#   make check-tiny   the suites of the library, of a build for small machines (build/tiny)
 #   make bench        the benchmarks
 #   make lint         clang-format, clang-tidy, and the rules of scripts/lint
 #   make format       let clang-format rewrite the sources
@@ -20,8 +21,9 @@
 #   make clean        remove build/
 #
 # Variables: CC (gcc), CLANG (clang-19: BPF), CFLAGS (-O2 -g), LDFLAGS, WERROR=1, V=1 (show the
-# commands), SAN=address|undefined|address,undefined|thread, BUILD=DIR (build). Another compiler or
-# sanitizer belongs into another BUILD; within one, a change of flags builds again what it concerns.
+# commands), SAN=address|undefined|address,undefined|thread, BUILD=DIR (build), TINY=1 (for small
+# machines: no barns, smallest tables; in build/tiny). Another compiler or sanitizer belongs into
+# another BUILD; within one, a change of flags builds again what it concerns.
 #
 # Order: vmlinux.h (committed) -> BPF objects -> their skeletons -> user side -> tests.
 #   lib/*.c                  libnolock.a and libnolock.so, one set of objects
@@ -40,7 +42,7 @@
 VERSION := 0.1.0
 SOVERSION := 0
 
-BUILD ?= build
+BUILD ?= $(if $(filter 1,$(TINY)),build/tiny,build)
 # Where the BPF objects are: another compiler's build may share them.
 BPFOUT ?= $(BUILD)
 ifeq ($(origin CC),default)
@@ -66,7 +68,8 @@ ifeq ($(SAN),thread)
 SANFLAGS += $(if $(findstring clang,$(CC)),,-Wno-tsan)
 endif
 
-COMMON := -std=gnu11 $(CFLAGS) $(WARN) $(SANFLAGS) -fno-strict-aliasing
+SIZE := $(if $(filter 1,$(TINY)),-DNOLOCK_TINY)
+COMMON := -std=gnu11 $(CFLAGS) $(WARN) $(SANFLAGS) $(SIZE) -fno-strict-aliasing
 LIB_CFLAGS := $(COMMON) -fPIC -fno-plt -ftls-model=initial-exec -fvisibility=hidden \
 	      -DNOLOCK_VERSION='"$(VERSION)"' -Ilib/include -Ilib
 USER_CFLAGS := $(COMMON) -DNOLOCK_VERSION='"$(VERSION)"' -Ilib/include -Ilib -Ibpf -Iuser \
@@ -74,7 +77,7 @@ USER_CFLAGS := $(COMMON) -DNOLOCK_VERSION='"$(VERSION)"' -Ilib/include -Ilib -Ib
 BPF_ARCH := $(patsubst x86_64,x86,$(patsubst aarch64,arm64,$(shell uname -m)))
 # The headers of <asm/...> are in a directory of the machine's name, which -target bpf forgets.
 BPF_CFLAGS := -target bpf -mcpu=v4 -std=gnu11 -O2 -g $(WARN) -Wno-unused-parameter \
-	      -Wno-missing-declarations -D__TARGET_ARCH_$(BPF_ARCH) -I. -Ibpf -Ilib -Ilib/include \
+	      -Wno-missing-declarations $(SIZE) -D__TARGET_ARCH_$(BPF_ARCH) -I. -Ibpf -Ilib -Ilib/include \
 	      -idirafter /usr/include/$(shell uname -m)-linux-gnu
 BPF_LIBS := -lbpf -lelf -lz
 USER_LIBS := -ljson-c -lcap-ng $(BPF_LIBS) -lpthread
@@ -149,6 +152,7 @@ $$($(1)_BINS): $$(BUILD)/%: $$(BUILD)/%.o $$($(1)_HELPERS) \
 DEPS += $$(patsubst %.c,$$(BUILD)/%.d,$$($(1)_ALL))
 endef
 $(foreach d,$(PROG_DIRS),$(eval $(call PROGRAMS,$(d))))
+$(BUILD)/selftests/lib/test_liburcu: CRITERION := -lcriterion -lurcu-memb
 
 DEMO_BINS := $(demo_BINS)
 BENCH_BINS := $(bench_BINS)
@@ -161,8 +165,8 @@ SHELL_TESTS := $(sort $(wildcard selftests/*/test_*.sh))
 
 # --- targets for people ---
 
-.PHONY: all lib bpf user demo tests objects deps check test check-compilers asan ubsan tsan \
-	bench lint format install clean help run FORCE
+.PHONY: all lib bpf user demo tests objects deps check test check-compilers check-tiny asan ubsan \
+	tsan bench lint format install clean help run FORCE
 
 all: lib bpf user demo
 lib: $(LIBNOLOCK) $(SHARED)
@@ -220,6 +224,17 @@ tsan:
 .PHONY: tsan-programs
 tsan-programs: $(TSAN_BINS)
 
+TINY_MAKE = $(SUB) TINY=1 BUILD=$(BUILD)/tiny
+TINY_BINS = $(subst =$(BUILD)/,=$(BUILD)/tiny/,$(filter suite=$(BUILD)/selftests/lib/%,$(SUITES)))
+
+check-tiny:
+	@scripts/deps ensure build check
+	+@$(TINY_MAKE) lib-tests
+	+@$(RUNNER) $(TINY_BINS)
+
+.PHONY: lib-tests
+lib-tests: $(selftests/lib_BINS)
+
 WITH_GCC = $(SUB) BUILD=$(BUILD)/gcc BPFOUT=$(BPFOUT) CC=gcc WERROR=1 objects
 WITH_CLANG = $(SUB) BUILD=$(BUILD)/clang BPFOUT=$(BUILD)/clang CC=$(CLANG) WERROR=1 bpf objects
 # The cross compiler has no <sys/sdt.h> of its own; Debian's is the same for all machines.
@@ -243,6 +258,7 @@ check:
 		'step=clang, no warning=$(WITH_CLANG)' \
 		"step=aarch64, no warning=$(WITH_ARM64)" \
 		'step=asan+ubsan build=$(SAN_BOTH) tests' $(call SAN_BINS,asan+ubsan) \
+		'step=tiny build=$(TINY_MAKE) lib-tests' $(TINY_BINS) \
 		'step=tsan build=$(call SAN_MAKE,tsan,thread) tsan-programs' \
 		$(TSAN_BINS:$(BUILD)/%=program=$(BUILD)/tsan/%)
 

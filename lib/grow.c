@@ -39,7 +39,7 @@ static int open_groups(struct nolock_heap *heap, nl_u32 g, nl_u32 n)
 	if (open_range(heap, nl_tags_at(h, low), nl_tags_at(h, g + n)) ||
 	    open_range(heap, nl_groups_at(h, low), nl_groups_at(h, g + n)) ||
 	    open_range(heap, nl_chunks_at(h, g), nl_chunks_at(h, g + n)) ||
-	    nl_groups_reach(h, g, n))
+	    nl_rcu_open(heap, g, n) || nl_groups_reach(h, g, n))
 		return -ENOMEM;
 	nl_heap_refresh(heap);
 	return 0;
@@ -224,6 +224,10 @@ nl_u32 nl_heap_prefill(struct nolock_heap *heap, nl_u64 bytes)
 
 	for (nl_u32 id = 0; id < NL_MAX_CACHES; id++) {
 		if (nl_load(&nl_cache(h, id)->state) != NL_CACHE_LIVE)
+			continue;
+		/* Twice the memory for objects that few programs ask for: once they do. */
+		if (id >= NL_NR_BUCKETS && id < NL_NR_KMALLOC &&
+		    !nl_load(&nl_cache(h, id)->nr_slabs))
 			continue;
 		/* At most as many slabs as the watermark is long: the figures are racy. */
 		for (nl_u64 tries = 0;

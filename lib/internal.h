@@ -46,6 +46,7 @@ struct nolock_heap {
 	int state;     /* NL_HANDLE_*, atomic */
 	bool snapshot; /* a copy of another process's metadata: figures only */
 	char name[NL_NAME];
+	struct nl_rcu *rcu; /* what waits for a grace period; NULL without an RCU */
 };
 
 enum {
@@ -168,11 +169,19 @@ NL_HIDDEN nl_u32 nl_heap_repair(struct nolock_heap *heap, nl_u32 client);
  */
 NL_HIDDEN nl_u64 nl_alloc_object(struct nolock_heap *heap, nl_u32 id, gfp_t gfp);
 NL_HIDDEN nl_u64 nl_alloc_object_nolock(struct nolock_heap *heap, nl_u32 id, gfp_t gfp);
+/* An allocation fails: counted, probed, fatal with __GFP_NOFAIL; sets errno and returns NULL. */
+NL_HIDDEN void *nl_alloc_failed(struct nolock_heap *heap, nl_u32 id, size_t size, gfp_t gfp,
+				int err);
+/* What the flags mean to the core. */
+NL_HIDDEN nl_u32 nl_core_flags(gfp_t gfp, bool nolock);
 NL_HIDDEN void nl_free_refused(const void *p, const char *why);
+
+/* bulk.c: the R-slot, or else the A-slot, with its lock; NULL if both are locked. Wait-free. */
+NL_HIDDEN nl_slot_t *nl_lock_slot(struct nolock_heap *heap, nl_u32 id, nl_u32 who);
 
 /* large.c: whole chunks. The second looks once, in opened memory. */
 NL_HIDDEN void *nl_large_alloc(struct nolock_heap *heap, size_t size, gfp_t gfp);
-NL_HIDDEN void *nl_large_alloc_nolock(struct nolock_heap *heap, size_t size);
+NL_HIDDEN void *nl_large_alloc_nolock(struct nolock_heap *heap, size_t size, gfp_t gfp);
 
 /*
  * shrink.c: empty all sheaves of the cache into its slabs, and give slabs that are free back.
@@ -218,6 +227,31 @@ extern __thread int nl_depth NL_HIDDEN;
  */
 NL_HIDDEN void nl_fork_inventory(void);
 NL_HIDDEN void nl_fork_check(void);
+
+/* heap.c: the next heap of the process, from NULL on; NULL after the last. */
+NL_HIDDEN struct nolock_heap *nl_heap_next(struct nolock_heap *heap);
+#define nl_for_each_heap(heap)                                                                     \
+	for ((heap) = nl_heap_next(NULL); (heap); (heap) = nl_heap_next(heap))
+
+/*
+ * rcu.c: the bits of a heap that was made, and of groups that are about to be opened: 0 or -ENOMEM.
+ * Before it is closed; then what waits in a shared heap is freed first: 0 or as
+ * nolock_rcu_barrier(), as nl_rcu_drain(). In a child after fork(), wait-free.
+ */
+NL_HIDDEN int nl_rcu_attach(struct nolock_heap *heap);
+NL_HIDDEN int nl_rcu_open(struct nolock_heap *heap, nl_u32 group, nl_u32 n);
+NL_HIDDEN int nl_rcu_detach(struct nolock_heap *heap);
+NL_HIDDEN int nl_rcu_drain(struct nolock_heap *heap);
+NL_HIDDEN void nl_rcu_fork(struct nolock_heap *heap);
+/* Free what is over. Calls the RCU: ordinary context. */
+NL_HIDDEN void nl_rcu_kick(struct nolock_heap *heap);
+
+/*
+ * rcu.c: may slabs of the cache be given back? A chunk that nl_slab_release() took out of it, at
+ * once or after a grace period.
+ */
+NL_HIDDEN bool nl_rcu_may_release(const struct nolock_heap *heap, const nl_cache_t *c);
+NL_HIDDEN void nl_rcu_release(struct nolock_heap *heap, nl_u32 chunk, const nl_cache_t *c);
 
 /* client.c: one request to nolockd. Returns the connection or -1 with errno. */
 struct nl_request;

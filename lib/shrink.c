@@ -165,6 +165,7 @@ static nl_u32 shrink(struct nolock_heap *heap, nl_u32 id)
 {
 	nl_heap_t *h = heap->h;
 	nl_u32 who = nl_who(heap), end, freed = 0;
+	nl_cache_t *c = nl_cache(h, id);
 
 	if (heap->type == NL_HEAP_PRIVATE)
 		empty_private_rslots(heap, id);
@@ -180,12 +181,12 @@ static nl_u32 shrink(struct nolock_heap *heap, nl_u32 id)
 	}
 	empty_barn(heap, id);
 	end = nl_load_acquire(&h->nr_open) << NL_GROUP_SHIFT;
-	for (nl_u32 chunk = h->first_chunk; chunk < end && nl_load(&nl_cache(h, id)->nr_slabs);
-	     chunk++) {
+	for (nl_u32 chunk = h->first_chunk;
+	     chunk < end && nl_load(&c->nr_slabs) && nl_rcu_may_release(heap, c); chunk++) {
 		if (nl_load(nl_tag(h, chunk)) != NL_TAG(NL_KIND_SLAB, id) ||
 		    nl_slab_release(h, id, chunk, who))
 			continue;
-		nl_chunk_give(h, chunk >> NL_GROUP_SHIFT, NL_BIT(chunk));
+		nl_rcu_release(heap, chunk, c);
 		nl_slot_count(nl_aslot(h, nl_cpu(heap), id), NL_STAT_FREE_SLAB, 1);
 		freed++;
 	}
@@ -248,6 +249,7 @@ size_t nolock_heap_trim(struct nolock_heap *heap)
 	who = nl_who(heap);
 	nl_depth++;
 	nl_heap_shrink(heap);
+	nl_rcu_kick(heap);
 	/* What is absent from an arena is lost on BPF programs: its chunks stay present. */
 	if (heap->type == NL_HEAP_ARENA)
 		goto out;

@@ -360,7 +360,8 @@ NL_FUNC int nl_slab_release(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 chunk, nl_u32
 		      NL_BIT(chunk));
 	nl_add(&cache->nr_slabs, (nl_u32)-1);
 	NL_PROBE3(free_slab, h, cache->name, chunk);
-	nl_store_release(nl_tag(h, chunk), NL_TAG(NL_KIND_FREE, 0));
+	nl_store_release(nl_tag(h, chunk),
+			 NL_TAG(cache->mode & NL_CACHE_TYPESAFE ? NL_KIND_WAIT : NL_KIND_FREE, 0));
 	return 0;
 }
 

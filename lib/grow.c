@@ -126,6 +126,17 @@ nl_u32 nl_heap_grow_run(struct nolock_heap *heap, nl_u32 nr)
 	return chunk;
 }
 
+bool nl_heap_any_chunk(const struct nolock_heap *heap)
+{
+	nl_word_t *map = nl_group_free_map(heap->h);
+	nl_u32 words = nl_group_words(heap->h);
+
+	for (nl_u32 i = 0; i < words; i++)
+		if (nl_load(map + i))
+			return true;
+	return false;
+}
+
 nl_u32 nl_heap_free_chunks(const struct nolock_heap *heap)
 {
 	nl_heap_t *h = heap->h;

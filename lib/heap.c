@@ -305,6 +305,9 @@ static struct nolock_heap *private_new(nl_u64 size, nl_u64 least)
 		errno = ENOMEM;
 		goto unmap;
 	}
+	/* Something open for nolock callers, who open nothing. The first group may have no room. */
+	if (nl_heap_grow(heap, 1) && nl_heap_free_chunks(heap) < NL_GROUP_CHUNKS / 2)
+		nl_heap_grow(heap, 1);
 	return heap;
 unmap:
 	unreserve(mem, size);
@@ -387,6 +390,14 @@ void nl_fork_inventory(void)
 	if (this_thread >= page->older || stat("/proc/self/task", &st) || st.st_nlink != 3)
 		return;
 	for_each_private(heap) nl_heap_inventory(heap);
+}
+
+int nl_heap_is_private(const nl_heap_t *h)
+{
+	struct nolock_heap *heap;
+
+	for_each_private(heap) if (heap->h == h) return 1;
+	return 0;
 }
 
 struct nolock_heap *nolock_heap_default(void)

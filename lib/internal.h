@@ -148,6 +148,9 @@ NL_HIDDEN nl_u32 nl_heap_grow_step(const struct nolock_heap *heap);
 /* The same for @nr adjacent chunks, which are the caller's: the first one's number, or 0. */
 NL_HIDDEN nl_u32 nl_heap_grow_run(struct nolock_heap *heap, nl_u32 nr);
 
+/* nl_heap_any_chunk - is there an open free chunk, as far as the hints know? Any context. */
+NL_HIDDEN bool nl_heap_any_chunk(const struct nolock_heap *heap);
+
 /* nl_heap_free_chunks - free chunks, the reserve not counted (racy). */
 NL_HIDDEN nl_u32 nl_heap_free_chunks(const struct nolock_heap *heap);
 

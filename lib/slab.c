@@ -79,6 +79,10 @@ static nl_u64 alloc_object(struct nolock_heap *heap, nl_u32 id, gfp_t gfp)
 	}
 	if (!obj)
 		obj = nl_alloc_last(h, id, nl_cpu(heap), who, flags);
+	/* Who may make system calls leaves something open for those who may not. */
+	if (obj && heap->type == NL_HEAP_PRIVATE && gfpflags_allow_blocking(gfp) &&
+	    nl_unlikely(!nl_heap_any_chunk(heap)))
+		nl_heap_grow(heap, nl_heap_grow_step(heap));
 	if (obj && nl_unlikely(nl_load(&h->nr_reserve) < nl_load(&h->reserve_target)) &&
 	    gfpflags_allow_blocking(gfp))
 		nl_heap_topup(heap);
@@ -262,7 +266,7 @@ NL_HOT void *kmalloc(size_t size, gfp_t gfp)
 {
 	nl_u64 obj;
 
-	if (nl_likely(!(gfp & ~(NOLOCK_GFP_MASK & ~__GFP_ZERO))) && pop_default(size, &obj))
+	if (nl_likely(!(gfp & ~FAST_MASK(NOLOCK_GFP_MASK))) && pop_default(size, &obj))
 		return (void *)obj;
 	return kmalloc_slow(nl_default, size, gfp, NUMA_NO_NODE);
 }
@@ -354,7 +358,7 @@ NL_HOT void *kmalloc_nolock(size_t size, gfp_t gfp, int node)
 {
 	nl_u64 obj;
 
-	if (nl_likely(!(gfp & ~(NOLOCK_GFP_NOLOCK_MASK & ~__GFP_ZERO)) &&
+	if (nl_likely(!(gfp & ~FAST_MASK(NOLOCK_GFP_NOLOCK_MASK)) &&
 		      (unsigned int)node + 1 <= 1) &&
 	    pop_default(size, &obj))
 		return (void *)obj;

@@ -302,6 +302,7 @@ static struct nolock_heap *private_new(nl_u64 size, nl_u64 least)
 	}
 	handle_start(heap, mem, size, 1);
 	if (nl_rcu_attach(heap)) {
+		nl_store_release(&heap->state, NL_HANDLE_BUSY);
 		errno = ENOMEM;
 		goto unmap;
 	}
@@ -369,8 +370,7 @@ void nl_fork_check(void)
 		return;
 	/* Once, also for a handler in between: whatever it finds held it leaves alone. */
 	nl_store(&page->done, 1);
-	for_each_private(heap)
-	{
+	for_each_private(heap) {
 		nl_heap_repair_fork(heap, nl_load(&page->older));
 		nl_rcu_fork(heap);
 	}
@@ -389,7 +389,8 @@ void nl_fork_inventory(void)
 	/* Directories: one for each thread, and two. Any other thread might be at work. */
 	if (this_thread >= page->older || stat("/proc/self/task", &st) || st.st_nlink != 3)
 		return;
-	for_each_private(heap) nl_heap_inventory(heap);
+	for_each_private(heap)
+		nl_heap_inventory(heap);
 }
 
 int nl_heap_is_private(const nl_heap_t *h)
@@ -459,6 +460,7 @@ struct nolock_heap *nl_heap_map(int fd, nl_u32 type, nl_u64 base, nl_u64 size, n
 		madvise(mem, size, MADV_DONTFORK);
 	handle_start(heap, mem, size, client);
 	if (nl_rcu_attach(heap)) {
+		nl_store_release(&heap->state, NL_HANDLE_BUSY);
 		errno = ENOMEM;
 		goto unmap;
 	}

@@ -378,9 +378,12 @@ static bool all_rest(unsigned int nr)
 	return true;
 }
 
+/* The number may serve the next client already. */
+static nl_u32 dead_pid;
+
 static bool repaired(unsigned int number)
 {
-	return !nl_load_acquire(&heap->h->client[number].pid);
+	return nl_load_acquire(&heap->h->client[number].pid) != dead_pid;
 }
 
 struct owned {
@@ -519,6 +522,7 @@ static bool kill_one(struct rng *r)
 	kill(pids[victim], SIGKILL);
 	while (waitpid(pids[victim], NULL, 0) < 0 && errno == EINTR)
 		;
+	dead_pid = (nl_u32)pids[victim];
 	kills++;
 	if (form == HERE)
 		nl_heap_repair(heap, CLIENT_FIRST + victim);
@@ -535,7 +539,13 @@ static bool kill_one(struct rng *r)
 	ok = eventually(all_rest, 0, "the living come to rest");
 	if (!ok)
 		snprintf(what, sizeof(what), "somebody is stuck");
+	if (ok && form != HERE && nolockd_rest(&daemon_)) {
+		snprintf(what, sizeof(what), "nolockd's keeper is gone, or never rests");
+		ok = false;
+	}
 	ok = ok && judge(what, sizeof(what));
+	if (form != HERE)
+		nolockd_resume(&daemon_);
 	if (!ok) {
 		for (unsigned int t = 0; t < THREADS; t++)
 			if (sh->client[victim].thread[t].doing != IDLE)
@@ -567,6 +577,7 @@ static bool finish(void)
 			printf("  a client ended with status %#x\n", status);
 			ok = false;
 		}
+		dead_pid = (nl_u32)pids[c];
 		if (form == HERE)
 			nl_heap_repair(heap, CLIENT_FIRST + c);
 		else

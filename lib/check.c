@@ -49,9 +49,9 @@ static __attribute__((format(printf, 2, 3))) void error(struct check *ck, const 
 /* A count that each thread that died may have left one off. */
 static bool differ(struct check *ck, nl_u64 counter, nl_u64 counted)
 {
-	nl_u64 by = counter > counted ? counter - counted : counted - counter;
+	int64_t by = (int64_t)(counter - counted);
 
-	return by > ck->deaths;
+	return (nl_u64)(by < 0 ? -by : by) > ck->deaths;
 }
 
 static bool cache_live(struct check *ck, nl_u32 id)
@@ -390,6 +390,7 @@ int nolock_heap_check(struct nolock_heap *heap, struct nolock_heap_report *repor
 	check_loose_sheaves(&ck);
 	munmap(ck.seen, ck.shadow_size);
 	ck.r->refused += ck.head.refused + ck.head.dropped;
+	ck.r->debug_errors = ck.head.bugs;
 	if (ck.r->in_slabs + ck.r->in_sheaves > ck.r->objects)
 		error(&ck, "%lu objects, but %lu are free", ck.r->objects,
 		      ck.r->in_slabs + ck.r->in_sheaves);

@@ -115,6 +115,24 @@ nl_u32 nl_heap_grow(struct nolock_heap *heap, nl_u32 groups)
 	return groups;
 }
 
+/*
+ * Groups that were drawn and are not open: their opener died, or is still at it. Opening one twice
+ * does no harm: it sets bits of chunks once more, which their tags make good.
+ */
+void nl_heap_reopen(struct nolock_heap *heap)
+{
+	nl_heap_t *h = heap->h;
+	nl_u32 end = nl_load(&h->cursor);
+
+	for (nl_u32 g = h->first_chunk >> NL_GROUP_SHIFT; g < end && g < h->nr_groups; g++) {
+		if (nl_load(&nl_group(h, g)->state) == NL_GROUP_OPEN && g < nl_nr_open(h))
+			continue;
+		if (open_groups(heap, g, 1))
+			return;
+		nl_chunk_publish(h, g, group_chunks(h, g));
+	}
+}
+
 nl_u32 nl_heap_grow_step(const struct nolock_heap *heap)
 {
 	nl_heap_t *h = heap->h;

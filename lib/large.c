@@ -147,10 +147,10 @@ void *nl_large_alloc(struct nolock_heap *heap, size_t size, gfp_t gfp)
 	nl_fork_check();
 	chunk = find_run(h, nr, who);
 	if (!chunk && gfpflags_allow_blocking(gfp)) {
-		chunk = nl_heap_grow_run(heap, nr);
-		/* A repair may have thought that nobody cared for these groups. */
-		if (chunk && !claim_tags(h, chunk, nr, who))
-			chunk = find_run(h, nr, who);
+		/* A repair may have thought that nobody cared for these groups: others, then. */
+		do
+			chunk = nl_heap_grow_run(heap, nr);
+		while (chunk && !claim_tags(h, chunk, nr, who));
 		if (!chunk && nl_heap_shrink(heap))
 			chunk = find_run(h, nr, who);
 	}

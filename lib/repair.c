@@ -145,6 +145,9 @@ static void repair_slot(nl_heap_t *h, nl_slot_t *slot, nl_u32 id)
 		nl_store(&slot->word, (nl_load(&slot->word) & ~0xffffULL) | n);
 		nl_store(&s->size, 0);
 		nl_store(&s->owner, NL_LISTED);
+	} else {
+		nl_store(&slot->cap, 0);
+		nl_store(&slot->objs, 0);
 	}
 	nl_slot_unlock(slot);
 }
@@ -170,7 +173,7 @@ static bool takeover(nl_word_t *lock, const struct dead *dead)
 {
 	nl_u64 held = nl_load_acquire(lock);
 
-	return is_dead(dead, held) && nl_cas(lock, held, ((nl_u64)repairer << 32) | 1);
+	return is_dead(dead, held) && nl_cas(lock, held, NL_HELD(repairer));
 }
 
 static bool in_list(nl_heap_t *h, nl_u32 at, nl_u32 sheaf)
@@ -371,6 +374,8 @@ nl_u32 nl_heap_repair(struct nolock_heap *heap, nl_u32 client)
 	for (nl_u32 id = NL_NR_KMALLOC; id < NL_MAX_CACHES; id++)
 		if (nl_load(&nl_cache(h, id)->state) == NL_CACHE_BUSY_BY(client))
 			nl_cache_forget(heap, id);
+	if (heap->type != NL_HEAP_PRIVATE)
+		nl_heap_reopen(heap);
 	set_lost_bits(h);
 	recount(h);
 	if (client <= NL_MAX_CLIENTS)

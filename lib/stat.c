@@ -180,6 +180,8 @@ int nolock_heap_cache_stat(const struct nolock_heap *heap, unsigned int id,
 	st->size = c->size;
 	st->objs_per_slab = c->per_slab;
 	st->sheaf_capacity = c->capacity;
+	st->flags = c->flags;
+	st->debug_errors = nl_load(&c->bugs);
 	st->slabs = nl_load(&c->nr_slabs);
 	st->objects = st->slabs * c->per_slab;
 	for (nl_u32 cpu = 0; cpu < head.nr_slots; cpu++) {

@@ -53,14 +53,15 @@
 #define NL_TRIES 3u
 
 /*
- * Who holds a lock: {client 16, thread 16, generation 32}, never 0. Free is 0, so that a holder
- * that comes and goes under an interrupted trylock leaves the word as it was. The generation is
- * the slot's own count of takes. Clients: 1 to NL_MAX_CLIENTS, a private heap's process is 1;
- * NL_CLIENT_BPF has the CPU as its thread; NL_CLIENT_NOLOCKD repairs.
+ * Who holds a lock: {client 16, thread 16, call 32}, never 0. Free is 0, so that a holder that
+ * comes and goes under an interrupted trylock leaves the word as it was. The call is 1, but in
+ * shrink.c. Clients: 1 to NL_MAX_CLIENTS, a private heap's process is 1; NL_CLIENT_BPF has the CPU
+ * as its thread; NL_CLIENT_NOLOCKD repairs.
  */
 #define NL_CLIENT_BPF 0xffffu
 #define NL_CLIENT_NOLOCKD 0xfffeu
 #define NL_OWNER(client, thread) (((nl_u64)(client) << 48) | ((nl_u64)(nl_u16)(thread) << 32))
+#define NL_HELD(who) ((nl_u64)(who) << 32 | 1)
 #define NL_OWNER_CLIENT(owner) ((nl_u32)((owner) >> 48))
 #define NL_OWNER_WHO(owner) ((nl_u32)((owner) >> 32))
 
@@ -132,7 +133,7 @@ struct nl_slot {
 	nl_u32 cap;   /* objects that main may hold; 0 sends both fast paths to the slow one */
 	nl_u32 main;  /* sheaf index + 1, or 0 */
 	nl_u32 spare; /* sheaf index + 1, or 0 */
-	nl_u32 gen;   /* takes of the lock so far */
+	nl_u32 pad2;
 	nl_u64 stat[NL_NR_STAT];
 	nl_u64 pad[4];
 };
@@ -187,8 +188,7 @@ struct nl_barn {
 	nl_u64 lock;
 	struct nl_barn_list full;
 	struct nl_barn_list empty;
-	nl_u64 gen;
-	nl_u64 pad[4];
+	nl_u64 pad[5];
 };
 
 enum {
@@ -209,14 +209,15 @@ struct nl_cache {
 	nl_u32 align;
 	nl_u32 flags;
 	nl_u32 nr_slabs; /* atomic */
-	nl_u32 pad3;
-	nl_u64 ctor;  /* address in the process of a private heap */
-	nl_u32 words; /* words of free bits in a slab */
-	nl_u32 next;  /* the next larger kmalloc bucket's id, or the own id */
+	nl_u32 left;	 /* debugged: from an object's slab bit to its first byte */
+	nl_u64 ctor;	 /* address in the process of a private heap */
+	nl_u32 words;	 /* words of free bits in a slab */
+	nl_u32 next;	 /* the next larger kmalloc bucket's id, or the own id */
 	nl_u32 id;
 	nl_u32 pad;
 	char name[NL_NAME];
-	nl_u64 pad2[4];
+	nl_u64 bugs; /* atomic: what debugging found and mended in it */
+	nl_u64 pad2[3];
 	struct nl_barn barn[NL_MAX_NODES];
 };
 
@@ -310,7 +311,8 @@ struct nl_heap {
 	nl_u64 dropped; /* atomic: objects freed twice or bad, found when a sheaf was flushed */
 	nl_u64 deaths;	/* atomic: threads of clients that died, or were left behind by a fork */
 	nl_u64 lost;	/* objects in the hands of threads that a fork left behind */
-	nl_u64 pad2[4];
+	nl_u64 bugs;	/* atomic: what debugging found and mended */
+	nl_u64 pad2[3];
 	struct nl_client client[NL_MAX_CLIENTS + 1]; /* [0] unused */
 };
 

@@ -22,6 +22,9 @@
 
 #include "slot.h"
 #include "../probes.h"
+#ifndef __bpf__
+#include "../debug.h"
+#endif
 
 NL_INLINE int nl_is_slab_of(nl_heap_t *h, nl_u32 chunk, nl_u32 id)
 {
@@ -200,7 +203,9 @@ NL_FUNC nl_u64 nl_slab_new(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 flags, nl_u32 
 	slab = nl_slab(h, chunk);
 	nl_store(&slab->nr_chunks, 0);
 #ifndef __bpf__
-	if (cache->ctor)
+	if (nl_unlikely(nl_load(&nl_debug_on)) && nl_debug_slab_new(h, id, chunk))
+		; /* the constructor ran there */
+	else if (cache->ctor)
 		for (nl_u32 i = 0; i < per_slab; i++)
 			((void (*)(void *))(uintptr_t)cache->ctor)(
 				(void *)(uintptr_t)nl_object(h, chunk, i, cache->size));
@@ -343,6 +348,10 @@ NL_FUNC int nl_slab_release(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 chunk, nl_u32
 		return -1;
 	}
 	/* Nobody else has a bit of it: the chunk is ours, as if it had come from the bitmap. */
+#ifndef __bpf__
+	if (nl_unlikely(nl_load(&nl_debug_on)))
+		nl_debug_slab_gone(h, id, chunk);
+#endif
 	nl_store_release(nl_tag(h, chunk), NL_TAG_TRANSIT(who));
 	nl_slab_done(slab);
 	nl_slab_unlock(slab);

@@ -22,10 +22,7 @@
  */
 NL_INLINE int nl_slot_trylock(nl_slot_t *slot, nl_u32 who)
 {
-	if (!nl_cas(&slot->lock, 0, ((nl_u64)who << 32) | (nl_load(&slot->gen) + 1)))
-		return 0;
-	nl_store(&slot->gen, nl_load(&slot->gen) + 1);
-	return 1;
+	return nl_cas(&slot->lock, 0, NL_HELD(who));
 }
 
 NL_INLINE void nl_slot_unlock(nl_slot_t *slot)
@@ -124,11 +121,8 @@ NL_INLINE int nl_barn_lock(nl_barn_t *barn, nl_u32 who, nl_u32 flags)
 		nl_u64 held = nl_load(&barn->lock);
 
 		if (!held) {
-			if (nl_cas(&barn->lock, 0,
-				   ((nl_u64)who << 32) | (nl_u32)(nl_load(&barn->gen) + 1))) {
-				nl_store(&barn->gen, nl_load(&barn->gen) + 1);
+			if (nl_cas(&barn->lock, 0, NL_HELD(who)))
 				return 1;
-			}
 		} else if (NL_OWNER_WHO(held) == who) {
 			break; /* we hold it, further down the stack */
 		}
@@ -177,7 +171,7 @@ NL_INLINE int nl_slab_trylock(nl_slab_t *slab, nl_u32 who)
 {
 	nl_u32 begun, ended;
 
-	if (nl_load(&slab->lock) || !nl_cas(&slab->lock, 0, ((nl_u64)who << 32) | 1))
+	if (nl_load(&slab->lock) || !nl_cas(&slab->lock, 0, NL_HELD(who)))
 		return 0;
 	ended = nl_load_acquire(&slab->scan_end);
 	begun = nl_load(&slab->scan_begin);

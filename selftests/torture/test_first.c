@@ -8,7 +8,7 @@
  *   process	before the library's constructor: there is no heap yet
  *   thread	that never called the allocator, in a process that has a heap
  *   child	of a process whose other threads were inside of the allocator
- * Every other handler forks and makes a thread, which both allocate. Instructions: a hundred of
+ * Every other handler forks and makes a thread, which both allocate. Instructions: some of
  * each kind, spread evenly; all with TORTURE_SECONDS=N, but for a child's: it takes an inventory first.
  */
 #define _GNU_SOURCE
@@ -259,7 +259,7 @@ static int every_instruction(const char *name, int (*how)(void), unsigned long m
 
 int main(void)
 {
-	unsigned long most = env_number("TORTURE_SECONDS", 0) ? 0 : 100, failed = 0;
+	unsigned long most = env_number("TORTURE_SECONDS", 0) ? 0 : 40, failed = 0;
 	pthread_t th;
 
 	if (dup2(memfd_create("counter", 0), counter) != counter) {
@@ -273,7 +273,7 @@ int main(void)
 	churning = 1;
 	if (pthread_create(&th, NULL, churn, NULL))
 		return 2;
-	failed += (unsigned long)every_instruction("child", in_a_child, most ? 10 : 500);
+	failed += (unsigned long)every_instruction("child", in_a_child, most ? 5 : 500);
 	churning = 0;
 	pthread_join(th, NULL);
 	printf("%lu passed, %lu failed, 0 skipped\n", 3 - failed, failed);

@@ -109,6 +109,9 @@ struct nl_shape {
 NL_HIDDEN int nl_heap_format(void *mem, const struct nl_shape *shape);
 NL_HIDDEN nl_u64 nl_heap_fixed_size(const struct nl_shape *shape);
 
+/* nl_heap_lay_out - fill in every constant of a header from the shape. 0 or -EINVAL, as above. */
+NL_HIDDEN int nl_heap_lay_out(struct nl_heap *h, const struct nl_shape *shape);
+
 /* What a cache's size means for its slabs; the default objects per sheaf. */
 NL_HIDDEN void nl_cache_shape(struct nl_cache *c, nl_u32 id, nl_u32 object_size, nl_u32 size);
 NL_HIDDEN nl_u32 nl_default_capacity(nl_u32 size);

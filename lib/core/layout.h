@@ -9,7 +9,7 @@
  *   off_aslot  A-slots   [nr_slots][NL_MAX_CACHES]   atomic trylock
  *   off_smap   a bit for each sheaf: free
  *   off_sheaf  sheaves   [nr_sheaves]
- *   off_gfree  a bit for each group: has free chunks (hint)
+ *   off_gfree  a bit for each group: has free chunks (hint); then one: drawn, but not opened
  *   off_gpart  [nr_nodes][NL_MAX_CACHES] bitmaps over groups: has partial slabs (hint)
  *   off_tag    a u32 for each chunk
  *   off_group  struct nl_group for each group: chunk bitmap, slab bitmaps
@@ -295,10 +295,10 @@ struct nl_heap {
 	nl_u64 pad[5];
 
 	/* Written while the heap is in use. */
-	nl_u32 cursor;	/* atomic: next group that nobody has opened yet */
-	nl_u32 limit;	/* groups that may be opened: nr_groups or less */
-	nl_u32 nr_open; /* no open group at or above: bound of every scan */
-	nl_u32 pad3;
+	nl_u32 cursor;	       /* atomic: next group that nobody has opened yet */
+	nl_u32 limit;	       /* groups that may be opened: nr_groups or less */
+	nl_u32 nr_open;	       /* no open group at or above: bound of every scan */
+	nl_u32 nr_left;	       /* atomic: bits set in nl_group_left_map() */
 	nl_u32 reserve_target; /* chunks that populate was asked to keep */
 	nl_u32 nr_reserve;     /* atomic: chunks in the groups' reserve words */
 	nl_u32 sheaf_hint;     /* racy: word of the sheaf map where one was free */
@@ -370,6 +370,12 @@ NL_INLINE nl_word_t *nl_sheaf_map(nl_heap_t *h)
 NL_INLINE nl_word_t *nl_group_free_map(nl_heap_t *h)
 {
 	return (nl_word_t *)nl_at(h, h->off_gfree);
+}
+
+/* Groups that somebody drew and could not open, when others had drawn since. */
+NL_INLINE nl_word_t *nl_group_left_map(nl_heap_t *h)
+{
+	return nl_group_free_map(h) + (h->nr_groups + 63) / 64;
 }
 
 NL_INLINE nl_word_t *nl_group_part_map(nl_heap_t *h, nl_u32 node, nl_u32 id)

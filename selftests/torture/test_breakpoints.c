@@ -33,6 +33,7 @@
 #include "internal.h"
 #include "../lib/trap.h"
 #include "api.h"
+#include "row.h"
 #include "shared.h"
 #include "symbol.h"
 
@@ -260,7 +261,7 @@ static int torture(struct nolock_heap *heap, const char *name, bool all, unsigne
 	       "hits, %lu aborted sections, %lu calls (%lu destroyed late), 0 failures\n",
 	       name, nr_sites, tried, live, live * 100 / tried, hits, aborts, api.calls - calls,
 	       api.late);
-	fflush(stdout);
+	row(name, api.calls - calls, hits, "breakpoints", api.failed + api.bad + t.strange);
 	if (rep.allocated || rep.large || rep.refused) {
 		printf("  %lu objects lost, %lu large, %lu frees refused\n", rep.allocated,
 		       rep.large, rep.refused);
@@ -309,7 +310,7 @@ int main(int argc, char **argv)
 	heap = nolock_heap_default();
 	if (argc > 1)
 		return rseq_in_use(heap) ? 20 : torture(heap, "no rseq", all, seconds);
-	if (!rseq_in_use(heap)) {
+	if (!rseq_in_use(heap) && built_with_rseq()) {
 		printf("this machine has no rseq\n");
 		return 1;
 	}

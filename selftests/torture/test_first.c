@@ -25,6 +25,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include "internal.h"
+#include "row.h"
 #include "../lib/trap.h"
 #include "../lib/util.h"
 
@@ -253,7 +254,7 @@ static int every_instruction(const char *name, int (*how)(void), unsigned long m
 	}
 	printf("# first allocation of a %s: %lu instructions, %lu tried, %lu failed\n", name, low,
 	       tried, failed);
-	fflush(stdout);
+	row(name, tried, tried, "first times", failed);
 	return failed != 0 || low < 50;
 }
 

@@ -30,6 +30,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include "nolockd.h"
+#include "row.h"
 #include "shared.h"
 #include "../lib/util.h"
 
@@ -70,6 +71,7 @@ static struct inventory inv;
 static struct nolock_heap_report rep;
 static pid_t pids[CLIENTS];
 static unsigned long kills, checks, stops, failures, total_ops, total_forks;
+static unsigned long fork_failures;
 
 /* --- the clients --- */
 
@@ -495,6 +497,7 @@ static bool judge(char *what, size_t len)
 	in_use = inv.objects - inv.free + inv.large;
 	if (in_use != alive)
 		FAIL("%lu objects in use, the living have %lu", in_use, alive);
+	fork_failures += sh->child_failed;
 	if (sh->child_failed)
 		FAIL("%lu children of fork failed, status %#x", sh->child_failed, sh->child_status);
 	return true;
@@ -707,6 +710,8 @@ int main(int argc, char **argv)
 	printf("# kill_random: %lu kills (%lu with others stopped), %lu checks, %lu operations, "
 	       "%lu forks, %lu failures\n",
 	       kills, stops, checks, total_ops, total_forks, failures);
+	row("death at random moments", total_ops, kills, "kills", failures);
+	row("fork of threads at work", total_ops, total_forks, "forks", fork_failures);
 	printf("%lu passed, %lu failed, 0 skipped\n", passed, tried - passed);
 	return !tried || passed != tried;
 }

@@ -18,6 +18,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include "internal.h"
+#include "row.h"
 #include "shared.h"
 #include "../lib/util.h"
 
@@ -219,7 +220,7 @@ static void until_none_fails(bool shared, const char *name)
 	printf("# memory runs out, %s: %lu rounds, %lu calls made to fail, %lu allocations "
 	       "refused\n",
 	       name, rounds, injected - before, refused_calls - refused);
-	fflush(stdout);
+	row(name, rounds, injected - before, "failures injected", problems);
 }
 
 int main(void)

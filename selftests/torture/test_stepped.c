@@ -21,6 +21,7 @@
 #include "internal.h"
 #include "../lib/trap.h"
 #include "api.h"
+#include "row.h"
 #include "shared.h"
 
 /* Trimming and making a heap touch thousands of words; an ordinary call some hundred. */
@@ -87,7 +88,7 @@ static int torture(struct nolock_heap *heap, const char *name, unsigned int size
 	       "sections aborted, failures: %lu failed, %lu damaged, %lu stuck, %lu late\n",
 	       name, size, api.calls, traps, most, longest, aborts, api.failed, api.bad, stuck,
 	       api.late);
-	fflush(stdout);
+	row(name, api.calls, traps, "traps", api.failed + api.bad + stuck);
 	if (rep.allocated || rep.large || rep.refused) {
 		printf("  %lu objects lost, %lu large, %lu frees refused\n", rep.allocated,
 		       rep.large, rep.refused);

@@ -21,6 +21,7 @@
 #include <unistd.h>
 #include "internal.h"
 #include "nolockd.h"
+#include "row.h"
 #include "shared.h"
 #include "../lib/util.h"
 
@@ -293,7 +294,7 @@ static unsigned long storm(struct nolock_heap *on, const char *name, unsigned in
 	printf("# storm, %s, %u threads: %lu signals (%lu nested, %lu inside the allocator), %lu "
 	       "operations, %lu failed, %lu damaged\n",
 	       name, n, entered, nested, hits, ops, failed, bad);
-	fflush(stdout);
+	row(name, ops, entered, "signals", wrong);
 	return wrong;
 }
 

@@ -8,6 +8,7 @@
 #   make check        every test there is, with a total at the end. Installs what is missing if root
 #   make test         the test suites alone, without sanitizers, compilers and lint; T=WORD runs
 #                     those with WORD in their name, V=1 shows all that they print
+#   make torture      selftests/torture at full length; TORTURE_SECONDS=N (3600)
 #   make asan         the suites with AddressSanitizer      (build/asan)
 #   make ubsan        the suites with UBSan                 (build/ubsan)
 #   make tsan         selftests/tsan with ThreadSanitizer   (build/tsan)
@@ -198,6 +199,19 @@ test:
 	@scripts/deps ensure build check
 	+@$(SUB) tests
 	+@$(RUNNER) $(SUITES) $(SHELL_TESTS:%=program=%)
+
+# Also without restartable sequences, and with ThreadSanitizer.
+NO_RSEQ_MAKE = $(SUB) BUILD=$(BUILD)/no-rseq BPFOUT=$(BPFOUT) CFLAGS='$(CFLAGS) -DNOLOCK_NO_RSEQ'
+
+.PHONY: torture torture-programs
+torture:
+	@scripts/deps ensure build check
+	+@$(SUB) tests
+	+@$(NO_RSEQ_MAKE) torture-programs
+	+@$(call SAN_MAKE,tsan,thread) tsan-programs
+	@selftests/torture/run --build $(BUILD)
+
+torture-programs: $(USER_BINS) $(selftests/torture_BINS)
 
 # Sanitizers: their own builds of the user side, and the BPF objects of this one.
 SAN_BINS = $(subst =$(BUILD)/,=$(BUILD)/$(1)/,$(SUITES))

@@ -105,7 +105,7 @@ SHARED := $(BUILD)/lib/$(SOFILE)
 
 # Programs of these directories see the skeletons and link libuser.a; those of the library's own
 # tests do not.
-BPF_DIRS := demo bench $(filter-out selftests/lib selftests/tsan,$(wildcard selftests/*))
+BPF_DIRS := demo bench $(filter-out selftests/lib selftests/tsan selftests/torture,$(wildcard selftests/*))
 PROG_DIRS := demo bench $(wildcard selftests/*)
 
 BPF_LIB := $(if $(wildcard bpf/nolock.bpf.c),$(BPFOUT)/bpf/libnolock.bpf.o)
@@ -118,6 +118,9 @@ BPF_GROWERS := $(if $(BPF_CALLERS),$(shell grep -lw nolock_bpf_grow $(BPF_CALLER
 BPF_OBJS := $(BPF_SRCS:%.bpf.c=$(BPFOUT)/%.bpf.o)
 SKELS := $(BPF_OBJS:.bpf.o=.skel.h)
 
+# Sources of other directories that a directory's programs are linked with, too.
+selftests/torture_SHARES := selftests/lib/common.c
+
 # --- one directory of programs: $(call PROGRAMS,DIR) ---
 
 have_main = $(if $(1),$(shell grep -lE '^(int )?main\>' $(1)))
@@ -127,7 +130,7 @@ $(1)_MAINS := $$(call have_main,$$(if $$(filter $(1),demo bench selftests/tsan),
 	    $$($(1)_ALL),$$(filter $(1)/test_% $(1)/prog_%,$$($(1)_ALL))))
 $(1)_SUITES := $$(filter-out $$($(1)_MAINS),$$(filter $(1)/test_%,$$($(1)_ALL)))
 $(1)_HELPERS := $$(patsubst %.c,$$(BUILD)/%.o,\
-		$$(filter-out $$($(1)_MAINS) $$($(1)_SUITES),$$($(1)_ALL)))
+		$$(filter-out $$($(1)_MAINS) $$($(1)_SUITES),$$($(1)_ALL)) $$($(1)_SHARES))
 $(1)_BINS := $$(patsubst %.c,$$(BUILD)/%,$$($(1)_MAINS) $$($(1)_SUITES))
 $(1)_INCLUDES := -I$(1) -isystem $$(BPFOUT)/$(1)
 

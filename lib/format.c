@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 #include "internal.h"
+#include "debug.h"
 #include "core/kmalloc.h"
 
 static nl_u64 round_up(nl_u64 value, nl_u64 to)
@@ -55,8 +56,11 @@ int nl_heap_lay_out(struct nl_heap *h, const struct nl_shape *shape)
 	off += groups * NL_GROUP_CHUNKS * sizeof(nl_u32);
 	h->off_group = off = round_up(off, NL_PAGE);
 	end = off + groups * sizeof(struct nl_group);
-	if (end + NL_CHUNK_SIZE > shape->size)
+	if (end + 2 * NL_CHUNK_SIZE > shape->size)
 		return -EINVAL;
+	/* At least a page between metadata and objects that nobody can touch, where one can be. */
+	if (shape->type == NL_HEAP_PRIVATE)
+		end += NL_CHUNK_SIZE;
 	h->first_chunk = (nl_u32)(round_up(end, NL_CHUNK_SIZE) >> NL_CHUNK_SHIFT);
 	h->cursor = h->nr_open = h->first_chunk >> NL_GROUP_SHIFT;
 	return 0;
@@ -117,6 +121,8 @@ int nl_heap_format(void *mem, const struct nl_shape *shape)
 			text[digits++] = (char)('0' + size % 10);
 		while (digits)
 			*p++ = text[--digits];
+		if (h->type == NL_HEAP_PRIVATE)
+			nl_debug_cache(c, nl_debug_flags(c->name));
 		c->state = NL_CACHE_LIVE;
 	}
 	for (nl_u32 w = 0; w < h->nr_sheaves / 64; w++)

@@ -71,6 +71,24 @@ nl_u32 nl_heap_grow(struct nolock_heap *heap, nl_u32 groups)
 	return groups;
 }
 
+/*
+ * Groups that were drawn and are not open: their opener died, or is still at it. Opening one twice
+ * does no harm: it sets bits of chunks once more, which their tags make good.
+ */
+void nl_heap_reopen(struct nolock_heap *heap)
+{
+	nl_heap_t *h = heap->h;
+	nl_u32 end = nl_load(&h->cursor);
+
+	for (nl_u32 g = h->first_chunk >> NL_GROUP_SHIFT; g < end && g < h->nr_groups; g++) {
+		if (nl_load(&nl_group(h, g)->state) == NL_GROUP_OPEN && g < nl_nr_open(h))
+			continue;
+		if (open_groups(heap, g, 1))
+			return;
+		nl_chunk_publish(h, g, nl_group_chunks(h, g));
+	}
+}
+
 nl_u32 nl_heap_grow_step(const struct nolock_heap *heap)
 {
 	nl_heap_t *h = heap->h;
@@ -121,9 +139,10 @@ nl_u32 nl_heap_free_chunks(const struct nolock_heap *heap)
 int nl_heap_topup(struct nolock_heap *heap)
 {
 	nl_heap_t *h = heap->h;
+	nl_u32 who = nl_who(heap);
 
 	while (nl_load(&h->nr_reserve) < nl_load(&h->reserve_target)) {
-		nl_u32 chunk = nl_chunk_find(h);
+		nl_u32 chunk = nl_chunk_find(h, who);
 		nl_u32 g = chunk >> NL_GROUP_SHIFT;
 
 		if (!chunk) {
@@ -135,9 +154,11 @@ int nl_heap_topup(struct nolock_heap *heap)
 		if (madvise(heap->base + ((nl_u64)chunk << NL_CHUNK_SHIFT), NL_CHUNK_SIZE,
 			    MADV_POPULATE_WRITE) &&
 		    errno != EINVAL) {
+			nl_store_release(nl_tag(h, chunk), NL_TAG(NL_KIND_FREE, 0));
 			nl_chunk_give(h, g, NL_BIT(chunk));
 			return -ENOMEM;
 		}
+		nl_store_release(nl_tag(h, chunk), NL_TAG(NL_KIND_FREE, 0));
 		nl_word_give(&nl_group(h, g)->reserve, NL_BIT(chunk));
 		nl_add(&h->nr_reserve, 1);
 	}
@@ -199,7 +220,7 @@ static nl_u64 bytes_free(nl_heap_t *h, nl_u32 id, nl_u64 enough)
 nl_u32 nl_heap_prefill(struct nolock_heap *heap, nl_u64 bytes)
 {
 	nl_heap_t *h = heap->h;
-	nl_u32 made = 0;
+	nl_u32 who = nl_who(heap), made = 0;
 
 	for (nl_u32 id = 0; id < NL_MAX_CACHES; id++) {
 		if (nl_load(&nl_cache(h, id)->state) != NL_CACHE_LIVE)
@@ -208,15 +229,10 @@ nl_u32 nl_heap_prefill(struct nolock_heap *heap, nl_u64 bytes)
 		for (nl_u64 tries = 0;
 		     tries <= bytes >> NL_CHUNK_SHIFT && bytes_free(h, id, bytes) < bytes;
 		     tries++) {
-			nl_u64 obj = nl_slab_new(h, id, 0);
-
-			if (!obj) {
-				if (!nl_heap_grow(heap, 1))
-					return made;
-				continue;
-			}
-			nl_slab_put(h, id, obj);
-			made++;
+			if (nl_slab_new(h, id, NL_WHOLE, who, 0))
+				made++;
+			else if (!nl_heap_grow(heap, 1))
+				return made;
 		}
 	}
 	return made;

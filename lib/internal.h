@@ -33,7 +33,6 @@ struct nolock_heap {
 	nl_u32 rseq_slots; /* nr_slots, or 0: no R-slots (no rseq, switched off) */
 	nl_u32 client;
 	nl_u64 small; /* largest size of the fast path; 0 while there is no heap, or no rseq */
-	nl_u16 small_slot[NL_SMALL_MAX / 16]; /* offset of the slot for each size, by 16 */
 
 	nl_heap_t *h;
 	char *base;
@@ -65,6 +64,9 @@ struct nl_free_map {
 	nl_tag_t *tags;
 };
 extern struct nl_free_map nl_free_map NL_HIDDEN;
+
+/* Offset of the slot for each size, by 16: the same in every heap. Set with the first of them. */
+extern nl_u16 nl_small_slot[NL_SMALL_MAX / 16] NL_HIDDEN;
 
 /* The private heap; before it is made, a handle that sends every fast path to the slow one. */
 extern struct nolock_heap *nl_default NL_HIDDEN;
@@ -136,6 +138,9 @@ NL_HIDDEN struct nolock_heap *nl_heap_map(int fd, nl_u32 type, nl_u64 base, nl_u
  */
 NL_HIDDEN nl_u32 nl_heap_grow(struct nolock_heap *heap, nl_u32 groups);
 
+/* nl_heap_reopen - open groups that a dead client had drawn, of a shared heap. */
+NL_HIDDEN void nl_heap_reopen(struct nolock_heap *heap);
+
 /* How many groups an allocation that finds none should open: more, the larger the heap is. */
 NL_HIDDEN nl_u32 nl_heap_grow_step(const struct nolock_heap *heap);
 
@@ -175,6 +180,9 @@ NL_HIDDEN void *nl_large_alloc_nolock(struct nolock_heap *heap, size_t size);
  */
 NL_HIDDEN nl_u32 nl_cache_shrink(struct nolock_heap *heap, nl_u32 id);
 NL_HIDDEN nl_u32 nl_heap_shrink(struct nolock_heap *heap);
+
+/* cache.c: the last step of destroying a cache, or of not making one: its number is free again. */
+NL_HIDDEN void nl_cache_forget(struct nolock_heap *heap, nl_u32 id);
 
 /* grow.c: bring the nolock reserve back to its target. Returns 0 or -ENOMEM. */
 NL_HIDDEN int nl_heap_topup(struct nolock_heap *heap);

@@ -3,8 +3,9 @@
  * large.c - objects of more than KMALLOC_MAX_CACHE_SIZE bytes: runs of whole chunks.
  *
  * A run is claimed out of the chunk bitmap word by word, each by one cmpxchg that clears exactly
- * the bits wanted; when one fails, what was claimed goes back and the search goes on behind it.
- * Freeing is nl_large_free() in core/chunk.h, which a BPF program can do as well.
+ * the bits wanted, then chunk by chunk by its tag; when one fails, what was claimed goes back and
+ * the search goes on behind it. Its first chunk says TRANSIT until all others say BODY, so that
+ * whoever finds a part of a run finds whose it is in front of it. Freeing is nl_large_free() in core/chunk.h, which a BPF program can do as well.
  */
 #include <errno.h>
 #include "internal.h"
@@ -14,8 +15,34 @@
 /* Restarts of a search that lost a word of its run to somebody else. */
 #define RUN_RESTARTS 8
 
+/* Give chunks back that are the caller's by their tags. */
+static void unclaim(nl_heap_t *h, nl_u32 chunk, nl_u32 nr)
+{
+	while (nr--) {
+		nl_u32 c = chunk + nr;
+
+		nl_store_release(nl_tag(h, c), NL_TAG(NL_KIND_FREE, 0));
+		nl_chunk_give(h, c >> NL_GROUP_SHIFT, NL_BIT(c));
+	}
+}
+
+/* With the bits in hand, or fresh groups: make the chunks the caller's, all or none. */
+static bool claim_tags(nl_heap_t *h, nl_u32 chunk, nl_u32 nr, nl_u32 who)
+{
+	for (nl_u32 i = 0; i < nr; i++) {
+		if (nl_chunk_claim(h, chunk + i, who))
+			continue;
+		/* That one was not free: a bit too many. Those behind it get theirs back. */
+		for (nl_u32 c = chunk + i + 1; c < chunk + nr; c++)
+			nl_chunk_give(h, c >> NL_GROUP_SHIFT, NL_BIT(c));
+		unclaim(h, chunk, i);
+		return false;
+	}
+	return true;
+}
+
 /* Clear bits [chunk, chunk + nr) of the chunk bitmap: all or none. */
-static bool claim(nl_heap_t *h, nl_u32 chunk, nl_u32 nr)
+static bool claim(nl_heap_t *h, nl_u32 chunk, nl_u32 nr, nl_u32 who)
 {
 	nl_u32 done = 0;
 
@@ -38,14 +65,14 @@ static bool claim(nl_heap_t *h, nl_u32 chunk, nl_u32 nr)
 		done += n;
 	}
 	if (done == nr)
-		return true;
+		return claim_tags(h, chunk, nr, who);
 	for (nl_u32 i = 0; i < done; i++)
 		nl_chunk_give(h, (chunk + i) >> NL_GROUP_SHIFT, NL_BIT(chunk + i));
 	return false;
 }
 
 /* First fit over all open groups. A chunk number or 0. */
-static nl_u32 find_run(nl_heap_t *h, nl_u32 nr)
+static nl_u32 find_run(nl_heap_t *h, nl_u32 nr, nl_u32 who)
 {
 	nl_u32 start = h->first_chunk, restarts = 0;
 
@@ -73,7 +100,7 @@ again:
 		if (run + ones >= nr) {
 			nl_u32 first = c - run;
 
-			if (claim(h, first, nr))
+			if (claim(h, first, nr, who))
 				return first;
 			if (++restarts > RUN_RESTARTS)
 				return 0;
@@ -86,7 +113,7 @@ again:
 	return 0;
 }
 
-/* Chunks [chunk, chunk + nr) are the caller's: make them an object. */
+/* Chunks [chunk, chunk + nr) are the caller's by their tags: make them an object. */
 static void *make_large(nl_heap_t *h, nl_u32 chunk, nl_u32 nr, size_t size)
 {
 	nl_slab_t *slab = nl_slab(h, chunk);
@@ -111,18 +138,21 @@ static nl_u32 chunks_of(nl_heap_t *h, size_t size)
 void *nl_large_alloc(struct nolock_heap *heap, size_t size, gfp_t gfp)
 {
 	nl_heap_t *h = heap->h;
-	nl_u32 nr = chunks_of(h, size), chunk;
+	nl_u32 nr = chunks_of(h, size), who = nl_who(heap), chunk;
 	void *p;
 
 	if (!nr)
 		return NULL;
 	nl_depth++;
 	nl_fork_check();
-	chunk = find_run(h, nr);
+	chunk = find_run(h, nr, who);
 	if (!chunk && gfpflags_allow_blocking(gfp)) {
-		chunk = nl_heap_grow_run(heap, nr);
+		/* A repair may have thought that nobody cared for these groups: others, then. */
+		do
+			chunk = nl_heap_grow_run(heap, nr);
+		while (chunk && !claim_tags(h, chunk, nr, who));
 		if (!chunk && nl_heap_shrink(heap))
-			chunk = find_run(h, nr);
+			chunk = find_run(h, nr, who);
 	}
 	p = chunk ? make_large(h, chunk, nr, size) : NULL;
 	nl_depth--;
@@ -132,14 +162,14 @@ void *nl_large_alloc(struct nolock_heap *heap, size_t size, gfp_t gfp)
 void *nl_large_alloc_nolock(struct nolock_heap *heap, size_t size)
 {
 	nl_heap_t *h = heap->h;
-	nl_u32 nr = chunks_of(h, size), chunk;
+	nl_u32 nr = chunks_of(h, size), who = nl_who(heap), chunk;
 	void *p;
 
 	nl_depth++;
 	nl_fork_check();
-	chunk = nr ? find_run(h, nr) : 0;
+	chunk = nr ? find_run(h, nr, who) : 0;
 	if (!chunk && nr == 1)
-		chunk = nl_chunk_scan(h, NL_RESERVE);
+		chunk = nl_chunk_scan(h, NL_RESERVE, who);
 	p = chunk ? make_large(h, chunk, nr, size) : NULL;
 	nl_depth--;
 	return p;

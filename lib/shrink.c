@@ -47,21 +47,23 @@ static bool restart_all_sequences(void)
 }
 
 /* With the slot's lock held: its sheaves go empty into the table. */
-static void empty_slot(nl_heap_t *h, nl_slot_t *slot, nl_u32 id)
+static void empty_slot(nl_heap_t *h, nl_slot_t *slot, nl_u32 id, nl_u32 who)
 {
 	nl_u32 spare = slot->spare, main = slot->main;
 
 	if (spare) {
-		nl_slot_count(slot, NL_STAT_SHEAF_FLUSH, nl_sheaf_flush(h, spare, id, 0));
-		nl_store(&slot->spare, 0);
+		nl_slot_count(slot, NL_STAT_SHEAF_FLUSH, nl_sheaf_flush(h, spare, id, 0, who));
+		nl_store(&nl_sheaf(h, spare - 1)->owner, (nl_u64)who << 32);
+		nl_store_release(&slot->spare, 0);
 		nl_sheaf_put(h, spare);
 		nl_slot_count(slot, NL_STAT_SHEAF_FREE, 1);
 	}
 	if (main) {
 		nl_slot_detach(h, slot);
-		nl_slot_count(slot, NL_STAT_SHEAF_FLUSH, nl_sheaf_flush(h, main, id, 0));
+		nl_slot_count(slot, NL_STAT_SHEAF_FLUSH, nl_sheaf_flush(h, main, id, 0, who));
+		nl_store(&nl_sheaf(h, main - 1)->owner, (nl_u64)who << 32);
 		nl_store(&slot->cap, 0);
-		nl_store(&slot->main, 0);
+		nl_store_release(&slot->main, 0);
 		nl_store(&slot->objs, 0);
 		nl_sheaf_put(h, main);
 		nl_slot_count(slot, NL_STAT_SHEAF_FREE, 1);
@@ -76,6 +78,7 @@ static bool slot_used(const nl_slot_t *slot)
 static void empty_private_rslots(struct nolock_heap *heap, nl_u32 id)
 {
 	nl_u64 owner = shrink_owner(heap);
+	nl_u32 who = nl_who(heap);
 	bool any = false;
 
 	/* Without membarrier a lock that was set could neither be trusted nor taken back. */
@@ -97,7 +100,7 @@ static void empty_private_rslots(struct nolock_heap *heap, nl_u32 id)
 
 		if (nl_load_acquire(&slot->lock) != owner)
 			continue;
-		empty_slot(heap->h, slot, id);
+		empty_slot(heap->h, slot, id, who);
 		nl_slot_unlock(slot);
 	}
 }
@@ -105,6 +108,7 @@ static void empty_private_rslots(struct nolock_heap *heap, nl_u32 id)
 static void empty_shared_rslots(struct nolock_heap *heap, nl_u32 id)
 {
 	nl_u64 owner = shrink_owner(heap);
+	nl_u32 who = nl_who(heap);
 	cpu_set_t before, one;
 	bool moved = false;
 
@@ -126,7 +130,7 @@ static void empty_shared_rslots(struct nolock_heap *heap, nl_u32 id)
 		if (!NL_RSEQ_DONE(res))
 			continue;
 		slot = (nl_slot_t *)res;
-		empty_slot(heap->h, slot, id);
+		empty_slot(heap->h, slot, id, who);
 		nl_slot_unlock(slot);
 	}
 	if (moved)
@@ -145,13 +149,13 @@ static void empty_barn(struct nolock_heap *heap, nl_u32 id)
 
 		if (!nl_barn_lock(barn, who, NL_SPIN))
 			return;
-		sheaf = nl_barn_pop_full(h, barn, who);
+		sheaf = nl_barn_pop(h, &barn->full, who);
 		if (!sheaf)
-			sheaf = nl_barn_pop_empty(h, barn, who);
+			sheaf = nl_barn_pop(h, &barn->empty, who);
 		nl_barn_unlock(barn);
 		if (!sheaf)
 			return;
-		nl_slot_count(slot, NL_STAT_SHEAF_FLUSH, nl_sheaf_flush(h, sheaf, id, 0));
+		nl_slot_count(slot, NL_STAT_SHEAF_FLUSH, nl_sheaf_flush(h, sheaf, id, 0, who));
 		nl_slot_count(slot, NL_STAT_SHEAF_FREE, 1);
 		nl_sheaf_put(h, sheaf);
 	}
@@ -171,7 +175,7 @@ static nl_u32 shrink(struct nolock_heap *heap, nl_u32 id)
 
 		if (!slot_used(slot) || !nl_slot_trylock(slot, who))
 			continue;
-		empty_slot(h, slot, id);
+		empty_slot(h, slot, id, who);
 		nl_slot_unlock(slot);
 	}
 	empty_barn(heap, id);
@@ -179,7 +183,7 @@ static nl_u32 shrink(struct nolock_heap *heap, nl_u32 id)
 	for (nl_u32 chunk = h->first_chunk; chunk < end && nl_load(&nl_cache(h, id)->nr_slabs);
 	     chunk++) {
 		if (nl_load(nl_tag(h, chunk)) != NL_TAG(NL_KIND_SLAB, id) ||
-		    nl_slab_release(h, id, chunk))
+		    nl_slab_release(h, id, chunk, who))
 			continue;
 		nl_chunk_give(h, chunk >> NL_GROUP_SHIFT, NL_BIT(chunk));
 		nl_slot_count(nl_aslot(h, nl_cpu(heap), id), NL_STAT_FREE_SLAB, 1);
@@ -236,10 +240,12 @@ size_t nolock_heap_trim(struct nolock_heap *heap)
 {
 	size_t dropped = 0;
 	nl_heap_t *h;
+	nl_u32 who;
 
 	if (!heap || heap->snapshot)
 		return 0;
 	h = heap->h;
+	who = nl_who(heap);
 	nl_depth++;
 	nl_heap_shrink(heap);
 	/* What is absent from an arena is lost on BPF programs: its chunks stay present. */
@@ -248,16 +254,22 @@ size_t nolock_heap_trim(struct nolock_heap *heap)
 	for (nl_u32 g = h->first_chunk >> NL_GROUP_SHIFT; g < nl_load_acquire(&h->nr_open); g++) {
 		nl_group_t *group = nl_group(h, g);
 		nl_u64 mask = nl_load(&group->dirty) ? nl_word_take_all(&group->chunk_free) : 0;
-		nl_u64 dirty;
+		nl_u64 dirty, ours = 0;
 
 		if (!mask)
 			continue;
-		/* While the bits are in our hand nobody hands these chunks out. */
+		/* Ours by their tags, so that nobody hands these chunks out meanwhile. */
 		dirty = mask & nl_load(&group->dirty);
 		nl_chunk_publish(h, g, mask & ~dirty);
-		nl_and(&group->dirty, ~dirty);
-		dropped += drop_pages(heap, g, dirty);
-		nl_chunk_publish(h, g, dirty);
+		for (; dirty; dirty &= dirty - 1)
+			if (nl_chunk_claim(h, (g << NL_GROUP_SHIFT) + nl_lowest(dirty), who))
+				ours |= dirty & -dirty;
+		dropped += drop_pages(heap, g, ours);
+		nl_and(&group->dirty, ~ours);
+		for (mask = ours; mask; mask &= mask - 1)
+			nl_store_release(nl_tag(h, (g << NL_GROUP_SHIFT) + nl_lowest(mask)),
+					 NL_TAG(NL_KIND_FREE, 0));
+		nl_chunk_publish(h, g, ours);
 	}
 out:
 	nl_depth--;

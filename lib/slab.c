@@ -14,6 +14,8 @@
 #include <string.h>
 #include <unistd.h>
 #include "internal.h"
+#include "debug.h"
+#include "harden.h"
 #include "probes.h"
 #include "rseq.h"
 #include "core/core.h"
@@ -43,8 +45,8 @@ static nl_u64 alloc_rslot(struct nolock_heap *heap, nl_u32 id, nl_u32 who, nl_u3
 		return res;
 	if (res != NL_RSEQ_EMPTY)
 		return 0;
-	res = NL_RSEQ_RETRY(heap, nl_rseq_lock_once(heap, (nl_u64)id << NL_SLOT_SHIFT,
-						    (nl_u64)who << 32 | 1));
+	res = NL_RSEQ_RETRY(heap,
+			    nl_rseq_lock_once(heap, (nl_u64)id << NL_SLOT_SHIFT, NL_HELD(who)));
 	if (!NL_RSEQ_DONE(res))
 		return 0;
 	slot = (nl_slot_t *)res;
@@ -53,7 +55,7 @@ static nl_u64 alloc_rslot(struct nolock_heap *heap, nl_u32 id, nl_u32 who, nl_u3
 	return obj;
 }
 
-nl_u64 nl_alloc_object(struct nolock_heap *heap, nl_u32 id, gfp_t gfp)
+static nl_u64 alloc_object(struct nolock_heap *heap, nl_u32 id, gfp_t gfp)
 {
 	nl_u32 who = nl_who(heap), flags = core_flags(gfp);
 	nl_heap_t *h = heap->h;
@@ -74,7 +76,7 @@ nl_u64 nl_alloc_object(struct nolock_heap *heap, nl_u32 id, gfp_t gfp)
 			break;
 	}
 	if (!obj)
-		obj = nl_alloc_last(h, id, nl_cpu(heap), flags);
+		obj = nl_alloc_last(h, id, nl_cpu(heap), who, flags);
 	if (obj && nl_unlikely(nl_load(&h->nr_reserve) < nl_load(&h->reserve_target)) &&
 	    gfpflags_allow_blocking(gfp))
 		nl_heap_topup(heap);
@@ -82,6 +84,22 @@ nl_u64 nl_alloc_object(struct nolock_heap *heap, nl_u32 id, gfp_t gfp)
 		errno = err; /* whatever failed on the way */
 	nl_depth--;
 	return obj;
+}
+
+nl_u64 nl_alloc_object(struct nolock_heap *heap, nl_u32 id, gfp_t gfp)
+{
+	nl_u64 obj = alloc_object(heap, id, gfp), p;
+
+	if (nl_likely(!nl_debugged(heap, id)) || !obj)
+		return obj;
+	if (gfpflags_allow_blocking(gfp))
+		nl_track_pid();
+	for (nl_u32 tries = 0; !(p = nl_debug_alloc(heap, obj, tries)); tries++) {
+		obj = alloc_object(heap, id, gfp);
+		if (!obj)
+			return 0;
+	}
+	return p;
 }
 
 static nl_u64 alloc_nolock(struct nolock_heap *heap, nl_u32 id)
@@ -105,9 +123,9 @@ static nl_u64 alloc_nolock(struct nolock_heap *heap, nl_u32 id)
 		}
 	}
 	/* The hints say that nothing is left. Believe the bitmaps alone (P1). */
-	obj = nl_alloc_last(h, id, cpu, flags);
+	obj = nl_alloc_last(h, id, cpu, who, flags);
 	if (!obj && next != id) {
-		obj = nl_alloc_last(h, next, cpu, flags);
+		obj = nl_alloc_last(h, next, cpu, who, flags);
 		if (obj)
 			nl_slot_count(nl_aslot(h, cpu, id), NL_STAT_NEXT_BUCKET, 1);
 	}
@@ -116,13 +134,20 @@ static nl_u64 alloc_nolock(struct nolock_heap *heap, nl_u32 id)
 
 nl_u64 nl_alloc_object_nolock(struct nolock_heap *heap, nl_u32 id, gfp_t gfp)
 {
-	nl_u64 obj;
+	nl_u64 obj, p = 0;
 
 	(void)gfp;
 	nl_depth++;
 	obj = alloc_nolock(heap, id);
+	/* It may be of the next bucket, so its own cache decides whether it is debugged. */
+	for (nl_u32 tries = 0; nl_unlikely(nl_load(&nl_debug_on)) && obj; tries++) {
+		p = nl_debug_alloc(heap, obj, tries);
+		if (p)
+			break;
+		obj = alloc_nolock(heap, id);
+	}
 	nl_depth--;
-	return obj;
+	return p ? p : obj;
 }
 
 static __attribute__((cold)) void *fail(struct nolock_heap *heap, nl_u32 id, size_t size, gfp_t gfp,
@@ -144,6 +169,16 @@ static __attribute__((cold)) void *fail(struct nolock_heap *heap, nl_u32 id, siz
 	return NULL;
 }
 
+/* What was asked for is less than the bucket has: in a debugged one the rest is red zone. */
+static nl_u64 asked(struct nolock_heap *heap, nl_u64 obj, size_t size)
+{
+	int id = nl_unlikely(nl_load(&nl_debug_on)) ? nl_cache_of(heap->h, obj) : -1;
+
+	if (id >= 0 && nl_debugged(heap, (nl_u32)id))
+		nl_debug_resize(heap, (nl_u32)id, obj, size, false);
+	return obj;
+}
+
 static void *finish(nl_u64 obj, size_t size, gfp_t gfp)
 {
 	if (gfp & __GFP_ZERO)
@@ -162,6 +197,7 @@ static __attribute__((noinline)) void *kmalloc_slow(struct nolock_heap *heap, si
 		if (!heap)
 			return NULL;
 	}
+	nl_thread_start();
 	if ((gfp & ~NOLOCK_GFP_MASK) || heap->snapshot || node < NUMA_NO_NODE ||
 	    node >= (int)heap->h->nr_nodes)
 		return fail(heap, NL_MAX_CACHES, size, gfp, EINVAL);
@@ -178,15 +214,29 @@ static __attribute__((noinline)) void *kmalloc_slow(struct nolock_heap *heap, si
 	obj = nl_alloc_object(heap, id, gfp);
 	if (!obj)
 		return fail(heap, id, size, gfp, ENOMEM);
-	return finish(obj, size, gfp);
+	return finish(asked(heap, obj, size), size, gfp);
+}
+
+/* An object of the private heap, by its R-slot alone. */
+NL_INLINE bool pop_default(size_t size, nl_u64 *obj)
+{
+	nl_u64 rslots = nl_self.rslots, slot;
+
+	if (nl_likely(size - 1 < NL_SMALL_MAX))
+		slot = nl_small_slot[(size - 1) / 16];
+	else if (nl_likely(size - 1 < NL_MAX_SIZE))
+		slot = (nl_u64)nl_kmalloc_index((nl_u32)size) << NL_SLOT_SHIFT;
+	else
+		return false;
+	return nl_likely(rslots) && nl_likely(NL_RSEQ_DONE(*obj = nl_rseq_pop_cid(rslots, slot)));
 }
 
 /* An object of a small size, by its R-slot alone. */
 NL_INLINE bool pop_small(const struct nolock_heap *heap, size_t size, nl_u64 *obj)
 {
 	return nl_likely(size - 1 < heap->small) &&
-	       nl_likely(NL_RSEQ_DONE(
-		       *obj = nl_rseq_pop_once(heap, heap->small_slot[(size - 1) / 16])));
+	       nl_likely(
+		       NL_RSEQ_DONE(*obj = nl_rseq_pop_once(heap, nl_small_slot[(size - 1) / 16])));
 }
 
 /* __GFP_ZERO is for the callers below: a call in here would cost every caller a stack frame. */
@@ -201,17 +251,20 @@ NL_INLINE void *kmalloc_fast(struct nolock_heap *heap, size_t size, gfp_t gfp)
 
 NL_HOT void *kmalloc(size_t size, gfp_t gfp)
 {
-	return kmalloc_fast(nl_default, size, gfp);
+	nl_u64 obj;
+
+	if (nl_likely(!(gfp & ~(NOLOCK_GFP_MASK & ~__GFP_ZERO))) && pop_default(size, &obj))
+		return (void *)obj;
+	return kmalloc_slow(nl_default, size, gfp, NUMA_NO_NODE);
 }
 
 void *kzalloc(size_t size, gfp_t gfp)
 {
-	struct nolock_heap *heap = nl_default;
 	nl_u64 obj;
 
-	if (nl_likely(!(gfp & ~NOLOCK_GFP_MASK)) && pop_small(heap, size, &obj))
+	if (nl_likely(!(gfp & ~NOLOCK_GFP_MASK)) && pop_default(size, &obj))
 		return memset((void *)obj, 0, size);
-	return kmalloc_slow(heap, size, gfp | __GFP_ZERO, NUMA_NO_NODE);
+	return kmalloc_slow(nl_default, size, gfp | __GFP_ZERO, NUMA_NO_NODE);
 }
 
 void *kmalloc_node(size_t size, gfp_t gfp, int node)
@@ -240,6 +293,7 @@ static __attribute__((noinline)) void *nolock_slow(struct nolock_heap *heap, siz
 		if (!heap)
 			return NULL;
 	}
+	nl_thread_start();
 	if ((gfp & ~NOLOCK_GFP_NOLOCK_MASK) || heap->snapshot || node < NUMA_NO_NODE ||
 	    node >= (int)heap->h->nr_nodes)
 		return fail(heap, NL_MAX_CACHES, size, gfp & ~__GFP_NOFAIL, EINVAL);
@@ -256,7 +310,7 @@ static __attribute__((noinline)) void *nolock_slow(struct nolock_heap *heap, siz
 	obj = nl_alloc_object_nolock(heap, id, gfp);
 	if (!obj)
 		return fail(heap, id, size, gfp, ENOMEM);
-	return finish(obj, size, gfp);
+	return finish(asked(heap, obj, size), size, gfp);
 }
 
 NL_INLINE void *nolock_fast(struct nolock_heap *heap, size_t size, gfp_t gfp, int node)
@@ -281,7 +335,13 @@ void *nolock_heap_kmalloc_nolock(struct nolock_heap *heap, size_t size, gfp_t gf
 
 NL_HOT void *kmalloc_nolock(size_t size, gfp_t gfp, int node)
 {
-	return nolock_fast(nl_default, size, gfp, node);
+	nl_u64 obj;
+
+	if (nl_likely(!(gfp & ~(NOLOCK_GFP_NOLOCK_MASK & ~__GFP_ZERO)) &&
+		      (unsigned int)node + 1 <= 1) &&
+	    pop_default(size, &obj))
+		return (void *)obj;
+	return nolock_slow(nl_default, size, gfp, node);
 }
 
 static __attribute__((noinline)) void *bucket_slow(size_t bucket)
@@ -338,6 +398,13 @@ static int free_object(struct nolock_heap *heap, nl_u32 id, const void *p)
 	nl_u64 res;
 	int pushed;
 
+	if (nl_debugged(heap, id)) {
+		nl_u64 obj = nl_debug_free(heap, id, (nl_u64)p);
+
+		if (obj)
+			nl_free(heap->h, id, nl_cpu(heap), who, obj);
+		return 0;
+	}
 	if (nl_slab_index(heap->h, id, (nl_u64)p) == ~0u)
 		return -1;
 	res = NL_RSEQ_RETRY(heap, nl_rseq_push_once(heap, (nl_u64)id << NL_SLOT_SHIFT, (nl_u64)p));
@@ -345,9 +412,10 @@ static int free_object(struct nolock_heap *heap, nl_u32 id, const void *p)
 		return 0;
 	if (res == NL_RSEQ_EMPTY) {
 		res = NL_RSEQ_RETRY(heap, nl_rseq_lock_once(heap, (nl_u64)id << NL_SLOT_SHIFT,
-							    (nl_u64)who << 32 | 1));
+							    NL_HELD(who)));
 		if (NL_RSEQ_DONE(res)) {
 			slot = (nl_slot_t *)res;
+			nl_harden_slot(heap->h, slot, id);
 			pushed = nl_slot_room(heap->h, slot, id, who, 0) &&
 				 nl_slot_push(slot, (nl_u64)p);
 			nl_slot_unlock(slot);
@@ -384,7 +452,8 @@ static const char *free_any(const void *p)
 			return "inside an object";
 		return NULL;
 	case NL_KIND_LARGE:
-		if ((nl_u64)p % NL_CHUNK_SIZE || nl_large_free(heap->h, (nl_u32)chunk))
+		if ((nl_u64)p % NL_CHUNK_SIZE ||
+		    nl_large_free(heap->h, (nl_u32)chunk, nl_who(heap)))
 			return "inside a large object";
 		return NULL;
 	case NL_KIND_BODY:
@@ -400,6 +469,7 @@ static const char *free_slow(const void *p)
 
 	nl_depth++;
 	nl_fork_check();
+	nl_thread_start();
 	why = free_any(p);
 	nl_depth--;
 	return why;
@@ -415,38 +485,32 @@ static const char *free_slow(const void *p)
 NL_INLINE bool free_fast(const void *p)
 {
 	nl_u64 off = (nl_u64)p - nl_free_map.first;
-	nl_u32 last = nl_self.last_tag, guess = last;
+	nl_u32 last = nl_self.last_tag, guess = last, tag;
+	nl_u64 rslots = nl_self.rslots;
 
 	/* What the compiler knows to be equal to the tag, it would compute from the tag. */
 	__asm__("" : "+r"(guess));
-	return nl_likely(off < nl_load(&nl_free_map.span)) &&
-	       nl_likely(nl_load(nl_free_map.tags + (off >> NL_CHUNK_SHIFT)) == last) &&
-	       nl_likely(nl_rseq_push_cid(nl_self.rslots, NL_TAG_SLOT(guess), (nl_u64)p));
-}
-
-/* Another cache's object than the last one freed: the fast path serves that one from now on. */
-static bool free_other_tag(const void *p)
-{
-	nl_u64 off = (nl_u64)p - nl_free_map.first;
-	nl_u32 tag;
-
-	if (off >= nl_load(&nl_free_map.span))
+	if (nl_unlikely(off >= nl_load(&nl_free_map.span)))
 		return false;
 	tag = nl_load(nl_free_map.tags + (off >> NL_CHUNK_SHIFT));
-	if (tag >> 16 != NL_KIND_SLAB || !nl_thread_start())
+	if (nl_likely(tag == last))
+		return nl_likely(nl_rseq_push_cid(rslots, NL_TAG_SLOT(guess), (nl_u64)p));
+	/* Another cache's than the last one freed: the guess is this one from now on. */
+	if (nl_unlikely(tag >> 16 != NL_KIND_SLAB) || nl_unlikely(!rslots))
 		return false;
 	nl_self.last_tag = tag;
-	return nl_rseq_push_cid(nl_self.rslots, NL_TAG_SLOT(tag), (nl_u64)p);
+	return nl_likely(nl_rseq_push_cid(rslots, NL_TAG_SLOT(tag), (nl_u64)p));
 }
 
 static __attribute__((noinline)) void kfree_slow(const void *p)
 {
 	static nl_u32 said;
-	const char *why = free_other_tag(p) ? NULL : free_slow(p);
+	const char *why = free_slow(p);
 
 	if (!why)
 		return;
 	nl_free_refused(p, why);
+	nl_debug_refused(p, why);
 	if (!__atomic_exchange_n(&said, 1, __ATOMIC_RELAXED)) {
 		char text[128];
 		int err = errno, n;
@@ -462,10 +526,12 @@ static __attribute__((noinline)) void kfree_slow(const void *p)
 
 static __attribute__((noinline)) void kfree_nolock_slow(const void *p)
 {
-	const char *why = free_other_tag(p) ? NULL : free_slow(p);
+	const char *why = free_slow(p);
 
-	if (why)
+	if (why) {
 		nl_free_refused(p, why);
+		nl_debug_refused(p, why);
+	}
 }
 
 NL_HOT void kfree(const void *p)
@@ -495,6 +561,8 @@ size_t ksize(const void *p)
 	if (NL_TAG_KIND(tag) == NL_KIND_SLAB) {
 		nl_cache_t *c = nl_cache(heap->h, NL_TAG_CACHE(tag));
 
+		if (nl_debugged(heap, NL_TAG_CACHE(tag)))
+			return nl_debug_size(heap, NL_TAG_CACHE(tag), (nl_u64)p);
 		return NL_TAG_CACHE(tag) < NL_NR_KMALLOC ? c->size : c->object_size;
 	}
 	if (NL_TAG_KIND(tag) == NL_KIND_LARGE)
@@ -505,8 +573,9 @@ size_t ksize(const void *p)
 void *krealloc(const void *p, size_t new_size, gfp_t gfp)
 {
 	struct nolock_heap *heap;
-	size_t old;
+	size_t old, whole;
 	void *new;
+	int id;
 
 	if (!new_size) {
 		kfree(p);
@@ -525,8 +594,13 @@ void *krealloc(const void *p, size_t new_size, gfp_t gfp)
 		errno = EINVAL;
 		return NULL;
 	}
+	id = nl_unlikely(nl_load(&nl_debug_on)) ? nl_cache_of(heap->h, (nl_u64)p) : -1;
+	if (id >= 0 && !nl_debugged(heap, (nl_u32)id))
+		id = -1;
+	whole = id < 0 ? old : nl_cache(heap->h, (nl_u32)id)->object_size;
 	/* In place while it fits and no more than half of it would be wasted. */
-	if (new_size <= old && (new_size > old / 2 || old <= 64))
+	if (new_size <= whole && (new_size > whole / 2 || whole <= 64) &&
+	    (id < 0 || nl_debug_resize(heap, (nl_u32)id, (nl_u64)p, new_size, gfp & __GFP_ZERO)))
 		return (void *)p;
 	new = nolock_heap_kmalloc(heap, new_size, gfp & ~__GFP_ZERO);
 	if (!new)
@@ -605,6 +679,7 @@ static bool right_cache(const struct kmem_cache *s, const void *p)
 	if (nl_cache_of(heap->h, (nl_u64)p) == (int)nl_cache_id(s) && heap_of_cache(s) == heap)
 		return true;
 	nl_free_refused(p, "object of another cache: freed to its own");
+	nl_debug_wrong_cache(s, p);
 	return false;
 }
 

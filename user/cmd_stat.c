@@ -26,7 +26,7 @@ static const char doc[] =
 	"path served, what failed. Without an option: of all heaps of nolockd."
 	"\v"
 	"COLUMNS of a heap\n"
-	"  OBJECTS in all slabs, USED of them, IN-SHEAF free in SHEAVES; BARN full/empty sheaves; "
+	"  CACHE, with the options of NOLOCK_DEBUG that it has; OBJECTS in all slabs, USED of them, IN-SHEAF free in SHEAVES; BARN full/empty sheaves; "
 	"FAST% served by the main sheaf of a slot; BUSY the trylock failed and the next level "
 	"served; NEXT served by the next larger bucket; FAIL no memory; REFUSED frees of what was "
 	"not allocated. With --interval ALLOC/s and FREE/s are of the last interval.\n"

@@ -266,7 +266,7 @@ static void open_client(const struct keeper_order *o, int conn)
 	struct nl_client *c = &heap->h->client[o->client];
 	struct nl_reply rep;
 
-	nl_store(&c->next_thread, 0);
+	nl_store(&c->threads, 0);
 	nl_store(&c->starttime, o->starttime);
 	nl_store_release(&c->pid, (nl_u32)o->pid);
 	reply_init(&rep);

@@ -36,6 +36,12 @@ struct nolock_heap;
 
 typedef unsigned int slab_flags_t;
 
+/* Debugging of one cache of a private heap, as the letters F, Z, P, U and T do: nolock/debug.h. */
+#define SLAB_CONSISTENCY_CHECKS ((slab_flags_t)0x00000100)
+#define SLAB_RED_ZONE ((slab_flags_t)0x00000400)
+#define SLAB_POISON ((slab_flags_t)0x00000800)
+#define SLAB_STORE_USER ((slab_flags_t)0x00010000)
+#define SLAB_TRACE ((slab_flags_t)0x00200000)
 /* Align objects to a cache line (64 bytes), smaller ones to a fraction of it. */
 #define SLAB_HWCACHE_ALIGN ((slab_flags_t)0x00002000)
 /* Abort if the cache cannot be created. */

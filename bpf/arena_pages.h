@@ -20,9 +20,8 @@ extern void NLA *bpf_arena_alloc_pages(void *map, void NLA *addr, __u32 page_cnt
 #define NLA_BATCH 128u
 /* Groups whose drawers may be at it at one time. */
 #define NLA_ALONG 64u
-/* As an offset within each page: no word of it is this program's alone. */
-#define NLA_NO_PROBE (~0u)
 #define NLA_ANY_NODE (-1)
+#define NLA_PROBE 0x9e3779b97f4a7c15ULL
 
 /*
  * The kernel takes the lower half of an address as the offset; an address of 0 would let it choose.
@@ -35,28 +34,36 @@ NL_INLINE int nla_alloc(nl_u64 off, nl_u32 nr)
 }
 
 /*
- * Is the page there? What is written to an absent one is lost. The word is 0 or anything; it is
- * nobody's but the caller's for now.
+ * Is the page there? A cmpxchg of a value for itself changes nothing, whoever uses the page, and
+ * brings what is there. On an absent page it does nothing at all, and so brings the value asked for:
+ * any, twice.
  */
 NL_INLINE int nla_there(nl_u64 at)
 {
-	nl_tag_t *word = (nl_tag_t *)at;
-	int ours = nl_cas(word, 0, 1), there = nl_load(word) != 0;
+	nl_word_t *word = (nl_word_t *)at;
 
-	/* An absent page lets the cmpxchg seem to succeed. */
-	if (ours)
-		(void)nl_cas(word, 1, 0);
-	return there;
+	return !nl_cas(word, NLA_PROBE, NLA_PROBE) || !nl_cas(word, ~NLA_PROBE, ~NLA_PROBE);
+}
+
+/*
+ * One page: 1 if it was absent, 0 if it is there, or somebody else made it just now; NLA_ENOMEM. In
+ * line with the loops below it the verifier of 6.18 trips over itself.
+ */
+NL_FUNC int nla_page(nl_u64 at)
+{
+	if (nla_there(at))
+		return 0;
+	if (nla_alloc(at, 1))
+		return 1;
+	return nla_there(at) ? 0 : NLA_ENOMEM;
 }
 
 /*
  * Make pages [from, to), offsets in the arena, present. The kernel refuses a range of which any page
  * is there already, because user space populates by touching: then it goes page by page.
- * @probe: offset in each page of a u32 that nobody else writes for now; NLA_NO_PROBE: there is
- * none, and pages that the kernel refuses are not looked at.
  * Returns how many were absent before, NLA_ENOMEM or NLA_ETIME.
  */
-NL_FUNC int nla_present(nl_u64 from, nl_u64 to, nl_u32 probe)
+NL_FUNC int nla_present(nl_u64 from, nl_u64 to)
 {
 	nl_u32 first = (nl_u32)(from / NL_PAGE), made = nl_zero(), done = nl_zero();
 	nl_u32 pages = (nl_u32)((to + NL_PAGE - 1) / NL_PAGE) - first;
@@ -71,14 +78,12 @@ NL_FUNC int nla_present(nl_u64 from, nl_u64 to, nl_u32 probe)
 			continue;
 		}
 		nl_for(k, nr) {
+			int new = nla_page(at);
+
+			if (new < 0)
+				return new;
+			made += (nl_u32) new;
 			done++;
-			if (probe != NLA_NO_PROBE && nla_there(at + probe))
-				goto next;
-			if (nla_alloc(at, 1))
-				made++;
-			else if (probe != NLA_NO_PROBE && !nla_there(at + probe))
-				return NLA_ENOMEM;
-next:
 			at += NL_PAGE;
 		}
 	}
@@ -105,19 +110,14 @@ NL_FUNC int nla_grow(nl_heap_t *h NL_ARG)
 	if (low < g) {
 		if (g - low > NLA_ALONG)
 			low = g - NLA_ALONG;
-		nla_present(nl_tags_at(h, low), nl_tags_at(h, g), NLA_NO_PROBE);
-		nla_present(nl_groups_at(h, low), nl_groups_at(h, g), NLA_NO_PROBE);
+		nla_present(nl_tags_at(h, low), nl_tags_at(h, g));
+		nla_present(nl_groups_at(h, low), nl_groups_at(h, g));
 	}
-	/*
-	 * While the group is not published, a word of its own tags, any word of its descriptors but
-	 * its bits and hints, and all of its chunks are written by its drawer alone.
-	 */
-	err = nla_present(nl_tags_at(h, g), nl_tags_at(h, g + 1), nl_tags_at(h, g) % NL_PAGE);
+	err = nla_present(nl_tags_at(h, g), nl_tags_at(h, g + 1));
 	if (err >= 0)
-		err = nla_present(nl_groups_at(h, g), nl_groups_at(h, g + 1),
-				  __builtin_offsetof(struct nl_group, pad));
+		err = nla_present(nl_groups_at(h, g), nl_groups_at(h, g + 1));
 	if (err >= 0)
-		err = nla_present(nl_chunks_at(h, g), nl_chunks_at(h, g + 1), 0);
+		err = nla_present(nl_chunks_at(h, g), nl_chunks_at(h, g + 1));
 	if (err >= 0 && nl_groups_reach(h, g, 1))
 		err = NLA_ETIME;
 	if (err < 0) {

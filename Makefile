@@ -25,6 +25,8 @@
 #
 # Order: vmlinux.h (committed) -> BPF objects -> their skeletons -> user side -> tests.
 #   lib/*.c                  libnolock.a and libnolock.so, one set of objects
+#   lib/malloc/*.c           libnolock-malloc.so, the drop-in malloc, with those objects inside. Not
+#                            built with a sanitizer, which brings a malloc of its own
 #   bpf/nolock.bpf.c         libnolock.bpf.o, the allocator for BPF programs to link
 #   D/X.bpf.c                $(BUILD)/D/X.bpf.o and X.skel.h (struct X_bpf), for D = bpf, demo,
 #                            bench, selftests/*. What includes nolock.bpf.h gets libnolock.bpf.o
@@ -100,11 +102,15 @@ LIBUSER := $(BUILD)/user/libuser.a
 SONAME := libnolock.so.$(SOVERSION)
 SOFILE := libnolock.so.$(VERSION)
 SHARED := $(BUILD)/lib/$(SOFILE)
+MALLOC_SRCS := $(sort $(wildcard lib/malloc/*.c))
+MALLOC_OBJS := $(MALLOC_SRCS:%.c=$(BUILD)/%.o)
+MALLOC := $(if $(SAN),,$(BUILD)/lib/libnolock-malloc.so)
 
 # Programs of these directories see the skeletons and link libuser.a; those of the library's own
 # tests do not.
-BPF_DIRS := demo bench $(filter-out selftests/lib selftests/tsan,$(wildcard selftests/*))
-PROG_DIRS := demo bench $(wildcard selftests/*)
+BPF_DIRS := demo bench $(filter-out selftests/lib selftests/malloc selftests/tsan,\
+	    $(wildcard selftests/*))
+PROG_DIRS := demo bench $(filter-out $(if $(SAN),selftests/malloc),$(wildcard selftests/*))
 
 BPF_LIB := $(if $(wildcard bpf/nolock.bpf.c),$(BPFOUT)/bpf/libnolock.bpf.o)
 BPF_SRCS := $(filter-out bpf/nolock.bpf.c,$(sort $(wildcard bpf/*.bpf.c)) \
@@ -158,13 +164,13 @@ SHELL_TESTS := $(sort $(wildcard selftests/*/test_*.sh))
 	bench lint format install clean help run FORCE
 
 all: lib bpf user demo
-lib: $(LIBNOLOCK) $(SHARED)
+lib: $(LIBNOLOCK) $(SHARED) $(MALLOC)
 bpf: $(BPF_LIB) $(SKELS)
 user: $(USER_BINS)
 demo: $(DEMO_BINS)
 tests: all $(TEST_BINS) $(BUILD)/scripts/vmlinux
 # Everything that compiles, nothing linked but what the compiling needs.
-objects: $(LIB_OBJS) $(patsubst %.c,$(BUILD)/%.o,$(USER_SRCS) $(USER_MAINS) \
+objects: $(LIB_OBJS) $(MALLOC_OBJS) $(patsubst %.c,$(BUILD)/%.o,$(USER_SRCS) $(USER_MAINS) \
 	 $(foreach d,$(PROG_DIRS),$($(d)_ALL)))
 
 help:
@@ -189,7 +195,8 @@ test:
 	+@$(RUNNER) $(SUITES) $(SHELL_TESTS:%=program=%)
 
 # Sanitizers: their own builds of the user side, and the BPF objects of this one.
-SAN_BINS = $(subst =$(BUILD)/,=$(BUILD)/$(1)/,$(SUITES))
+SAN_SUITES = $(filter-out suite=$(BUILD)/selftests/malloc/% program=$(BUILD)/selftests/malloc/%,$(SUITES))
+SAN_BINS = $(subst =$(BUILD)/,=$(BUILD)/$(1)/,$(SAN_SUITES))
 SAN_MAKE = $(SUB) BUILD=$(BUILD)/$(1) BPFOUT=$(BPFOUT) SAN=$(2)
 # Both in one, as make check has it.
 comma := ,
@@ -279,6 +286,17 @@ $(SHARED): $(LIB_OBJS) $(BUILD)/.lib lib/nolock.map
 		-o $@ $(LIB_OBJS)
 	$(Q)ln -sf $(SOFILE) $(BUILD)/lib/$(SONAME) && ln -sf $(SONAME) $(BUILD)/lib/libnolock.so
 
+# A call to malloc in the drop-in is one, not the compiler's.
+$(MALLOC_OBJS): LIB_CFLAGS += -fno-builtin
+
+# libnolock's functions with their version, so that a program linked to libnolock.so shares the heap
+# of the malloc that it runs with; the C library's names without one, for any version asked for.
+$(BUILD)/lib/libnolock-malloc.so: $(LIB_OBJS) $(MALLOC_OBJS) $(BUILD)/.lib lib/nolock.map
+	$(call say,LINK,$@)
+	$(Q)sed '/^local:/,/;/d' lib/nolock.map >$(BUILD)/lib/malloc/nolock.map
+	$(Q)$(CC) $(LDFLAGS) -shared -Wl,-soname,$(@F) -Wl,-z,nodelete -Wl,--no-undefined \
+		-Wl,--version-script=$(BUILD)/lib/malloc/nolock.map -o $@ $(LIB_OBJS) $(MALLOC_OBJS)
+
 # --- BPF ---
 
 # The linker of bpftool also drops the debugging sections, which skeletons need not carry.
@@ -336,7 +354,7 @@ $(USER_BINS): %: %.o $(LIBUSER) $(LIBNOLOCK)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(SANFLAGS) $(LDFLAGS) -o $@ $^ $(USER_LIBS)
 
-DEPS += $(LIB_OBJS:.o=.d) $(patsubst %.c,$(BUILD)/%.d,$(USER_SRCS) $(USER_MAINS))
+DEPS += $(LIB_OBJS:.o=.d) $(MALLOC_OBJS:.o=.d) $(patsubst %.c,$(BUILD)/%.d,$(USER_SRCS) $(USER_MAINS))
 
 # --- stamps: rewritten only when what they hold changes ---
 
@@ -350,7 +368,7 @@ $(BPFOUT)/.bpf-flags: FORCE | $(BUILD)/.deps
 	@$(call stamp,$(CLANG) $(BPF_CFLAGS))
 # Which files an archive is made of: a removed source leaves no object newer than the archive.
 $(BUILD)/.lib: FORCE
-	@$(call stamp,$(LIB_SRCS))
+	@$(call stamp,$(LIB_SRCS) $(MALLOC_SRCS))
 $(BUILD)/.user: FORCE
 	@$(call stamp,$(USER_SRCS))
 $(BUILD)/.deps: packages
@@ -374,7 +392,7 @@ install: all
 	$(INSTALL) -m 644 lib/include/nolock/*.h $(wildcard bpf/nolock.bpf.h) \
 		$(DESTDIR)$(includedir)/nolock
 	$(INSTALL) -m 644 $(LIBNOLOCK) $(DESTDIR)$(libdir)
-	$(INSTALL) -m 755 $(SHARED) $(DESTDIR)$(libdir)
+	$(INSTALL) -m 755 $(SHARED) $(MALLOC) $(DESTDIR)$(libdir)
 	ln -sf $(SOFILE) $(DESTDIR)$(libdir)/$(SONAME)
 	ln -sf $(SONAME) $(DESTDIR)$(libdir)/libnolock.so
 	$(if $(BPF_LIB),$(INSTALL) -m 644 $(BPF_LIB) $(DESTDIR)$(libdir)/bpf)

@@ -21,6 +21,7 @@
 #include "internal.h"
 #include "rseq.h"
 #include "core/core.h"
+#include "core/word.h"
 
 /*
  * The generation half of the lock word while this file holds it: one for each call, so that a call
@@ -47,7 +48,7 @@ static bool restart_all_sequences(void)
 }
 
 /* With the slot's lock held: its sheaves go empty into the table. */
-static void empty_slot(nl_heap_t *h, nl_slot_t *slot, nl_u32 id)
+void nl_slot_empty(nl_heap_t *h, nl_slot_t *slot, nl_u32 id)
 {
 	nl_u32 spare = slot->spare, main = slot->main;
 
@@ -97,7 +98,7 @@ static void empty_private_rslots(struct nolock_heap *heap, nl_u32 id)
 
 		if (nl_load_acquire(&slot->lock) != owner)
 			continue;
-		empty_slot(heap->h, slot, id);
+		nl_slot_empty(heap->h, slot, id);
 		nl_slot_unlock(slot);
 	}
 }
@@ -126,21 +127,22 @@ static void empty_shared_rslots(struct nolock_heap *heap, nl_u32 id)
 		if (!NL_RSEQ_DONE(res))
 			continue;
 		slot = (nl_slot_t *)res;
-		empty_slot(heap->h, slot, id);
+		nl_slot_empty(heap->h, slot, id);
 		nl_slot_unlock(slot);
 	}
 	if (moved)
 		sched_setaffinity(0, sizeof(before), &before);
 }
 
-static void empty_barn(struct nolock_heap *heap, nl_u32 id)
+/* Full sheaves first. */
+void nl_barn_flush(struct nolock_heap *heap, nl_u32 id, nl_u32 max)
 {
 	nl_heap_t *h = heap->h;
 	nl_u32 who = nl_who(heap);
 	nl_barn_t *barn = &nl_cache(h, id)->barn[0];
 	nl_slot_t *slot = nl_aslot(h, nl_cpu(heap), id);
 
-	for (nl_u32 i = 0; i < h->nr_sheaves; i++) {
+	for (nl_u32 i = 0; i < max; i++) {
 		nl_u32 sheaf;
 
 		if (!nl_barn_lock(barn, who, NL_SPIN))
@@ -171,10 +173,10 @@ static nl_u32 shrink(struct nolock_heap *heap, nl_u32 id)
 
 		if (!slot_used(slot) || !nl_slot_trylock(slot, who))
 			continue;
-		empty_slot(h, slot, id);
+		nl_slot_empty(h, slot, id);
 		nl_slot_unlock(slot);
 	}
-	empty_barn(heap, id);
+	nl_barn_flush(heap, id, h->nr_sheaves);
 	end = nl_load_acquire(&h->nr_open) << NL_GROUP_SHIFT;
 	for (nl_u32 chunk = h->first_chunk; chunk < end && nl_load(&nl_cache(h, id)->nr_slabs);
 	     chunk++) {
@@ -211,11 +213,11 @@ nl_u32 nl_heap_shrink(struct nolock_heap *heap)
 	return freed;
 }
 
-/* Drop the pages of the chunks in the mask, run by run. Returns how many chunks. */
-static nl_u32 drop_pages(struct nolock_heap *heap, nl_u32 group, nl_u64 mask)
+/* Drop the pages of the chunks in the mask, run by run. Returns the mask of those it worked for. */
+static nl_u64 drop_pages(struct nolock_heap *heap, nl_u32 group, nl_u64 mask)
 {
 	int advice = heap->type == NL_HEAP_PRIVATE ? MADV_DONTNEED : MADV_REMOVE;
-	nl_u32 dropped = 0;
+	nl_u64 dropped = 0;
 
 	while (mask) {
 		nl_u32 bit = nl_lowest(mask), n;
@@ -224,12 +226,38 @@ static nl_u32 drop_pages(struct nolock_heap *heap, nl_u32 group, nl_u64 mask)
 		n = ~run ? nl_lowest(~run) : 64;
 		if (!madvise(heap->base + (((nl_u64)group << NL_GROUP_SHIFT) + bit) * NL_CHUNK_SIZE,
 			     (size_t)n * NL_CHUNK_SIZE, advice))
-			dropped += n;
+			dropped |= (n == 64 ? ~0ULL : NL_BIT(n) - 1) << bit;
 		if (bit + n == 64)
 			break;
 		mask &= ~0ULL << (bit + n);
 	}
 	return dropped;
+}
+
+/*
+ * Drop the pages of those free chunks of a group that are dirty and in @mask. Returns how many. The
+ * chunks stay dirty where the system refuses (locked pages): who clears memory goes by that.
+ */
+nl_u32 nl_group_purge(struct nolock_heap *heap, nl_u32 g, nl_u64 mask)
+{
+	nl_group_t *group = nl_group(heap->h, g);
+	nl_u64 taken, dirty, dropped;
+
+	if (!(nl_load(&group->dirty) & nl_load(&group->chunk_free) & mask))
+		return 0;
+	taken = nl_word_take_all(&group->chunk_free);
+	if (!taken)
+		return 0;
+	/* While the bits are in our hand nobody hands these chunks out. */
+	dirty = taken & nl_load(&group->dirty) & mask;
+	if (taken & ~dirty)
+		nl_chunk_publish(heap->h, g, taken & ~dirty);
+	if (!dirty)
+		return 0;
+	dropped = drop_pages(heap, g, dirty);
+	nl_and(&group->dirty, ~dropped);
+	nl_chunk_publish(heap->h, g, dirty);
+	return (nl_u32)__builtin_popcountll(dropped);
 }
 
 size_t nolock_heap_trim(struct nolock_heap *heap)
@@ -245,20 +273,8 @@ size_t nolock_heap_trim(struct nolock_heap *heap)
 	/* What is absent from an arena is lost on BPF programs: its chunks stay present. */
 	if (heap->type == NL_HEAP_ARENA)
 		goto out;
-	for (nl_u32 g = h->first_chunk >> NL_GROUP_SHIFT; g < nl_load_acquire(&h->nr_open); g++) {
-		nl_group_t *group = nl_group(h, g);
-		nl_u64 mask = nl_load(&group->dirty) ? nl_word_take_all(&group->chunk_free) : 0;
-		nl_u64 dirty;
-
-		if (!mask)
-			continue;
-		/* While the bits are in our hand nobody hands these chunks out. */
-		dirty = mask & nl_load(&group->dirty);
-		nl_chunk_publish(h, g, mask & ~dirty);
-		nl_and(&group->dirty, ~dirty);
-		dropped += drop_pages(heap, g, dirty);
-		nl_chunk_publish(h, g, dirty);
-	}
+	for (nl_u32 g = h->first_chunk >> NL_GROUP_SHIFT; g < nl_load_acquire(&h->nr_open); g++)
+		dropped += nl_group_purge(heap, g, ~0ULL);
 out:
 	nl_depth--;
 	return dropped << NL_CHUNK_SHIFT;

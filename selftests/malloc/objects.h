@@ -60,7 +60,8 @@ static inline void *object_new(struct flow *f)
 	switch (rng(&f->s) % 4) {
 	case 0:
 		p = calloc(1, size);
-		CHECK(p && !p[0] && !p[size / 2] && !memcmp(p, p + 1, size - 1), "calloc %zu", size);
+		CHECK(p && !p[0] && !p[size / 2] && !memcmp(p, p + 1, size - 1), "calloc %zu",
+		      size);
 		break;
 	case 1:
 		align <<= rng(&f->s) % 9;

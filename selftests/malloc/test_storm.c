@@ -36,8 +36,8 @@ static __thread struct worker *self;
 
 static void exchange(struct flow *f)
 {
-	object_free(f, __atomic_exchange_n(&mailbox[rng(&f->s) % ARRAY_LEN(mailbox)],
-					   object_new(f), __ATOMIC_ACQ_REL));
+	object_free(f, __atomic_exchange_n(&mailbox[rng(&f->s) % ARRAY_LEN(mailbox)], object_new(f),
+					   __ATOMIC_ACQ_REL));
 }
 
 static void on_signal(int sig)

@@ -12,6 +12,8 @@
 #   make ubsan        the suites with UBSan                 (build/ubsan)
 #   make tsan         selftests/tsan with ThreadSanitizer   (build/tsan)
 #   make check-compilers   all C once more, warnings being errors: gcc, clang, lib/ for aarch64
+#   make check-programs    real programs under the drop-in malloc and under glibc's: do they print the
+#                     same, how long do they take; PROGRAMS="perl git" runs those
 #   make bench        the benchmarks
 #   make lint         clang-format, clang-tidy, and the rules of scripts/lint
 #   make format       let clang-format rewrite the sources
@@ -160,7 +162,7 @@ SHELL_TESTS := $(sort $(wildcard selftests/*/test_*.sh))
 
 # --- targets for people ---
 
-.PHONY: all lib bpf user demo tests objects deps check test check-compilers asan ubsan tsan \
+.PHONY: all lib bpf user demo tests objects deps check test check-compilers check-programs asan ubsan tsan \
 	bench lint format install clean help run FORCE
 
 all: lib bpf user demo
@@ -231,6 +233,13 @@ check-compilers:
 	+@$(WITH_GCC)
 	+@$(WITH_CLANG)
 	+@$(WITH_ARM64)
+
+PROGRAMS ?=
+
+check-programs:
+	@scripts/deps ensure build check programs
+	+@$(SUB) all
+	@NOLOCK_BUILD=$(BUILD) selftests/programs/run $(PROGRAMS)
 
 # What does not build fails here as a step, and each suite that is missing for it; the rest runs.
 check:

@@ -30,8 +30,10 @@
 #   lib/malloc/*.c           libnolock-malloc.so, the drop-in malloc, with those objects inside. Not
 #                            built with a sanitizer, which brings a malloc of its own
 #   bpf/nolock.bpf.c         libnolock.bpf.o, the allocator for BPF programs to link
+#   bpf/nolock_grow.bpf.c    libnolock-grow.bpf.o, for those among them that grow heaps
 #   D/X.bpf.c                $(BUILD)/D/X.bpf.o and X.skel.h (struct X_bpf), for D = bpf, demo,
-#                            bench, selftests/*. What includes nolock.bpf.h gets libnolock.bpf.o
+#                            bench, selftests/*. What includes nolock.bpf.h gets libnolock.bpf.o,
+#                            what names nolock_bpf_grow libnolock-grow.bpf.o too
 #   user/*.c                 nolockd and nolock, and libuser.a of all others
 #   selftests/D/test_*.c     a libcriterion suite each (with a main() of its own: a plain program)
 #   selftests/D/prog_*.c     a program each, for suites to run
@@ -110,17 +112,22 @@ MALLOC := $(if $(SAN),,$(BUILD)/lib/libnolock-malloc.so)
 
 # Programs of these directories see the skeletons and link libuser.a; those of the library's own
 # tests do not.
-BPF_DIRS := demo bench $(filter-out selftests/lib selftests/malloc selftests/tsan,\
+BPF_DIRS := demo bench $(filter-out $(addprefix selftests/,lib malloc tsan torture),\
 	    $(wildcard selftests/*))
 PROG_DIRS := demo bench $(filter-out $(if $(SAN),selftests/malloc),$(wildcard selftests/*))
 
 BPF_LIB := $(if $(wildcard bpf/nolock.bpf.c),$(BPFOUT)/bpf/libnolock.bpf.o)
-BPF_SRCS := $(filter-out bpf/nolock.bpf.c,$(sort $(wildcard bpf/*.bpf.c)) \
+BPF_GROW := $(if $(BPF_LIB),$(BPFOUT)/bpf/libnolock-grow.bpf.o)
+BPF_SRCS := $(filter-out bpf/nolock.bpf.c bpf/nolock_grow.bpf.c,$(sort $(wildcard bpf/*.bpf.c)) \
 	    $(foreach d,$(BPF_DIRS),$(sort $(wildcard $(d)/*.bpf.c))))
 # Those that call the allocator are linked with it.
 BPF_CALLERS := $(if $(BPF_SRCS),$(shell grep -lE '^\#include [<"](nolock/)?nolock\.bpf\.h[>"]' $(BPF_SRCS)))
+BPF_GROWERS := $(if $(BPF_CALLERS),$(shell grep -lw nolock_bpf_grow $(BPF_CALLERS)))
 BPF_OBJS := $(BPF_SRCS:%.bpf.c=$(BPFOUT)/%.bpf.o)
 SKELS := $(BPF_OBJS:.bpf.o=.skel.h)
+
+# Sources of other directories that a directory's programs are linked with, too.
+selftests/torture_SHARES := selftests/lib/common.c
 
 # --- one directory of programs: $(call PROGRAMS,DIR) ---
 
@@ -131,7 +138,7 @@ $(1)_MAINS := $$(call have_main,$$(if $$(filter $(1),demo bench selftests/tsan),
 	    $$($(1)_ALL),$$(filter $(1)/test_% $(1)/prog_%,$$($(1)_ALL))))
 $(1)_SUITES := $$(filter-out $$($(1)_MAINS),$$(filter $(1)/test_%,$$($(1)_ALL)))
 $(1)_HELPERS := $$(patsubst %.c,$$(BUILD)/%.o,\
-		$$(filter-out $$($(1)_MAINS) $$($(1)_SUITES),$$($(1)_ALL)))
+		$$(filter-out $$($(1)_MAINS) $$($(1)_SUITES),$$($(1)_ALL)) $$($(1)_SHARES))
 $(1)_BINS := $$(patsubst %.c,$$(BUILD)/%,$$($(1)_MAINS) $$($(1)_SUITES))
 $(1)_INCLUDES := -I$(1) -isystem $$(BPFOUT)/$(1)
 
@@ -167,7 +174,7 @@ SHELL_TESTS := $(sort $(wildcard selftests/*/test_*.sh))
 
 all: lib bpf user demo
 lib: $(LIBNOLOCK) $(SHARED) $(MALLOC)
-bpf: $(BPF_LIB) $(SKELS)
+bpf: $(BPF_LIB) $(BPF_GROW) $(SKELS)
 user: $(USER_BINS)
 demo: $(DEMO_BINS)
 tests: all $(TEST_BINS) $(BUILD)/scripts/vmlinux
@@ -318,7 +325,12 @@ $(BPFOUT)/bpf/libnolock.bpf.o: $(BPFOUT)/bpf/nolock.raw.o
 	$(call say,BPFLINK,$(patsubst $(BPFOUT)/%,%,$@))
 	$(Q)$(BPFTOOL) gen object $@ $^
 
+$(BPFOUT)/bpf/libnolock-grow.bpf.o: $(BPFOUT)/bpf/nolock_grow.raw.o
+	$(call say,BPFLINK,$(patsubst $(BPFOUT)/%,%,$@))
+	$(Q)$(BPFTOOL) gen object $@ $^
+
 $(BPF_CALLERS:%.bpf.c=$(BPFOUT)/%.bpf.o): $(BPF_LIB)
+$(BPF_GROWERS:%.bpf.c=$(BPFOUT)/%.bpf.o): $(BPF_GROW)
 $(BPF_OBJS): $(BPFOUT)/%.bpf.o: $(BPFOUT)/%.raw.o
 	$(call say,BPFLINK,$(patsubst $(BPFOUT)/%,%,$@))
 	$(Q)$(BPFTOOL) gen object $@ $^
@@ -330,7 +342,8 @@ $(SKELS): %.skel.h: %.bpf.o
 	$(Q)$(BPFTOOL) gen skeleton $< name $(subst .,_,$(subst -,_,$(basename $(notdir $<)))) >>$@
 	$(Q)echo '/* NOLINTEND */' >>$@
 
-DEPS += $(BPF_SRCS:%.bpf.c=$(BPFOUT)/%.raw.d) $(if $(BPF_LIB),$(BPFOUT)/bpf/nolock.raw.d)
+DEPS += $(BPF_SRCS:%.bpf.c=$(BPFOUT)/%.raw.d) \
+	$(if $(BPF_LIB),$(BPFOUT)/bpf/nolock.raw.d $(BPFOUT)/bpf/nolock_grow.raw.d)
 
 # Only on request: it is committed, and the BPF objects depend on it.
 ifneq ($(filter vmlinux.h,$(MAKECMDGOALS)),)
@@ -404,7 +417,7 @@ install: all
 	$(INSTALL) -m 755 $(SHARED) $(MALLOC) $(DESTDIR)$(libdir)
 	ln -sf $(SOFILE) $(DESTDIR)$(libdir)/$(SONAME)
 	ln -sf $(SONAME) $(DESTDIR)$(libdir)/libnolock.so
-	$(if $(BPF_LIB),$(INSTALL) -m 644 $(BPF_LIB) $(DESTDIR)$(libdir)/bpf)
+	$(if $(BPF_LIB),$(INSTALL) -m 644 $(BPF_LIB) $(BPF_GROW) $(DESTDIR)$(libdir)/bpf)
 	$(PC) >$(DESTDIR)$(libdir)/pkgconfig/nolock.pc
 	$(if $(wildcard user/nolock.c),$(INSTALL) -m 755 $(BUILD)/user/nolock $(DESTDIR)$(bindir))
 	$(if $(wildcard user/nolockd.c),$(INSTALL) -m 755 $(BUILD)/user/nolockd $(DESTDIR)$(sbindir))

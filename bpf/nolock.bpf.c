@@ -51,7 +51,44 @@ NL_FUNC int nl_bpf_zero(nl_u64 obj, nl_u32 size)
 	return 0;
 }
 
-/* From the cache or, for kmalloc, the next larger bucket; at last by the scan that is sure. */
+/*
+ * The common case, in line: the CPU's A-slot is free and has an object, or room. What it does, the
+ * core would do, two calls further down.
+ */
+NL_INLINE nl_u64 fast_alloc(nl_heap_t *h, nl_u32 id, nl_u32 cpu)
+{
+	nl_slot_t *slot = nl_aslot(h, cpu, id);
+	nl_u64 obj;
+
+	if (!nl_slot_trylock(slot, who(cpu)))
+		return 0;
+	obj = nl_slot_pop(slot);
+	nl_slot_unlock(slot);
+	return obj;
+}
+
+NL_INLINE int fast_free(nl_heap_t *h, nl_u32 id, nl_u32 cpu, nl_u64 obj)
+{
+	nl_slot_t *slot = nl_aslot(h, cpu, id);
+	int pushed;
+
+	if (nl_slab_index(h, id, obj) == ~0u || !nl_slot_trylock(slot, who(cpu)))
+		return 0;
+	pushed = nl_slot_push(slot, obj);
+	nl_slot_unlock(slot);
+	return pushed;
+}
+
+/* Overridden by libnolock-grow.bpf.o in objects that are linked with it as well. */
+__attribute__((weak, noinline)) int nolock_bpf_grow(void)
+{
+	return 0;
+}
+
+/*
+ * From the cache or, for kmalloc, the next larger bucket; then by the scan that is sure; at last
+ * from a new group, where this object can open one.
+ */
 NL_INLINE nl_u64 nl_bpf_alloc(nl_heap_t *h, nl_u32 id, nl_u32 cpu)
 {
 	nl_u32 next = nl_cache(h, id)->next;
@@ -65,13 +102,18 @@ NL_INLINE nl_u64 nl_bpf_alloc(nl_heap_t *h, nl_u32 id, nl_u32 cpu)
 		if (obj)
 			goto next_bucket;
 	}
-	obj = nl_alloc_last(h, id, cpu, NL_RESERVE);
+	obj = nl_alloc_last(h, id, cpu, who(cpu), NL_RESERVE);
 	if (obj)
 		return obj;
 	if (next != id) {
-		obj = nl_alloc_last(h, next, cpu, NL_RESERVE);
+		obj = nl_alloc_last(h, next, cpu, who(cpu), NL_RESERVE);
 		if (obj)
 			goto next_bucket;
+	}
+	if (nolock_bpf_grow() > 0) {
+		obj = nl_alloc_last(h, id, cpu, who(cpu), NL_RESERVE);
+		if (obj)
+			return obj;
 	}
 	nl_slot_count(nl_aslot(h, cpu, id), NL_STAT_ALLOC_FAIL, 1);
 	return 0;
@@ -84,14 +126,17 @@ __attribute__((noinline)) unsigned long long nolock_bpf_alloc(unsigned long long
 							      unsigned int flags)
 {
 	nl_heap_t *h = the_heap();
-	nl_u32 cpu = bpf_get_smp_processor_id();
+	nl_u32 cpu = bpf_get_smp_processor_id(), id;
 	nl_u64 obj;
 
 	if (cpu >= h->nr_slots || (flags & ~NOLOCK_GFP_NOLOCK_MASK) || size > NL_MAX_SIZE)
 		return 0;
 	if (!size)
 		return 16; /* ZERO_SIZE_PTR */
-	obj = nl_bpf_alloc(h, nl_kmalloc_index((nl_u32)size), cpu);
+	id = nl_kmalloc_index((nl_u32)size);
+	obj = fast_alloc(h, id, cpu);
+	if (!obj)
+		obj = nl_bpf_alloc(h, id, cpu);
 	if (obj && (flags & __GFP_ZERO))
 		nl_bpf_zero(obj, (nl_u32)size);
 	return obj;
@@ -109,7 +154,9 @@ __attribute__((noinline)) unsigned long long nolock_bpf_cache_alloc(void NLA *ca
 	if (cpu >= h->nr_slots || (flags & ~NOLOCK_GFP_NOLOCK_MASK) || id >= NL_MAX_CACHES ||
 	    c->state != NL_CACHE_LIVE)
 		return 0;
-	obj = nl_bpf_alloc(h, id, cpu);
+	obj = fast_alloc(h, id, cpu);
+	if (!obj)
+		obj = nl_bpf_alloc(h, id, cpu);
 	if (obj && (flags & __GFP_ZERO))
 		nl_bpf_zero(obj, c->object_size);
 	return obj;
@@ -135,10 +182,12 @@ __attribute__((noinline)) int nolock_bpf_free(void NLA *p NL_ARG)
 	if (!nl_chunk_ok(h, chunk))
 		goto refused;
 	tag = nl_load(nl_tag(h, (nl_u32)chunk));
+	if (NL_TAG_KIND(tag) == NL_KIND_SLAB && fast_free(h, NL_TAG_CACHE(tag), cpu, obj))
+		return 0;
 	if (NL_TAG_KIND(tag) == NL_KIND_SLAB)
 		return nl_free(h, NL_TAG_CACHE(tag) & (NL_MAX_CACHES - 1), cpu, who(cpu), obj);
 	if (NL_TAG_KIND(tag) == NL_KIND_LARGE && !(obj & (NL_CHUNK_SIZE - 1)) &&
-	    !nl_large_free(h, (nl_u32)chunk))
+	    !nl_large_free(h, (nl_u32)chunk, who(cpu)))
 		return 0;
 refused:
 	nl_add(&h->refused, 1);

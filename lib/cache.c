@@ -6,10 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include "internal.h"
+#include "debug.h"
 #include "core/core.h"
 #include "core/slot.h"
 
-#define ALL_SLAB_FLAGS (SLAB_HWCACHE_ALIGN | SLAB_PANIC | SLAB_ACCOUNT | SLAB_NO_MERGE)
+#define ALL_SLAB_FLAGS                                                                             \
+	(SLAB_HWCACHE_ALIGN | SLAB_PANIC | SLAB_ACCOUNT | SLAB_NO_MERGE | NL_DEBUG_FLAGS)
 
 static struct kmem_cache *create(struct nolock_heap *heap, const char *name,
 				 unsigned int object_size, const struct kmem_cache_args *args,
@@ -25,7 +27,9 @@ static struct kmem_cache *create(struct nolock_heap *heap, const char *name,
 	align = args->align ? args->align : sizeof(void *);
 	if (!name || !*name || !object_size || object_size > NL_MAX_SIZE || (align & (align - 1)) ||
 	    align > NL_CHUNK_SIZE || args->sheaf_capacity > NL_SHEAF_MAX ||
-	    (flags & ~ALL_SLAB_FLAGS) || (args->ctor && heap->type != NL_HEAP_PRIVATE)) {
+	    (flags & ~ALL_SLAB_FLAGS) ||
+	    ((flags & NL_DEBUG_FLAGS) && heap->type != NL_HEAP_PRIVATE) ||
+	    (args->ctor && heap->type != NL_HEAP_PRIVATE)) {
 		errno = EINVAL;
 		return NULL;
 	}
@@ -44,7 +48,7 @@ static struct kmem_cache *create(struct nolock_heap *heap, const char *name,
 	size = (size + 7) / 8 * 8;
 	for (id = NL_NR_KMALLOC; id < NL_MAX_CACHES; id++) {
 		c = nl_cache(heap->h, id);
-		if (nl_cas(&c->state, NL_CACHE_FREE, NL_CACHE_BUSY))
+		if (nl_cas(&c->state, NL_CACHE_FREE, NL_CACHE_BUSY_BY(heap->client)))
 			break;
 	}
 	if (id == NL_MAX_CACHES) {
@@ -54,11 +58,17 @@ static struct kmem_cache *create(struct nolock_heap *heap, const char *name,
 	nl_cache_shape(c, id, object_size, size);
 	c->align = align;
 	c->flags = flags;
+	c->left = 0;
+	c->bugs = 0;
 	c->ctor = (nl_u64)(uintptr_t)args->ctor;
 	if (args->sheaf_capacity)
 		c->capacity = args->sheaf_capacity;
 	memset(c->name, 0, NL_NAME);
 	strncpy(c->name, name, NL_NAME - 1);
+	if (heap->type == NL_HEAP_PRIVATE) {
+		nl_debug_cache(c, flags | nl_debug_flags(c->name));
+		nl_debug_prepare(c->flags);
+	}
 	nl_store_release(&c->state, NL_CACHE_LIVE);
 	return (struct kmem_cache *)c;
 }
@@ -117,6 +127,19 @@ static unsigned long objects_left(nl_heap_t *h, nl_cache_t *c)
 	return left;
 }
 
+void nl_cache_forget(struct nolock_heap *heap, nl_u32 id)
+{
+	nl_cache_t *c = nl_cache(heap->h, id);
+
+	/* The next cache with this number counts from 0. */
+	for (nl_u32 cpu = 0; cpu < heap->nr_slots; cpu++) {
+		memset(nl_rslot(heap->h, cpu, id), 0, sizeof(struct nl_slot));
+		memset(nl_aslot(heap->h, cpu, id), 0, sizeof(struct nl_slot));
+	}
+	memset(c->barn, 0, sizeof(c->barn));
+	nl_store_release(&c->state, NL_CACHE_FREE);
+}
+
 int kmem_cache_destroy(struct kmem_cache *s)
 {
 	nl_cache_t *c = (nl_cache_t *)s;
@@ -128,21 +151,17 @@ int kmem_cache_destroy(struct kmem_cache *s)
 	heap = nolock_heap_of(s);
 	if (!heap || c->id < NL_NR_KMALLOC || nl_load(&c->state) != NL_CACHE_LIVE)
 		return -EINVAL;
+	nl_debug_unkeep(heap, c->id);
 	nl_cache_shrink(heap, c->id);
 	left = objects_left(heap->h, c);
 	if (left || nl_load(&c->nr_slabs)) {
 		fprintf(stderr, "nolock: cache '%s' is not destroyed: %lu object%s still in use\n",
 			c->name, left, left == 1 ? "" : "s");
+		nl_debug_leaks(heap, c->id, left);
 		return -EBUSY;
 	}
-	nl_store(&c->state, NL_CACHE_BUSY);
-	/* The next cache with this number counts from 0. */
-	for (nl_u32 cpu = 0; cpu < heap->nr_slots; cpu++) {
-		memset(nl_rslot(heap->h, cpu, c->id), 0, sizeof(struct nl_slot));
-		memset(nl_aslot(heap->h, cpu, c->id), 0, sizeof(struct nl_slot));
-	}
-	memset(c->barn, 0, sizeof(c->barn));
-	nl_store_release(&c->state, NL_CACHE_FREE);
+	nl_store(&c->state, NL_CACHE_BUSY_BY(heap->client));
+	nl_cache_forget(heap, c->id);
 	return 0;
 }
 

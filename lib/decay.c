@@ -71,6 +71,7 @@ static void visit_group(struct nolock_heap *heap, nl_u32 g)
 {
 	nl_heap_t *h = heap->h;
 	nl_group_t *group = nl_group(h, g);
+	nl_u32 who = nl_who(heap);
 	nl_u64 empty = 0, idle, ripe;
 
 	if (nl_load(&group->state) != NL_GROUP_OPEN)
@@ -90,7 +91,7 @@ static void visit_group(struct nolock_heap *heap, nl_u32 g)
 		nl_u32 tag = nl_load(nl_tag(h, chunk));
 
 		if (NL_TAG_KIND(tag) != NL_KIND_SLAB ||
-		    nl_slab_release(h, NL_TAG_CACHE(tag), chunk))
+		    nl_slab_release(h, NL_TAG_CACHE(tag), chunk, who))
 			continue;
 		nl_chunk_give(h, g, NL_BIT(chunk));
 		nl_add(&nl_aslot(h, nl_cpu(heap), NL_TAG_CACHE(tag))->stat[NL_STAT_FREE_SLAB], 1);
@@ -100,32 +101,32 @@ static void visit_group(struct nolock_heap *heap, nl_u32 g)
 }
 
 /* With its lock held. */
-static void visit_slot(nl_heap_t *h, nl_slot_t *slot, nl_u32 id)
+static void visit_slot(nl_heap_t *h, nl_slot_t *slot, nl_u32 id, nl_u32 who)
 {
 	nl_u64 word = nl_load(&slot->word);
 
 	if (word == nl_load(&slot->seen) && (slot->main || slot->spare))
-		nl_slot_empty(h, slot, id);
+		nl_slot_empty(h, slot, id, who);
 	nl_store(&slot->seen, nl_load(&slot->word));
 }
 
 static void visit_cache(struct nolock_heap *heap, nl_u32 id)
 {
 	nl_heap_t *h = heap->h;
-	nl_u32 who = nl_who(heap), half = (nl_load(&nl_cache(h, id)->barn[0].nr_full) + 1) / 2;
+	nl_u32 who = nl_who(heap), half = (nl_cache(h, id)->barn[0].full.nr + 1) / 2;
 	nl_slot_t *slot = nl_aslot(h, nl_cpu(heap), id);
 	nl_u64 res;
 
 	nl_barn_flush(heap, id, half);
 	if (nl_slot_trylock(slot, who)) {
-		visit_slot(h, slot, id);
+		visit_slot(h, slot, id, who);
 		nl_slot_unlock(slot);
 	}
-	res = NL_RSEQ_RETRY(heap, nl_rseq_lock_once(heap, (nl_u64)id << NL_SLOT_SHIFT,
-						    (nl_u64)who << 32 | 1));
+	res = NL_RSEQ_RETRY(heap,
+			    nl_rseq_lock_once(heap, (nl_u64)id << NL_SLOT_SHIFT, NL_HELD(who)));
 	if (NL_RSEQ_DONE(res)) {
 		slot = (nl_slot_t *)res;
-		visit_slot(h, slot, id);
+		visit_slot(h, slot, id, who);
 		nl_slot_unlock(slot);
 	}
 }

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 #include "internal.h"
+#include "debug.h"
 #include "core/kmalloc.h"
 
 static nl_u64 round_up(nl_u64 value, nl_u64 to)
@@ -10,8 +11,7 @@ static nl_u64 round_up(nl_u64 value, nl_u64 to)
 	return (value + to - 1) / to * to;
 }
 
-/* Fill in every constant of the header from the shape. 0 or -EINVAL. */
-static int lay_out(struct nl_heap *h, const struct nl_shape *shape)
+int nl_heap_lay_out(struct nl_heap *h, const struct nl_shape *shape)
 {
 	nl_u64 off, groups = shape->size / NL_GROUP_SIZE, sheaves, end;
 
@@ -49,15 +49,18 @@ static int lay_out(struct nl_heap *h, const struct nl_shape *shape)
 	h->off_sheaf = off = round_up(off, sizeof(struct nl_sheaf));
 	off += (nl_u64)h->nr_sheaves * sizeof(struct nl_sheaf);
 	h->off_gfree = off;
-	off += (groups + 63) / 64 * 8;
+	off += 2 * ((groups + 63) / 64 * 8);
 	h->off_gpart = off = round_up(off, 64);
 	off += (nl_u64)h->nr_nodes * NL_MAX_CACHES * ((groups + 63) / 64) * 8;
 	h->off_tag = off = round_up(off, NL_PAGE);
 	off += groups * NL_GROUP_CHUNKS * sizeof(nl_u32);
 	h->off_group = off = round_up(off, NL_PAGE);
 	end = off + groups * sizeof(struct nl_group);
-	if (end + NL_CHUNK_SIZE > shape->size)
+	if (end + 2 * NL_CHUNK_SIZE > shape->size)
 		return -EINVAL;
+	/* At least a page between metadata and objects that nobody can touch, where one can be. */
+	if (shape->type == NL_HEAP_PRIVATE)
+		end += NL_CHUNK_SIZE;
 	h->first_chunk = (nl_u32)(round_up(end, NL_CHUNK_SIZE) >> NL_CHUNK_SHIFT);
 	h->cursor = h->nr_open = h->first_chunk >> NL_GROUP_SHIFT;
 	return 0;
@@ -67,7 +70,7 @@ nl_u64 nl_heap_fixed_size(const struct nl_shape *shape)
 {
 	struct nl_heap h;
 
-	return lay_out(&h, shape) ? 0 : h.off_tag;
+	return nl_heap_lay_out(&h, shape) ? 0 : h.off_tag;
 }
 
 /* A budget of bytes a sheaf: 8 KiB of small objects, and never fewer than 4 large ones. */
@@ -99,7 +102,7 @@ void nl_cache_shape(struct nl_cache *c, nl_u32 id, nl_u32 object_size, nl_u32 si
 int nl_heap_format(void *mem, const struct nl_shape *shape)
 {
 	struct nl_heap *h = mem, header;
-	int err = lay_out(&header, shape);
+	int err = nl_heap_lay_out(&header, shape);
 
 	if (err)
 		return err;
@@ -118,6 +121,8 @@ int nl_heap_format(void *mem, const struct nl_shape *shape)
 			text[digits++] = (char)('0' + size % 10);
 		while (digits)
 			*p++ = text[--digits];
+		if (h->type == NL_HEAP_PRIVATE)
+			nl_debug_cache(c, nl_debug_flags(c->name));
 		c->state = NL_CACHE_LIVE;
 	}
 	for (nl_u32 w = 0; w < h->nr_sheaves / 64; w++)
@@ -152,7 +157,7 @@ int nl_heap_validate(const struct nl_heap *copy, nl_u64 base, nl_u64 size, const
 	if (copy->base != base || copy->size != size)
 		return -EUCLEAN;
 	*why = "its layout does not fit its size";
-	if (copy->nr_slots > 65536 || lay_out(&want, &shape))
+	if (copy->nr_slots > 65536 || nl_heap_lay_out(&want, &shape))
 		return -EUCLEAN;
 	if (copy->nr_groups != want.nr_groups || copy->first_chunk != want.first_chunk ||
 	    copy->nr_sheaves != want.nr_sheaves || copy->off_cache != want.off_cache ||

@@ -2,18 +2,16 @@
 /*
  * grow.c - making more of a heap usable: opening groups, the nolock reserve, prefilled caches.
  *
- * A group is opened by whoever drew its number from the heap's cursor, one cmpxchg, and is
- * handed out by setting its chunk bits: nobody waits for anybody. A private heap's memory is made
- * accessible; a shared heap's is made present for everybody, so that BPF programs, for which an
- * absent page reads as 0 and drops what is written, never see one.
+ * Who opens which group is core/grow.h's; here is how its memory is made usable. A private heap's
+ * is made accessible; a shared heap's is made present for everybody, so that BPF programs, for
+ * which an absent page reads as 0 and drops what is written, never see one.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <sys/mman.h>
 #include "internal.h"
 #include "probes.h"
-#include "core/core.h"
-#include "core/word.h"
+#include "core/grow.h"
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
@@ -29,66 +27,22 @@ static int open_range(struct nolock_heap *heap, nl_u64 from, nl_u64 to)
 	return madvise(heap->base + from, to - from, MADV_POPULATE_WRITE) ? -ENOMEM : 0;
 }
 
-/* The chunks of a group that the heap may hand out: not those of its metadata. */
-static nl_u64 group_chunks(nl_heap_t *h, nl_u32 g)
-{
-	nl_u32 start = g << NL_GROUP_SHIFT;
-
-	return h->first_chunk <= start ? ~0ULL : ~0ULL << (h->first_chunk - start);
-}
-
-/*
- * Open groups [g, g + n), which are this caller's by the cursor. Scans stop at nr_open, so all
- * metadata below it must be accessible: that of groups whose openers are still at it is opened
- * along, which is idempotent and leaves them empty.
- */
+/* Open groups [g, g + n), which are this caller's by the cursor. 0 or -ENOMEM. */
 static int open_groups(struct nolock_heap *heap, nl_u32 g, nl_u32 n)
 {
 	nl_heap_t *h = heap->h;
-	nl_u32 low = nl_load(&h->nr_open), open;
+	nl_u32 low = nl_load(&h->nr_open);
 
+	/* Along with the metadata of groups below, whose openers are still at it: idempotent. */
 	if (low > g)
 		low = g;
-	if (open_range(heap, h->off_tag + (nl_u64)low * NL_GROUP_CHUNKS * sizeof(nl_u32),
-		       h->off_tag + (nl_u64)(g + n) * NL_GROUP_CHUNKS * sizeof(nl_u32)) ||
-	    open_range(heap, h->off_group + (nl_u64)low * sizeof(struct nl_group),
-		       h->off_group + (nl_u64)(g + n) * sizeof(struct nl_group)) ||
-	    open_range(heap,
-		       (nl_u64)g * NL_GROUP_SIZE > (nl_u64)h->first_chunk << NL_CHUNK_SHIFT ?
-			       (nl_u64)g * NL_GROUP_SIZE :
-			       (nl_u64)h->first_chunk << NL_CHUNK_SHIFT,
-		       (nl_u64)(g + n) * NL_GROUP_SIZE))
+	if (open_range(heap, nl_tags_at(h, low), nl_tags_at(h, g + n)) ||
+	    open_range(heap, nl_groups_at(h, low), nl_groups_at(h, g + n)) ||
+	    open_range(heap, nl_chunks_at(h, g), nl_chunks_at(h, g + n)) ||
+	    nl_groups_reach(h, g, n))
 		return -ENOMEM;
-	for (nl_u32 i = g; i < g + n; i++)
-		nl_store(&nl_group(h, i)->state, NL_GROUP_OPEN);
-	/* The metadata first, then the bound: pairs with the acquire in nl_nr_open(). */
-	open = nl_load(&h->nr_open);
-	while (open < g + n && !nl_cas(&h->nr_open, open, g + n))
-		open = nl_load(&h->nr_open);
 	nl_heap_refresh(heap);
 	return 0;
-}
-
-#define NO_GROUP (~0u)
-
-/* Draw n adjacent groups from the cursor: the first one's number, or NO_GROUP. */
-static nl_u32 draw_groups(nl_heap_t *h, nl_u32 n)
-{
-	nl_u32 cursor;
-
-	/* Never past the limit, so nothing is skipped; each failed try is somebody else's draw. */
-	do {
-		cursor = nl_load(&h->cursor);
-		if (cursor >= h->limit || n > h->limit - cursor)
-			return NO_GROUP;
-	} while (!nl_cas(&h->cursor, cursor, cursor + n));
-	return cursor;
-}
-
-/* Undo a draw that could not be opened, unless somebody has drawn since. */
-static void undraw_groups(nl_heap_t *h, nl_u32 g, nl_u32 n)
-{
-	(void)nl_cas(&h->cursor, g + n, g);
 }
 
 nl_u32 nl_heap_grow(struct nolock_heap *heap, nl_u32 groups)
@@ -97,22 +51,42 @@ nl_u32 nl_heap_grow(struct nolock_heap *heap, nl_u32 groups)
 	nl_u32 left, g;
 
 	left = h->limit > nl_load(&h->cursor) ? h->limit - nl_load(&h->cursor) : 0;
+	if (!left)
+		left = nl_load(&h->nr_left) != 0;
 	if (groups > left)
 		groups = left;
 	if (!groups)
 		return 0;
-	g = draw_groups(h, groups);
-	if (g == NO_GROUP)
+	g = nl_groups_draw(h, groups);
+	if (g == NL_NO_GROUP)
 		return 0;
 	if (open_groups(heap, g, groups)) {
-		undraw_groups(h, g, groups);
+		nl_groups_undraw(h, g, groups);
 		return 0;
 	}
 	NL_PROBE2(heap_grow, h, groups);
 	for (nl_u32 i = g; i < g + groups; i++) {
-		nl_chunk_publish(h, i, group_chunks(h, i));
+		nl_chunk_publish(h, i, nl_group_chunks(h, i));
 	}
 	return groups;
+}
+
+/*
+ * Groups that were drawn and are not open: their opener died, or is still at it. Opening one twice
+ * does no harm: it sets bits of chunks once more, which their tags make good.
+ */
+void nl_heap_reopen(struct nolock_heap *heap)
+{
+	nl_heap_t *h = heap->h;
+	nl_u32 end = nl_load(&h->cursor);
+
+	for (nl_u32 g = h->first_chunk >> NL_GROUP_SHIFT; g < end && g < h->nr_groups; g++) {
+		if (nl_load(&nl_group(h, g)->state) == NL_GROUP_OPEN && g < nl_nr_open(h))
+			continue;
+		if (open_groups(heap, g, 1))
+			return;
+		nl_chunk_publish(h, g, nl_group_chunks(h, g));
+	}
 }
 
 nl_u32 nl_heap_grow_step(const struct nolock_heap *heap)
@@ -133,14 +107,14 @@ nl_u32 nl_heap_grow_run(struct nolock_heap *heap, nl_u32 nr)
 	nl_heap_t *h = heap->h;
 	nl_u32 g;
 
-	/* The first group of all has metadata in its lower chunks. */
+	/* The first group of all is no whole one. */
 	if (nl_load(&h->cursor) == h->first_chunk >> NL_GROUP_SHIFT)
 		nl_heap_grow(heap, 1);
-	g = draw_groups(h, n);
-	if (g == NO_GROUP)
+	g = nl_groups_draw(h, n);
+	if (g == NL_NO_GROUP)
 		return 0;
 	if (open_groups(heap, g, n)) {
-		undraw_groups(h, g, n);
+		nl_groups_undraw(h, g, n);
 		return 0;
 	}
 	NL_PROBE2(heap_grow, h, n);
@@ -165,9 +139,10 @@ nl_u32 nl_heap_free_chunks(const struct nolock_heap *heap)
 int nl_heap_topup(struct nolock_heap *heap)
 {
 	nl_heap_t *h = heap->h;
+	nl_u32 who = nl_who(heap);
 
 	while (nl_load(&h->nr_reserve) < nl_load(&h->reserve_target)) {
-		nl_u32 chunk = nl_chunk_find(h);
+		nl_u32 chunk = nl_chunk_find(h, who);
 		nl_u32 g = chunk >> NL_GROUP_SHIFT;
 
 		if (!chunk) {
@@ -179,9 +154,11 @@ int nl_heap_topup(struct nolock_heap *heap)
 		if (madvise(heap->base + ((nl_u64)chunk << NL_CHUNK_SHIFT), NL_CHUNK_SIZE,
 			    MADV_POPULATE_WRITE) &&
 		    errno != EINVAL) {
+			nl_store_release(nl_tag(h, chunk), NL_TAG(NL_KIND_FREE, 0));
 			nl_chunk_give(h, g, NL_BIT(chunk));
 			return -ENOMEM;
 		}
+		nl_store_release(nl_tag(h, chunk), NL_TAG(NL_KIND_FREE, 0));
 		nl_word_give(&nl_group(h, g)->reserve, NL_BIT(chunk));
 		nl_add(&h->nr_reserve, 1);
 	}
@@ -243,7 +220,7 @@ static nl_u64 bytes_free(nl_heap_t *h, nl_u32 id, nl_u64 enough)
 nl_u32 nl_heap_prefill(struct nolock_heap *heap, nl_u64 bytes)
 {
 	nl_heap_t *h = heap->h;
-	nl_u32 made = 0;
+	nl_u32 who = nl_who(heap), made = 0;
 
 	for (nl_u32 id = 0; id < NL_MAX_CACHES; id++) {
 		if (nl_load(&nl_cache(h, id)->state) != NL_CACHE_LIVE)
@@ -252,15 +229,10 @@ nl_u32 nl_heap_prefill(struct nolock_heap *heap, nl_u64 bytes)
 		for (nl_u64 tries = 0;
 		     tries <= bytes >> NL_CHUNK_SHIFT && bytes_free(h, id, bytes) < bytes;
 		     tries++) {
-			nl_u64 obj = nl_slab_new(h, id, 0);
-
-			if (!obj) {
-				if (!nl_heap_grow(heap, 1))
-					return made;
-				continue;
-			}
-			nl_slab_put(h, id, obj);
-			made++;
+			if (nl_slab_new(h, id, NL_WHOLE, who, 0))
+				made++;
+			else if (!nl_heap_grow(heap, 1))
+				return made;
 		}
 	}
 	return made;

@@ -18,6 +18,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 #include "internal.h"
+#include "harden.h"
 #include "proto.h"
 #include "rseq.h"
 #include "core/kmalloc.h"
@@ -39,6 +40,7 @@ static nl_u32 nr_handles; /* handles ever used: bound of every search */
 __thread struct nl_thread nl_self = { .last_tag = ~0u };
 nl_u64 nl_rseq_off;
 struct nl_free_map nl_free_map;
+nl_u16 nl_small_slot[NL_SMALL_MAX / 16];
 
 static struct nolock_heap no_heap = { .fd = -1, .conn = -1 };
 struct nolock_heap *nl_default = &no_heap;
@@ -70,6 +72,10 @@ nl_u32 nl_who(const struct nolock_heap *heap)
 		nl_fork_check();
 		this_thread = 1 + __atomic_fetch_add(&threads, 1, __ATOMIC_RELAXED) % MAX_THREADS;
 	}
+	/* Racy, and only for the check's patience with the dead. */
+	if (heap->type != NL_HEAP_PRIVATE && heap->client <= NL_MAX_CLIENTS &&
+	    nl_unlikely(nl_load(&heap->h->client[heap->client].threads) < this_thread))
+		nl_store(&heap->h->client[heap->client].threads, this_thread);
 	return (heap->client << 16) | this_thread;
 }
 
@@ -216,7 +222,7 @@ static void handle_start(struct nolock_heap *heap, void *mem, nl_u64 size, nl_u3
 	heap->rseq_slots = slot_off && h->nr_slots >= possible_cpus() ? h->nr_slots : 0;
 	heap->small = heap->rseq_slots ? NL_SMALL_MAX : 0;
 	for (nl_u32 i = 0; i < NL_SMALL_MAX / 16; i++)
-		heap->small_slot[i] = (nl_u16)(nl_kmalloc_index(i * 16 + 1) << NL_SLOT_SHIFT);
+		nl_small_slot[i] = (nl_u16)(nl_kmalloc_index(i * 16 + 1) << NL_SLOT_SHIFT);
 	heap->client = client;
 	heap->type = h->type;
 	heap->fd = -1;
@@ -232,28 +238,38 @@ static void handle_start(struct nolock_heap *heap, void *mem, nl_u64 size, nl_u3
 
 /*
  * Reserve address space without using any, as much of it as there is: a limit on address space
- * (ulimit -v) counts it. Not MAP_NORESERVE: what is opened is accounted, so that a request that
- * the machine cannot serve fails where it is made.
+ * (ulimit -v) counts it. Guards that nobody can touch stay at both ends. Not
+ * MAP_NORESERVE: what is opened is accounted, so that a request that the machine cannot serve fails
+ * where it is made.
  */
 static void *reserve(nl_u64 *size, nl_u64 least)
 {
+	nl_u64 guard = nl_hardened() ? NL_GUARD : 0;
+
 	for (; *size >= least; *size = *size / 2 / NL_GROUP_SIZE * NL_GROUP_SIZE) {
-		nl_u64 room = *size + NL_GROUP_SIZE;
+		nl_u64 whole = guard + *size + guard, room = whole + NL_GROUP_SIZE;
 		char *mem = mmap(NULL, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		nl_u64 skip;
 
 		if (mem == MAP_FAILED)
 			continue;
 		/* Aligned to a group, so that 4 MiB runs can be huge pages. */
-		skip = -(nl_u64)mem % NL_GROUP_SIZE;
+		skip = -((nl_u64)mem + guard) % NL_GROUP_SIZE;
 		if (skip)
 			munmap(mem, skip);
-		if (room - skip > *size)
-			munmap(mem + skip + *size, room - skip - *size);
-		return mem + skip;
+		if (room - skip > whole)
+			munmap(mem + skip + whole, room - skip - whole);
+		return mem + skip + guard;
 	}
 	errno = ENOMEM;
 	return NULL;
+}
+
+static void unreserve(void *mem, nl_u64 size)
+{
+	nl_u64 guard = nl_hardened() ? NL_GUARD : 0;
+
+	munmap((char *)mem - guard, guard + size + guard);
 }
 
 static struct nolock_heap *private_new(nl_u64 size, nl_u64 least)
@@ -288,7 +304,7 @@ static struct nolock_heap *private_new(nl_u64 size, nl_u64 least)
 	handle_start(heap, mem, size, 1);
 	return heap;
 unmap:
-	munmap(mem, size);
+	unreserve(mem, size);
 put:
 	handle_put(heap);
 	return NULL;
@@ -320,7 +336,7 @@ struct nolock_heap *nl_default_get(void)
 	if (!nl_cas(&nl_default, &no_heap, heap)) {
 		/* A handler, or another thread, was first. */
 		nl_store_release(&heap->state, NL_HANDLE_BUSY);
-		munmap(heap->base, heap->size);
+		unreserve(heap->base, heap->size);
 		handle_put(heap);
 		heap = nl_load_acquire(&nl_default);
 	}
@@ -495,7 +511,10 @@ int nolock_heap_close(struct nolock_heap *heap)
 	if (__atomic_sub_fetch(&heap->refs, 1, __ATOMIC_ACQ_REL))
 		return 0;
 	nl_store_release(&heap->state, NL_HANDLE_BUSY);
-	munmap(heap->base, heap->size);
+	if (heap->type == NL_HEAP_PRIVATE && !heap->snapshot)
+		unreserve(heap->base, heap->size);
+	else
+		munmap(heap->base, heap->size);
 	if (heap->fd >= 0)
 		close(heap->fd);
 	if (heap->conn >= 0)

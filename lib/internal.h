@@ -33,7 +33,6 @@ struct nolock_heap {
 	nl_u32 rseq_slots; /* nr_slots, or 0: no R-slots (no rseq, switched off) */
 	nl_u32 client;
 	nl_u64 small; /* largest size of the fast path; 0 while there is no heap, or no rseq */
-	nl_u16 small_slot[NL_SMALL_MAX / 16]; /* offset of the slot for each size, by 16 */
 
 	nl_heap_t *h;
 	char *base;
@@ -68,6 +67,9 @@ struct nl_free_map {
 	nl_tag_t *tags;
 };
 extern struct nl_free_map nl_free_map NL_HIDDEN;
+
+/* Offset of the slot for each size, by 16: the same in every heap. Set with the first of them. */
+extern nl_u16 nl_small_slot[NL_SMALL_MAX / 16] NL_HIDDEN;
 
 /* The private heap; before it is made, a handle that sends every fast path to the slow one. */
 extern struct nolock_heap *nl_default NL_HIDDEN;
@@ -110,6 +112,9 @@ struct nl_shape {
 NL_HIDDEN int nl_heap_format(void *mem, const struct nl_shape *shape);
 NL_HIDDEN nl_u64 nl_heap_fixed_size(const struct nl_shape *shape);
 
+/* nl_heap_lay_out - fill in every constant of a header from the shape. 0 or -EINVAL, as above. */
+NL_HIDDEN int nl_heap_lay_out(struct nl_heap *h, const struct nl_shape *shape);
+
 /* What a cache's size means for its slabs; the default objects per sheaf. */
 NL_HIDDEN void nl_cache_shape(struct nl_cache *c, nl_u32 id, nl_u32 object_size, nl_u32 size);
 NL_HIDDEN nl_u32 nl_default_capacity(nl_u32 size);
@@ -135,6 +140,9 @@ NL_HIDDEN struct nolock_heap *nl_heap_map(int fd, nl_u32 type, nl_u64 base, nl_u
  * Returns how many were opened.
  */
 NL_HIDDEN nl_u32 nl_heap_grow(struct nolock_heap *heap, nl_u32 groups);
+
+/* nl_heap_reopen - open groups that a dead client had drawn, of a shared heap. */
+NL_HIDDEN void nl_heap_reopen(struct nolock_heap *heap);
 
 /* How many groups an allocation that finds none should open: more, the larger the heap is. */
 NL_HIDDEN nl_u32 nl_heap_grow_step(const struct nolock_heap *heap);
@@ -175,7 +183,8 @@ NL_HIDDEN void *nl_large_alloc_nolock(struct nolock_heap *heap, size_t size);
 
 /*
  * large.c, for objects of nl_large_alloc(): aligned to @align, a power of two above a chunk; set to
- * zero, but for chunks that are so already; made to hold @size bytes where it lies, or elsewhere.
+ * zero, but for chunks that are so already; in a private heap made to hold @size bytes where it
+ * lies, or elsewhere.
  */
 NL_HIDDEN void *nl_large_alloc_aligned(struct nolock_heap *heap, size_t size, size_t align);
 NL_HIDDEN void nl_large_clear(struct nolock_heap *heap, void *p, size_t size);
@@ -193,9 +202,12 @@ NL_HIDDEN nl_u32 nl_heap_shrink(struct nolock_heap *heap);
  * shrink.c: give back the sheaves of a slot whose lock is held; up to @max sheaves of a barn; the
  * pages of those free chunks of a group that are in the mask (how many).
  */
-NL_HIDDEN void nl_slot_empty(nl_heap_t *h, nl_slot_t *slot, nl_u32 id);
+NL_HIDDEN void nl_slot_empty(nl_heap_t *h, nl_slot_t *slot, nl_u32 id, nl_u32 who);
 NL_HIDDEN void nl_barn_flush(struct nolock_heap *heap, nl_u32 id, nl_u32 max);
 NL_HIDDEN nl_u32 nl_group_purge(struct nolock_heap *heap, nl_u32 g, nl_u64 mask);
+
+/* cache.c: the last step of destroying a cache, or of not making one: its number is free again. */
+NL_HIDDEN void nl_cache_forget(struct nolock_heap *heap, nl_u32 id);
 
 /* grow.c: bring the nolock reserve back to its target. Returns 0 or -ENOMEM. */
 NL_HIDDEN int nl_heap_topup(struct nolock_heap *heap);

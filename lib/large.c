@@ -3,8 +3,10 @@
  * large.c - objects of more than KMALLOC_MAX_CACHE_SIZE bytes: runs of whole chunks.
  *
  * A run is claimed out of the chunk bitmap word by word, each by one cmpxchg that clears exactly
- * the bits wanted; when one fails, what was claimed goes back and the search goes on behind it.
- * Freeing is nl_large_free() in core/chunk.h, which a BPF program can do as well.
+ * the bits wanted, then chunk by chunk by its tag; when one fails, what was claimed goes back and
+ * the search goes on behind it. Its first chunk says TRANSIT until all others say BODY, so that
+ * whoever finds a part of a run finds whose it is in front of it. Freeing is nl_large_free() in
+ * core/chunk.h, which a BPF program can do as well.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -25,8 +27,41 @@
 #define MOVE_PAGES (16 * NL_CHUNK_SIZE)
 #define MOVES_MAX 8192
 
+/* Give chunks back that are the caller's by their tags, or by the first one's, from their end. */
+static void unclaim(nl_heap_t *h, nl_u32 chunk, nl_u32 nr,
+		    int (*give)(nl_heap_t *h, nl_u32 group, nl_u64 mask))
+{
+	nl_u64 mask = 0;
+
+	while (nr--) {
+		nl_u32 c = chunk + nr;
+
+		nl_store_release(nl_tag(h, c), NL_TAG(NL_KIND_FREE, 0));
+		mask |= NL_BIT(c);
+		if (c % NL_GROUP_CHUNKS && nr)
+			continue;
+		give(h, c >> NL_GROUP_SHIFT, mask);
+		mask = 0;
+	}
+}
+
+/* With the bits in hand, or fresh groups: make the chunks the caller's, all or none. */
+static bool claim_tags(nl_heap_t *h, nl_u32 chunk, nl_u32 nr, nl_u32 who)
+{
+	for (nl_u32 i = 0; i < nr; i++) {
+		if (nl_chunk_claim(h, chunk + i, who))
+			continue;
+		/* That one was not free: a bit too many. Those behind it get theirs back. */
+		for (nl_u32 c = chunk + i + 1; c < chunk + nr; c++)
+			nl_chunk_give(h, c >> NL_GROUP_SHIFT, NL_BIT(c));
+		unclaim(h, chunk, i, nl_chunk_give);
+		return false;
+	}
+	return true;
+}
+
 /* Clear bits [chunk, chunk + nr) of the chunk bitmap: all or none. */
-static bool claim(nl_heap_t *h, nl_u32 chunk, nl_u32 nr)
+static bool claim(nl_heap_t *h, nl_u32 chunk, nl_u32 nr, nl_u32 who)
 {
 	nl_u32 done = 0;
 
@@ -49,14 +84,14 @@ static bool claim(nl_heap_t *h, nl_u32 chunk, nl_u32 nr)
 		done += n;
 	}
 	if (done == nr)
-		return true;
+		return claim_tags(h, chunk, nr, who);
 	for (nl_u32 i = 0; i < done; i++)
 		nl_chunk_give(h, (chunk + i) >> NL_GROUP_SHIFT, NL_BIT(chunk + i));
 	return false;
 }
 
 /* First fit over all open groups. A chunk number or 0. */
-static nl_u32 find_run(nl_heap_t *h, nl_u32 nr)
+static nl_u32 find_run(nl_heap_t *h, nl_u32 nr, nl_u32 who)
 {
 	nl_u32 start = h->first_chunk, restarts = 0;
 
@@ -84,7 +119,7 @@ again:
 		if (run + ones >= nr) {
 			nl_u32 first = c - run;
 
-			if (claim(h, first, nr))
+			if (claim(h, first, nr, who))
 				return first;
 			if (++restarts > RUN_RESTARTS)
 				return 0;
@@ -97,7 +132,7 @@ again:
 	return 0;
 }
 
-/* Chunks [chunk, chunk + nr) are the caller's: make them an object. */
+/* Chunks [chunk, chunk + nr) are the caller's by their tags: make them an object. */
 static void *make_large(nl_heap_t *h, nl_u32 chunk, nl_u32 nr, size_t size)
 {
 	nl_slab_t *slab = nl_slab(h, chunk);
@@ -119,14 +154,19 @@ static nl_u32 chunks_of(nl_heap_t *h, size_t size)
 	return (nl_u32)((size + NL_CHUNK_SIZE - 1) >> NL_CHUNK_SHIFT);
 }
 
-static nl_u32 get_run(struct nolock_heap *heap, nl_u32 nr, gfp_t gfp)
+/* A run that is the caller's by its chunks' tags: a chunk number or 0. */
+static nl_u32 get_run(struct nolock_heap *heap, nl_u32 nr, gfp_t gfp, nl_u32 who)
 {
-	nl_u32 chunk = find_run(heap->h, nr);
+	nl_heap_t *h = heap->h;
+	nl_u32 chunk = find_run(h, nr, who);
 
 	if (!chunk && gfpflags_allow_blocking(gfp)) {
-		chunk = nl_heap_grow_run(heap, nr);
+		/* A repair may have thought that nobody cared for these groups: others, then. */
+		do
+			chunk = nl_heap_grow_run(heap, nr);
+		while (chunk && !claim_tags(h, chunk, nr, who));
 		if (!chunk && nl_heap_shrink(heap))
-			chunk = find_run(heap->h, nr);
+			chunk = find_run(h, nr, who);
 	}
 	return chunk;
 }
@@ -134,14 +174,14 @@ static nl_u32 get_run(struct nolock_heap *heap, nl_u32 nr, gfp_t gfp)
 void *nl_large_alloc(struct nolock_heap *heap, size_t size, gfp_t gfp)
 {
 	nl_heap_t *h = heap->h;
-	nl_u32 nr = chunks_of(h, size), chunk;
+	nl_u32 nr = chunks_of(h, size), who = nl_who(heap), chunk;
 	void *p;
 
 	if (!nr)
 		return NULL;
 	nl_depth++;
 	nl_fork_check();
-	chunk = get_run(heap, nr, gfp);
+	chunk = get_run(heap, nr, gfp, who);
 	p = chunk ? make_large(h, chunk, nr, size) : NULL;
 	nl_depth--;
 	if (gfpflags_allow_blocking(gfp))
@@ -152,38 +192,24 @@ void *nl_large_alloc(struct nolock_heap *heap, size_t size, gfp_t gfp)
 void *nl_large_alloc_nolock(struct nolock_heap *heap, size_t size)
 {
 	nl_heap_t *h = heap->h;
-	nl_u32 nr = chunks_of(h, size), chunk;
+	nl_u32 nr = chunks_of(h, size), who = nl_who(heap), chunk;
 	void *p;
 
 	nl_depth++;
 	nl_fork_check();
-	chunk = nr ? find_run(h, nr) : 0;
+	chunk = nr ? find_run(h, nr, who) : 0;
 	if (!chunk && nr == 1)
-		chunk = nl_chunk_scan(h, NL_RESERVE);
+		chunk = nl_chunk_scan(h, NL_RESERVE, who);
 	p = chunk ? make_large(h, chunk, nr, size) : NULL;
 	nl_depth--;
 	return p;
-}
-
-/* Chunks that were never an object's, or no longer are, are free again. */
-static void give_run(nl_heap_t *h, nl_u32 chunk, nl_u32 nr,
-		     int (*give)(nl_heap_t *h, nl_u32 group, nl_u64 mask))
-{
-	while (nr) {
-		nl_u32 bit = chunk & (NL_GROUP_CHUNKS - 1);
-		nl_u32 n = NL_GROUP_CHUNKS - bit < nr ? NL_GROUP_CHUNKS - bit : nr;
-
-		give(h, chunk >> NL_GROUP_SHIFT, (n == 64 ? ~0ULL : NL_BIT(n) - 1) << bit);
-		chunk += n;
-		nr -= n;
-	}
 }
 
 /* A run that has the alignment somewhere in it; what is left on both sides goes back untouched. */
 void *nl_large_alloc_aligned(struct nolock_heap *heap, size_t size, size_t align)
 {
 	nl_heap_t *h = heap->h;
-	nl_u32 nr = chunks_of(h, size ? size : 1), run, chunk, skip;
+	nl_u32 nr = chunks_of(h, size ? size : 1), who = nl_who(heap), run, chunk, skip;
 	void *p = NULL;
 
 	if (!nr || align > h->size)
@@ -192,11 +218,11 @@ void *nl_large_alloc_aligned(struct nolock_heap *heap, size_t size, size_t align
 	nl_fork_check();
 	nl_fork_inventory();
 	run = nr + (nl_u32)(align >> NL_CHUNK_SHIFT) - 1;
-	chunk = get_run(heap, run, GFP_KERNEL);
+	chunk = get_run(heap, run, GFP_KERNEL, who);
 	if (chunk) {
 		skip = (nl_u32)((-nl_object(h, chunk, 0, 0) & (align - 1)) >> NL_CHUNK_SHIFT);
-		give_run(h, chunk, skip, nl_chunk_publish);
-		give_run(h, chunk + skip + nr, run - skip - nr, nl_chunk_publish);
+		unclaim(h, chunk, skip, nl_chunk_publish);
+		unclaim(h, chunk + skip + nr, run - skip - nr, nl_chunk_publish);
 		p = make_large(h, chunk + skip, nr, size);
 	}
 	nl_depth--;
@@ -224,7 +250,7 @@ static bool run_free(nl_heap_t *h, nl_u32 chunk, nl_u32 end)
 }
 
 /* The chunks behind an object, opened if it is the last of the heap: true if they are the caller's. */
-static bool claim_behind(struct nolock_heap *heap, nl_u32 chunk, nl_u32 nr)
+static bool claim_behind(struct nolock_heap *heap, nl_u32 chunk, nl_u32 nr, nl_u32 who)
 {
 	nl_heap_t *h = heap->h;
 	nl_u32 open = nl_nr_open(h) << NL_GROUP_SHIFT;
@@ -236,19 +262,19 @@ static bool claim_behind(struct nolock_heap *heap, nl_u32 chunk, nl_u32 nr)
 		if (chunk + nr > nl_nr_open(h) << NL_GROUP_SHIFT)
 			return false;
 	}
-	return claim(h, chunk, nr);
+	return claim(h, chunk, nr, who);
 }
 
 /*
- * Whoever takes an inventory goes by nr_chunks: a body beyond it is nobody's. So a run grows from
- * its end and shrinks from its number. Room that a move has left behind the object stays while the
- * object grows.
+ * The first of the chunks that come or go says TRANSIT from before nr_chunks changes until after it:
+ * who takes over from a dead thread then knows from nr_chunks whether they belong to the object.
+ * Room that a move has left behind the object stays while the object grows.
  */
 bool nl_large_resize(struct nolock_heap *heap, void *p, size_t size)
 {
 	nl_heap_t *h = heap->h;
 	nl_u32 chunk = (nl_u32)(((nl_u64)p - (nl_u64)heap->base) >> NL_CHUNK_SHIFT);
-	nl_u32 nr = chunks_of(h, size);
+	nl_u32 nr = chunks_of(h, size), who = nl_who(heap);
 	nl_slab_t *slab = nl_slab(h, chunk);
 	nl_u32 have = slab->nr_chunks;
 	bool done = nr <= have;
@@ -258,16 +284,16 @@ bool nl_large_resize(struct nolock_heap *heap, void *p, size_t size)
 	nl_depth++;
 	nl_fork_check();
 	nl_fork_inventory();
-	if (nr > have && claim_behind(heap, chunk + have, nr - have)) {
-		for (nl_u32 i = have; i < nr; i++)
+	if (nr > have && claim_behind(heap, chunk + have, nr - have, who)) {
+		for (nl_u32 i = have + 1; i < nr; i++)
 			nl_store(nl_tag(h, chunk + i), NL_TAG(NL_KIND_BODY, 0));
 		nl_store_release(&slab->nr_chunks, nr);
+		nl_store_release(nl_tag(h, chunk + have), NL_TAG(NL_KIND_BODY, 0));
 		done = true;
 	} else if (nr < have && size < slab->size) {
+		nl_store(nl_tag(h, chunk + nr), NL_TAG_TRANSIT(who));
 		nl_store_release(&slab->nr_chunks, nr);
-		for (nl_u32 i = nr; i < have; i++)
-			nl_store(nl_tag(h, chunk + i), NL_TAG(NL_KIND_FREE, 0));
-		give_run(h, chunk + nr, have - nr, nl_chunk_give);
+		unclaim(h, chunk + nr, have - nr, nl_chunk_give);
 	}
 	if (done)
 		nl_store(&slab->size, size);
@@ -318,8 +344,7 @@ void *nl_large_move(struct nolock_heap *heap, void *p, size_t size)
 			old = (size + NL_CHUNK_SIZE - 1) / NL_CHUNK_SIZE * NL_CHUNK_SIZE;
 		nl_slab(h, (nl_u32)(((nl_u64)to - (nl_u64)heap->base) >> NL_CHUNK_SHIFT))->size =
 			size;
-		if (heap->type == NL_HEAP_PRIVATE && old >= MOVE_PAGES &&
-		    move_pages(to, p, old, &lost))
+		if (old >= MOVE_PAGES && move_pages(to, p, old, &lost))
 			break;
 		if (!lost) {
 			memcpy(to, p, old < size ? old : size);

@@ -53,7 +53,7 @@ static void settle(struct nolock_heap *heap, nl_u32 id, nl_sheaf_t *s)
 static bool fill(struct nolock_heap *heap, nl_u32 id, nl_u32 sheaf, nl_u32 size, gfp_t gfp)
 {
 	nl_sheaf_t *s = nl_sheaf(heap->h, sheaf - 1);
-	nl_u64 intent[2] = { 0, 0 };
+	nl_u32 who = nl_who(heap);
 
 	nl_depth++;
 	nl_fork_check();
@@ -61,7 +61,7 @@ static bool fill(struct nolock_heap *heap, nl_u32 id, nl_u32 sheaf, nl_u32 size,
 	while (s->size < size) {
 		nl_u64 obj;
 
-		if (nl_sheaf_fill(heap->h, intent, sheaf, id, size))
+		if (nl_sheaf_fill(heap->h, sheaf, id, size, who))
 			continue;
 		/* Sheaves, a fresh slab, or more heap, one object at a time. */
 		obj = nl_alloc_object(heap, id, gfp);
@@ -135,8 +135,8 @@ static struct slab_sheaf *prefill(struct kmem_cache *s, gfp_t gfp, unsigned int 
 	count = counters(heap, id);
 	if (size > c->capacity || size > NL_SHEAF_MAX)
 		goto oversize;
-	if (nl_load(&barn->nr_full) && nl_barn_lock(barn, who, NL_SPIN)) {
-		sheaf = nl_barn_pop_full(heap->h, barn, who);
+	if (nl_load(&barn->full.nr) && nl_barn_lock(barn, who, NL_SPIN)) {
+		sheaf = nl_barn_pop(heap->h, &barn->full, who);
 		nl_barn_unlock(barn);
 	}
 	if (sheaf && nl_sheaf(heap->h, sheaf - 1)->size >= size)
@@ -144,7 +144,7 @@ static struct slab_sheaf *prefill(struct kmem_cache *s, gfp_t gfp, unsigned int 
 	else
 		nl_slot_count(count, NL_STAT_PREFILL_SLOW, 1);
 	if (!sheaf) {
-		sheaf = nl_sheaf_get(heap->h, id);
+		sheaf = nl_sheaf_get(heap->h, id, who);
 		if (!sheaf)
 			goto oversize;
 		nl_slot_count(count, NL_STAT_SHEAF_ALLOC, 1);
@@ -227,8 +227,8 @@ static void give_sheaf(struct kmem_cache *s, struct slab_sheaf *sheaf)
 	settle(heap, id, t);
 	if (t->size && t->size <= nl_cache(heap->h, id)->capacity &&
 	    nl_barn_lock(barn, who, NL_SPIN)) {
-		if (barn->nr_full < NL_BARN_MAX) {
-			nl_barn_push_full(heap->h, barn, number);
+		if (barn->full.nr < NL_BARN_MAX) {
+			nl_barn_push(heap->h, &barn->full, number);
 			kept = true;
 		}
 		nl_barn_unlock(barn);
@@ -237,7 +237,7 @@ static void give_sheaf(struct kmem_cache *s, struct slab_sheaf *sheaf)
 	if (kept)
 		return;
 	nl_slot_count(counters(heap, id), NL_STAT_SHEAF_FLUSH,
-		      nl_sheaf_flush(heap->h, number, id, 0));
+		      nl_sheaf_flush(heap->h, number, id, 0, who));
 	nl_slot_count(counters(heap, id), NL_STAT_SHEAF_FREE, 1);
 	nl_sheaf_put(heap->h, number);
 }

@@ -13,7 +13,8 @@
 #include "core/slot.h"
 #include "core/word.h"
 
-static const nl_u32 repairer = NL_CLIENT_NOLOCKD << 16;
+/* No thread has this number, so that nobody takes itself for the repairer. */
+static const nl_u32 repairer = NL_CLIENT_NOLOCKD << 16 | 0xffff;
 
 /*
  * Whose: those of a client's threads whose numbers are below older, but for one (0: none); and are
@@ -34,37 +35,109 @@ static bool is_dead(const struct dead *dead, nl_u64 owner)
 	       thread != dead->alive;
 }
 
-static bool in_sheaf(nl_sheaf_t *s, nl_u32 n, nl_u64 obj)
+static bool is_dead_tag(const struct dead *dead, nl_u32 tag)
 {
-	for (nl_u32 i = 0; i < n && i < NL_SHEAF_MAX; i++)
-		if (nl_load(&s->obj[i]) == obj)
-			return true;
-	return false;
+	nl_u32 thread = tag & 0xffff;
+
+	return NL_TAG_KIND(tag) == NL_KIND_TRANSIT && tag >> 20 == (dead->client & 0xfff) &&
+	       thread < dead->older && thread != dead->alive;
 }
 
-/* The bits of a word had been taken: those that did not reach the sheaf go back. */
-static void finish_take(nl_heap_t *h, nl_slot_t *slot, nl_u32 id, nl_sheaf_t *s, nl_u32 n)
+/*
+ * A slab whose lock's holder died. No other took bits from it since, but for scans, which count
+ * themselves: then a word that is empty may have been emptied by one, and is left alone. Hints that
+ * are missing then are set at the end.
+ */
+static void repair_slab(nl_heap_t *h, nl_u32 chunk)
 {
-	nl_u64 intent = nl_load(&slot->intent[0]), mask = nl_load(&slot->intent[1]);
-	nl_u32 chunk = (nl_u32)(NL_INTENT_ARG(intent) >> 6), word = (nl_u32)intent & 63;
-	nl_u64 back = 0;
+	nl_slab_t *slab = nl_slab(h, chunk);
+	nl_u64 intent = nl_load(&slab->intent), mask = nl_load(&slab->mask);
+	nl_u32 word = NL_INTENT_WORD(intent), sheaf = NL_INTENT_SHEAF(intent);
+	nl_u32 n = NL_INTENT_SIZE(intent), tag = nl_load(nl_tag(h, chunk));
+	nl_u32 id = NL_TAG_CACHE(tag), per_slab = nl_cache(h, id)->per_slab;
+	bool sure = nl_load(&slab->scans) == nl_load(&slab->scan_begin);
+	bool there = nl_load(&slab->free[word]) & mask;
+	nl_sheaf_t *s = sheaf && sheaf <= h->nr_sheaves ? nl_sheaf(h, sheaf - 1) : NULL;
 
-	if (NL_INTENT_OP(intent) != NL_INTENT_TAKE)
-		return;
-	if (nl_chunk_ok(h, chunk) && nl_load(nl_tag(h, chunk)) == NL_TAG(NL_KIND_SLAB, id)) {
-		nl_u32 size = nl_cache(h, id)->size;
+	if (NL_TAG_KIND(tag) != NL_KIND_SLAB || per_slab > NL_SLAB_WORDS * 64)
+		intent = 0; /* a chunk that was being made or released: its tag is seen to */
+	switch (NL_INTENT_OP(intent)) {
+	case NL_INTENT_TAKE:
+		/* The sheaf's size is raised last. */
+		if (s && s->size == n && !there && sure)
+			nl_word_give(&slab->free[word], mask);
+		break;
+	case NL_INTENT_GIVE:
+		if (!s || s->size <= n)
+			break;
+		if (!there && sure)
+			nl_word_give(&slab->free[word], mask);
+		nl_store(&s->size, (nl_u16)n);
+		break;
+	case NL_INTENT_NEW:
+		for (nl_u32 w = 0; w * 64 < per_slab; w++) {
+			nl_u64 all = nl_slab_mask(per_slab, w);
 
-		for (; mask; mask &= mask - 1) {
-			nl_u32 bit = nl_lowest(mask);
-
-			if (!s || !in_sheaf(s, n, nl_object(h, chunk, word * 64 + bit, size)))
-				back |= NL_BIT(bit);
+			/* Object 0 has no bit until it is clear that nobody got it. */
+			if (!w)
+				all &= ~1ULL;
+			if (!nl_load(&slab->free[w]) && sure)
+				nl_word_give(&slab->free[w], all);
 		}
-		if (back)
-			nl_slab_give(h, id, chunk, word, back);
+		if ((!s || s->size == n) && sure)
+			nl_word_give(&slab->free[0], 1);
+		break;
+	case NL_INTENT_RELEASE:
+		if (!nl_load(&slab->free[word]) && sure)
+			nl_word_give(&slab->free[word], nl_slab_mask(per_slab, word));
+		while (word--) {
+			nl_slab_intend(slab, NL_INTENT(NL_INTENT_RELEASE, word, 0, 0), 0);
+			nl_word_give(&slab->free[word], nl_slab_mask(per_slab, word));
+		}
+		break;
 	}
-	nl_store(&slot->intent[1], 0);
-	nl_store(&slot->intent[0], 0);
+	nl_slab_done(slab);
+	nl_slab_unlock(slab);
+}
+
+/* Is it a chunk of the large object in front of it, by that one's number? It was being resized. */
+static bool in_large(nl_heap_t *h, nl_u32 chunk)
+{
+	nl_u32 first = chunk;
+
+	do
+		first--;
+	while (first > h->first_chunk && nl_load(nl_tag(h, first)) == NL_TAG(NL_KIND_BODY, 0));
+	return first >= h->first_chunk && nl_load(nl_tag(h, first)) == NL_TAG(NL_KIND_LARGE, 0) &&
+	       nl_slab(h, first)->nr_chunks > chunk - first;
+}
+
+/*
+ * A chunk in the hands of the dead: the repairer's now, then free, and with it the chunks of a
+ * large object behind it that was being made or freed.
+ */
+static void repair_chunk(nl_heap_t *h, nl_u32 chunk, nl_u32 tag, nl_u32 end)
+{
+	nl_u32 nr = 1;
+
+	if (!nl_cas(nl_tag(h, chunk), tag, NL_TAG_TRANSIT(repairer)))
+		return;
+	if (in_large(h, chunk)) {
+		nl_store_release(nl_tag(h, chunk), NL_TAG(NL_KIND_BODY, 0));
+		return;
+	}
+	while (chunk + nr < end && nl_load(nl_tag(h, chunk + nr)) == NL_TAG(NL_KIND_BODY, 0))
+		nr++;
+	while (nr--) {
+		nl_u32 c = chunk + nr;
+
+		for (nl_u32 w = 0; w < NL_SLAB_WORDS; w++)
+			if (nl_load(&nl_slab(h, c)->free[w]))
+				nl_store(&nl_slab(h, c)->free[w], 0);
+		nl_store(&nl_slab(h, c)->summary, 0);
+		nl_store_release(nl_tag(h, c), NL_TAG(NL_KIND_FREE, 0));
+		nl_chunk_give(h, c >> NL_GROUP_SHIFT, NL_BIT(c));
+	}
 }
 
 static void repair_slot(nl_heap_t *h, nl_slot_t *slot, nl_u32 id)
@@ -76,30 +149,39 @@ static void repair_slot(nl_heap_t *h, nl_slot_t *slot, nl_u32 id)
 	/* Detaching writes the sheaf's size before the word loses it, attaching the other way. */
 	if (s && s->size > n && s->size <= NL_SHEAF_MAX)
 		n = s->size;
-	finish_take(h, slot, id, s, n);
 	if (slot->spare == main || slot->spare > h->nr_sheaves)
 		nl_store(&slot->spare, 0);
 	if (s) {
 		nl_store(&slot->stat[NL_STAT_IN],
 			 slot->stat[NL_STAT_IN] + n - NL_WORD_SIZE(nl_load(&slot->word)));
 		nl_store(&slot->objs, nl_sheaf_objs(h, main));
+		nl_store(&slot->cap, nl_cache(h, id)->capacity < NL_SHEAF_MAX ?
+					     nl_cache(h, id)->capacity :
+					     NL_SHEAF_MAX);
 		nl_store(&slot->word, (nl_load(&slot->word) & ~0xffffULL) | n);
 		nl_store(&s->size, 0);
+		nl_store(&s->owner, NL_LISTED);
+	} else {
+		nl_store(&slot->cap, 0);
+		nl_store(&slot->objs, 0);
 	}
 	nl_slot_unlock(slot);
+}
+
+static nl_u32 list_length(nl_heap_t *h, nl_u32 sheaf)
+{
+	nl_u32 n = 0;
+
+	for (; sheaf && sheaf <= h->nr_sheaves && n < h->nr_sheaves; n++)
+		sheaf = nl_sheaf(h, sheaf - 1)->next;
+	return n;
 }
 
 /* Recount a barn whose lists may be half changed: what cannot be reached is an orphan, later. */
 static void repair_barn(nl_heap_t *h, nl_barn_t *barn)
 {
-	nl_u32 full = 0, empty = 0;
-
-	for (nl_u32 i = barn->full; i && i <= h->nr_sheaves && full < h->nr_sheaves; full++)
-		i = nl_sheaf(h, i - 1)->next;
-	for (nl_u32 i = barn->empty; i && i <= h->nr_sheaves && empty < h->nr_sheaves; empty++)
-		i = nl_sheaf(h, i - 1)->next;
-	nl_store(&barn->nr_full, full);
-	nl_store(&barn->nr_empty, empty);
+	nl_store(&barn->full.nr, list_length(h, barn->full.first));
+	nl_store(&barn->empty.nr, list_length(h, barn->empty.first));
 	nl_barn_unlock(barn);
 }
 
@@ -107,31 +189,35 @@ static bool takeover(nl_word_t *lock, const struct dead *dead)
 {
 	nl_u64 held = nl_load_acquire(lock);
 
-	return is_dead(dead, held) && nl_cas(lock, held, ((nl_u64)repairer << 32) | 1);
+	return is_dead(dead, held) && nl_cas(lock, held, NL_HELD(repairer));
+}
+
+static bool in_list(nl_heap_t *h, nl_u32 at, nl_u32 sheaf)
+{
+	for (nl_u32 n = 0; at && at <= h->nr_sheaves && n <= h->nr_sheaves; n++) {
+		if (at == sheaf)
+			return true;
+		at = nl_load_acquire(&nl_sheaf(h, at - 1)->next);
+	}
+	return false;
 }
 
 /* Does any list still name the sheaf? */
 static bool linked(nl_heap_t *h, nl_u32 id, nl_u32 sheaf)
 {
-	nl_barn_t *barn = &nl_cache(h, id)->barn[0];
-	nl_u32 n = 0;
-
 	for (nl_u32 cpu = 0; cpu < h->nr_slots; cpu++) {
 		nl_slot_t *r = nl_rslot(h, cpu, id), *a = nl_aslot(h, cpu, id);
 
-		if (r->main == sheaf || r->spare == sheaf || a->main == sheaf || a->spare == sheaf)
+		if (nl_load_acquire(&r->main) == sheaf || nl_load_acquire(&r->spare) == sheaf ||
+		    nl_load_acquire(&a->main) == sheaf || nl_load_acquire(&a->spare) == sheaf)
 			return true;
 	}
-	for (nl_u32 i = barn->full; i && i <= h->nr_sheaves && n <= h->nr_sheaves; n++) {
-		if (i == sheaf)
+	for (nl_u32 node = 0; node < NL_MAX_NODES; node++) {
+		nl_barn_t *barn = &nl_cache(h, id)->barn[node];
+
+		if (in_list(h, nl_load_acquire(&barn->full.first), sheaf) ||
+		    in_list(h, nl_load_acquire(&barn->empty.first), sheaf))
 			return true;
-		i = nl_sheaf(h, i - 1)->next;
-	}
-	n = 0;
-	for (nl_u32 i = barn->empty; i && i <= h->nr_sheaves && n <= h->nr_sheaves; n++) {
-		if (i == sheaf)
-			return true;
-		i = nl_sheaf(h, i - 1)->next;
 	}
 	return false;
 }
@@ -139,7 +225,7 @@ static bool linked(nl_heap_t *h, nl_u32 id, nl_u32 sheaf)
 /*
  * Sheaves that the dead had taken out of every list. Each is claimed by its owner field first, so
  * that the next repairer finds it should this one die; a sheaf that a list names after all, or
- * that somebody takes out of one meanwhile, which writes the owner, is not an orphan.
+ * that somebody takes out of one meanwhile, which writes the owner before, is not an orphan.
  */
 static void free_orphans(nl_heap_t *h, const struct dead *dead)
 {
@@ -150,29 +236,73 @@ static void free_orphans(nl_heap_t *h, const struct dead *dead)
 		nl_u64 owner = nl_load(&s->owner);
 		nl_u32 id = s->cache - 1u;
 
-		if (!is_dead(dead, owner) || id >= NL_MAX_CACHES ||
-		    (!dead->prefilled && (owner & NL_PREFILLED)))
-			continue;
-		if ((nl_load(nl_sheaf_map(h) + index / 64) & NL_BIT(index)) ||
+		if (!is_dead(dead, owner) || (!dead->prefilled && (owner & NL_PREFILLED)) ||
 		    !nl_cas(&s->owner, owner, mine))
 			continue;
-		if (linked(h, id, index + 1)) {
-			(void)nl_cas(&s->owner, mine, 0);
-			continue;
+		if (id < NL_MAX_CACHES) {
+			if (linked(h, id, index + 1)) {
+				(void)nl_cas(&s->owner, mine, NL_LISTED);
+				continue;
+			}
+			if (nl_load_acquire(&s->owner) != mine)
+				continue;
+			/* What had been taken from it is its owner's, and not on the books yet. */
+			if ((owner & NL_PREFILLED) && s->next > s->size)
+				nl_slot_count(nl_aslot(h, 0, id), NL_STAT_ALLOC_SLOWPATH,
+					      s->next - s->size);
+			nl_sheaf_flush(h, index + 1, id, 0, repairer);
 		}
-		if (nl_load(&s->owner) != mine)
-			continue;
-		nl_sheaf_flush(h, index + 1, id, 0);
-		nl_store(&s->owner, 0);
 		nl_sheaf_put(h, index + 1);
 	}
+}
+
+/*
+ * Bits and hints that somebody took, or was about to set, when he died: a chunk or a sheaf is free
+ * by its tag or owner, and may have its bit set at any time. Hints likewise.
+ */
+static void set_lost_bits(nl_heap_t *h)
+{
+	nl_u32 end = nl_nr_open(h) << NL_GROUP_SHIFT;
+
+	for (nl_u32 chunk = h->first_chunk; chunk < end; chunk++) {
+		nl_u32 g = chunk >> NL_GROUP_SHIFT, tag = nl_load(nl_tag(h, chunk));
+		nl_group_t *group = nl_group(h, g);
+		nl_u32 id = NL_TAG_CACHE(tag);
+
+		if (group->state != NL_GROUP_OPEN)
+			continue;
+		if (tag == NL_TAG(NL_KIND_FREE, 0) &&
+		    !((nl_load(&group->chunk_free) | nl_load(&group->reserve)) & NL_BIT(chunk)))
+			nl_chunk_give(h, g, NL_BIT(chunk));
+		if (NL_TAG_KIND(tag) == NL_KIND_SLAB)
+			for (nl_u32 w = 0; w < nl_cache(h, id)->words && w < NL_SLAB_WORDS; w++)
+				if (nl_load(&nl_slab(h, chunk)->free[w]))
+					nl_slab_hint(h, id, chunk, w);
+		if (nl_load(&group->chunk_free))
+			nl_hint_set(nl_group_free_map(h) + g / 64, NL_BIT(g));
+	}
+	for (nl_u32 index = 0; index < h->nr_sheaves; index++)
+		if (!nl_load(&nl_sheaf(h, index)->owner) &&
+		    !(nl_load(nl_sheaf_map(h) + index / 64) & NL_BIT(index)))
+			nl_word_give(nl_sheaf_map(h) + index / 64, NL_BIT(index));
 }
 
 static nl_u32 repair(struct nolock_heap *heap, const struct dead *dead)
 {
 	nl_heap_t *h = heap->h;
-	nl_u32 locks = 0;
+	nl_u32 end = nl_nr_open(h) << NL_GROUP_SHIFT, locks = 0;
 
+	/* Slabs first: they go by the sizes of sheaves that the slots' repair changes. */
+	for (nl_u32 chunk = h->first_chunk; chunk < end; chunk++) {
+		nl_u32 tag = nl_load(nl_tag(h, chunk));
+
+		if (takeover(&nl_slab(h, chunk)->lock, dead)) {
+			repair_slab(h, chunk);
+			locks++;
+		}
+		if (is_dead_tag(dead, tag))
+			repair_chunk(h, chunk, tag, end);
+	}
 	for (nl_u32 id = 0; id < NL_MAX_CACHES; id++) {
 		nl_cache_t *c = nl_cache(h, id);
 
@@ -195,8 +325,6 @@ static nl_u32 repair(struct nolock_heap *heap, const struct dead *dead)
 			}
 		}
 	}
-	free_orphans(h, dead);
-	nl_add(&h->deaths, 1);
 	return locks;
 }
 
@@ -213,55 +341,63 @@ static void find_lost_sheaves(nl_heap_t *h)
 		if (id < NL_MAX_CACHES) {
 			if (linked(h, id, index + 1))
 				continue;
-			nl_sheaf_flush(h, index + 1, id, 0);
+			nl_sheaf_flush(h, index + 1, id, 0, repairer);
 		}
 		nl_sheaf_put(h, index + 1);
 	}
 }
 
-static void find_lost_chunks(nl_heap_t *h)
+/*
+ * Derive a counter again, unless somebody changes it meanwhile: then it is left to the next repair.
+ * A thread that is just between a change and its count puts it off by one, until then.
+ */
+static void recount_to(nl_u32 *counter, nl_u32 before, nl_u32 counted)
 {
-	nl_u32 end = nl_nr_open(h) << NL_GROUP_SHIFT, body = 0, large = 0;
-	nl_u32 slabs[NL_MAX_CACHES] = { 0 };
-	nl_u32 reserve = 0;
+	if (before != counted)
+		(void)nl_cas(counter, before, counted);
+}
 
+static void recount(nl_heap_t *h)
+{
+	nl_u32 end = nl_nr_open(h) << NL_GROUP_SHIFT, large = 0, reserve = 0;
+	nl_u32 was_large = nl_load(&h->nr_large), was_reserve = nl_load(&h->nr_reserve);
+	nl_u32 was[NL_MAX_CACHES], slabs[NL_MAX_CACHES] = { 0 };
+
+	for (nl_u32 id = 0; id < NL_MAX_CACHES; id++)
+		was[id] = nl_load(&nl_cache(h, id)->nr_slabs);
 	for (nl_u32 chunk = h->first_chunk; chunk < end; chunk++) {
-		nl_group_t *group = nl_group(h, chunk >> NL_GROUP_SHIFT);
 		nl_u32 tag = nl_load(nl_tag(h, chunk));
-		nl_u64 known = nl_load(&group->chunk_free) | nl_load(&group->reserve);
 
-		if (group->state != NL_GROUP_OPEN)
-			continue;
-		reserve += (nl_load(&group->reserve) & NL_BIT(chunk)) != 0;
-		if (NL_TAG_KIND(tag) == NL_KIND_SLAB) {
+		reserve += (nl_load(&nl_group(h, chunk >> NL_GROUP_SHIFT)->reserve) &
+			    NL_BIT(chunk)) != 0;
+		if (NL_TAG_KIND(tag) == NL_KIND_SLAB)
 			slabs[NL_TAG_CACHE(tag)]++;
-			continue;
-		}
-		if (NL_TAG_KIND(tag) == NL_KIND_LARGE) {
-			large++;
-			body = nl_slab(h, chunk)->nr_chunks;
-		} else if (NL_TAG_KIND(tag) == NL_KIND_BODY && !body) {
-			/* A large object that was being made, or freed. */
-			nl_store(nl_tag(h, chunk), NL_TAG(NL_KIND_FREE, 0));
-			tag = 0;
-		}
-		if (body)
-			body--;
-		else if (NL_TAG_KIND(tag) == NL_KIND_FREE && !(known & NL_BIT(chunk)))
-			nl_chunk_give(h, chunk >> NL_GROUP_SHIFT, NL_BIT(chunk));
+		large += NL_TAG_KIND(tag) == NL_KIND_LARGE;
 	}
 	for (nl_u32 id = 0; id < NL_MAX_CACHES; id++)
-		nl_store(&nl_cache(h, id)->nr_slabs, slabs[id]);
-	nl_store(&h->nr_reserve, reserve);
-	nl_store(&h->nr_large, large);
-	nl_store(&h->large_frees, nl_load(&h->large_allocs) - large);
+		recount_to(&nl_cache(h, id)->nr_slabs, was[id], slabs[id]);
+	recount_to(&h->nr_reserve, was_reserve, reserve);
+	recount_to(&h->nr_large, was_large, large);
 }
 
 nl_u32 nl_heap_repair(struct nolock_heap *heap, nl_u32 client)
 {
 	struct dead dead = { .client = client, .older = ~0u, .prefilled = true };
+	nl_heap_t *h = heap->h;
+	nl_u32 locks = repair(heap, &dead), threads = 0;
 
-	return repair(heap, &dead);
+	free_orphans(h, &dead);
+	for (nl_u32 id = NL_NR_KMALLOC; id < NL_MAX_CACHES; id++)
+		if (nl_load(&nl_cache(h, id)->state) == NL_CACHE_BUSY_BY(client))
+			nl_cache_forget(heap, id);
+	if (heap->type != NL_HEAP_PRIVATE)
+		nl_heap_reopen(heap);
+	set_lost_bits(h);
+	recount(h);
+	if (client <= NL_MAX_CLIENTS)
+		threads = nl_load(&h->client[client].threads);
+	nl_add(&h->deaths, threads ? threads : 1);
+	return locks;
 }
 
 /*
@@ -273,8 +409,11 @@ nl_u32 nl_heap_repair_fork(struct nolock_heap *heap, nl_u32 older)
 	struct dead dead = { .client = heap->client,
 			     .older = older,
 			     .alive = nl_who(heap) & 0xffff };
+	nl_u32 locks = repair(heap, &dead);
 
-	return repair(heap, &dead);
+	free_orphans(heap->h, &dead);
+	nl_add(&heap->h->deaths, older);
+	return locks;
 }
 
 void nl_heap_inventory(struct nolock_heap *heap)
@@ -282,6 +421,8 @@ void nl_heap_inventory(struct nolock_heap *heap)
 	nl_heap_t *h = heap->h;
 
 	find_lost_sheaves(h);
-	find_lost_chunks(h);
+	set_lost_bits(h);
+	recount(h);
+	nl_store(&h->large_frees, nl_load(&h->large_allocs) - nl_load(&h->nr_large));
 	nl_store(&h->lost, nl_load(&h->lost) + (nl_u64)nl_heap_drift(heap));
 }

@@ -21,7 +21,6 @@
 #include "internal.h"
 #include "rseq.h"
 #include "core/core.h"
-#include "core/word.h"
 
 /*
  * The generation half of the lock word while this file holds it: one for each call, so that a call
@@ -48,21 +47,23 @@ static bool restart_all_sequences(void)
 }
 
 /* With the slot's lock held: its sheaves go empty into the table. */
-void nl_slot_empty(nl_heap_t *h, nl_slot_t *slot, nl_u32 id)
+void nl_slot_empty(nl_heap_t *h, nl_slot_t *slot, nl_u32 id, nl_u32 who)
 {
 	nl_u32 spare = slot->spare, main = slot->main;
 
 	if (spare) {
-		nl_slot_count(slot, NL_STAT_SHEAF_FLUSH, nl_sheaf_flush(h, spare, id, 0));
-		nl_store(&slot->spare, 0);
+		nl_slot_count(slot, NL_STAT_SHEAF_FLUSH, nl_sheaf_flush(h, spare, id, 0, who));
+		nl_store(&nl_sheaf(h, spare - 1)->owner, (nl_u64)who << 32);
+		nl_store_release(&slot->spare, 0);
 		nl_sheaf_put(h, spare);
 		nl_slot_count(slot, NL_STAT_SHEAF_FREE, 1);
 	}
 	if (main) {
 		nl_slot_detach(h, slot);
-		nl_slot_count(slot, NL_STAT_SHEAF_FLUSH, nl_sheaf_flush(h, main, id, 0));
+		nl_slot_count(slot, NL_STAT_SHEAF_FLUSH, nl_sheaf_flush(h, main, id, 0, who));
+		nl_store(&nl_sheaf(h, main - 1)->owner, (nl_u64)who << 32);
 		nl_store(&slot->cap, 0);
-		nl_store(&slot->main, 0);
+		nl_store_release(&slot->main, 0);
 		nl_store(&slot->objs, 0);
 		nl_sheaf_put(h, main);
 		nl_slot_count(slot, NL_STAT_SHEAF_FREE, 1);
@@ -77,6 +78,7 @@ static bool slot_used(const nl_slot_t *slot)
 static void empty_private_rslots(struct nolock_heap *heap, nl_u32 id)
 {
 	nl_u64 owner = shrink_owner(heap);
+	nl_u32 who = nl_who(heap);
 	bool any = false;
 
 	/* Without membarrier a lock that was set could neither be trusted nor taken back. */
@@ -98,7 +100,7 @@ static void empty_private_rslots(struct nolock_heap *heap, nl_u32 id)
 
 		if (nl_load_acquire(&slot->lock) != owner)
 			continue;
-		nl_slot_empty(heap->h, slot, id);
+		nl_slot_empty(heap->h, slot, id, who);
 		nl_slot_unlock(slot);
 	}
 }
@@ -106,6 +108,7 @@ static void empty_private_rslots(struct nolock_heap *heap, nl_u32 id)
 static void empty_shared_rslots(struct nolock_heap *heap, nl_u32 id)
 {
 	nl_u64 owner = shrink_owner(heap);
+	nl_u32 who = nl_who(heap);
 	cpu_set_t before, one;
 	bool moved = false;
 
@@ -127,7 +130,7 @@ static void empty_shared_rslots(struct nolock_heap *heap, nl_u32 id)
 		if (!NL_RSEQ_DONE(res))
 			continue;
 		slot = (nl_slot_t *)res;
-		nl_slot_empty(heap->h, slot, id);
+		nl_slot_empty(heap->h, slot, id, who);
 		nl_slot_unlock(slot);
 	}
 	if (moved)
@@ -147,13 +150,13 @@ void nl_barn_flush(struct nolock_heap *heap, nl_u32 id, nl_u32 max)
 
 		if (!nl_barn_lock(barn, who, NL_SPIN))
 			return;
-		sheaf = nl_barn_pop_full(h, barn, who);
+		sheaf = nl_barn_pop(h, &barn->full, who);
 		if (!sheaf)
-			sheaf = nl_barn_pop_empty(h, barn, who);
+			sheaf = nl_barn_pop(h, &barn->empty, who);
 		nl_barn_unlock(barn);
 		if (!sheaf)
 			return;
-		nl_slot_count(slot, NL_STAT_SHEAF_FLUSH, nl_sheaf_flush(h, sheaf, id, 0));
+		nl_slot_count(slot, NL_STAT_SHEAF_FLUSH, nl_sheaf_flush(h, sheaf, id, 0, who));
 		nl_slot_count(slot, NL_STAT_SHEAF_FREE, 1);
 		nl_sheaf_put(h, sheaf);
 	}
@@ -173,7 +176,7 @@ static nl_u32 shrink(struct nolock_heap *heap, nl_u32 id)
 
 		if (!slot_used(slot) || !nl_slot_trylock(slot, who))
 			continue;
-		nl_slot_empty(h, slot, id);
+		nl_slot_empty(h, slot, id, who);
 		nl_slot_unlock(slot);
 	}
 	nl_barn_flush(heap, id, h->nr_sheaves);
@@ -181,7 +184,7 @@ static nl_u32 shrink(struct nolock_heap *heap, nl_u32 id)
 	for (nl_u32 chunk = h->first_chunk; chunk < end && nl_load(&nl_cache(h, id)->nr_slabs);
 	     chunk++) {
 		if (nl_load(nl_tag(h, chunk)) != NL_TAG(NL_KIND_SLAB, id) ||
-		    nl_slab_release(h, id, chunk))
+		    nl_slab_release(h, id, chunk, who))
 			continue;
 		nl_chunk_give(h, chunk >> NL_GROUP_SHIFT, NL_BIT(chunk));
 		nl_slot_count(nl_aslot(h, nl_cpu(heap), id), NL_STAT_FREE_SLAB, 1);
@@ -240,23 +243,27 @@ static nl_u64 drop_pages(struct nolock_heap *heap, nl_u32 group, nl_u64 mask)
  */
 nl_u32 nl_group_purge(struct nolock_heap *heap, nl_u32 g, nl_u64 mask)
 {
+	nl_u32 who = nl_who(heap), first = g << NL_GROUP_SHIFT;
 	nl_group_t *group = nl_group(heap->h, g);
-	nl_u64 taken, dirty, dropped;
+	nl_u64 taken, dirty, dropped, ours = 0;
 
 	if (!(nl_load(&group->dirty) & nl_load(&group->chunk_free) & mask))
 		return 0;
 	taken = nl_word_take_all(&group->chunk_free);
-	if (!taken)
-		return 0;
-	/* While the bits are in our hand nobody hands these chunks out. */
 	dirty = taken & nl_load(&group->dirty) & mask;
 	if (taken & ~dirty)
 		nl_chunk_publish(heap->h, g, taken & ~dirty);
-	if (!dirty)
+	/* Ours by their tags, so that nobody hands these chunks out meanwhile. */
+	for (; dirty; dirty &= dirty - 1)
+		if (nl_chunk_claim(heap->h, first + nl_lowest(dirty), who))
+			ours |= dirty & -dirty;
+	if (!ours)
 		return 0;
-	dropped = drop_pages(heap, g, dirty);
+	dropped = drop_pages(heap, g, ours);
 	nl_and(&group->dirty, ~dropped);
-	nl_chunk_publish(heap->h, g, dirty);
+	for (mask = ours; mask; mask &= mask - 1)
+		nl_store_release(nl_tag(heap->h, first + nl_lowest(mask)), NL_TAG(NL_KIND_FREE, 0));
+	nl_chunk_publish(heap->h, g, ours);
 	return (nl_u32)__builtin_popcountll(dropped);
 }
 

@@ -13,8 +13,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include "fast.h"
 #include "internal.h"
+#include "debug.h"
+#include "fast.h"
+#include "harden.h"
 #include "probes.h"
 #include "rseq.h"
 #include "core/core.h"
@@ -41,8 +43,8 @@ static nl_u64 alloc_rslot(struct nolock_heap *heap, nl_u32 id, nl_u32 who, nl_u3
 		return res;
 	if (res != NL_RSEQ_EMPTY)
 		return 0;
-	res = NL_RSEQ_RETRY(heap, nl_rseq_lock_once(heap, (nl_u64)id << NL_SLOT_SHIFT,
-						    (nl_u64)who << 32 | 1));
+	res = NL_RSEQ_RETRY(heap,
+			    nl_rseq_lock_once(heap, (nl_u64)id << NL_SLOT_SHIFT, NL_HELD(who)));
 	if (!NL_RSEQ_DONE(res))
 		return 0;
 	slot = (nl_slot_t *)res;
@@ -51,7 +53,7 @@ static nl_u64 alloc_rslot(struct nolock_heap *heap, nl_u32 id, nl_u32 who, nl_u3
 	return obj;
 }
 
-nl_u64 nl_alloc_object(struct nolock_heap *heap, nl_u32 id, gfp_t gfp)
+static nl_u64 alloc_object(struct nolock_heap *heap, nl_u32 id, gfp_t gfp)
 {
 	nl_u32 who = nl_who(heap), flags = core_flags(gfp);
 	nl_heap_t *h = heap->h;
@@ -72,16 +74,32 @@ nl_u64 nl_alloc_object(struct nolock_heap *heap, nl_u32 id, gfp_t gfp)
 			break;
 	}
 	if (!obj)
-		obj = nl_alloc_last(h, id, nl_cpu(heap), flags);
+		obj = nl_alloc_last(h, id, nl_cpu(heap), who, flags);
 	if (obj && nl_unlikely(nl_load(&h->nr_reserve) < nl_load(&h->reserve_target)) &&
 	    gfpflags_allow_blocking(gfp))
 		nl_heap_topup(heap);
 	if (obj)
 		errno = err; /* whatever failed on the way */
 	nl_depth--;
+	return obj;
+}
+
+nl_u64 nl_alloc_object(struct nolock_heap *heap, nl_u32 id, gfp_t gfp)
+{
+	nl_u64 obj = alloc_object(heap, id, gfp), p;
+
 	if (gfpflags_allow_blocking(gfp))
 		nl_decay_tick(heap);
-	return obj;
+	if (nl_likely(!nl_debugged(heap, id)) || !obj)
+		return obj;
+	if (gfpflags_allow_blocking(gfp))
+		nl_track_pid();
+	for (nl_u32 tries = 0; !(p = nl_debug_alloc(heap, obj, tries)); tries++) {
+		obj = alloc_object(heap, id, gfp);
+		if (!obj)
+			return 0;
+	}
+	return p;
 }
 
 static nl_u64 alloc_nolock(struct nolock_heap *heap, nl_u32 id)
@@ -105,9 +123,9 @@ static nl_u64 alloc_nolock(struct nolock_heap *heap, nl_u32 id)
 		}
 	}
 	/* The hints say that nothing is left. Believe the bitmaps alone (P1). */
-	obj = nl_alloc_last(h, id, cpu, flags);
+	obj = nl_alloc_last(h, id, cpu, who, flags);
 	if (!obj && next != id) {
-		obj = nl_alloc_last(h, next, cpu, flags);
+		obj = nl_alloc_last(h, next, cpu, who, flags);
 		if (obj)
 			nl_slot_count(nl_aslot(h, cpu, id), NL_STAT_NEXT_BUCKET, 1);
 	}
@@ -116,13 +134,20 @@ static nl_u64 alloc_nolock(struct nolock_heap *heap, nl_u32 id)
 
 nl_u64 nl_alloc_object_nolock(struct nolock_heap *heap, nl_u32 id, gfp_t gfp)
 {
-	nl_u64 obj;
+	nl_u64 obj, p = 0;
 
 	(void)gfp;
 	nl_depth++;
 	obj = alloc_nolock(heap, id);
+	/* It may be of the next bucket, so its own cache decides whether it is debugged. */
+	for (nl_u32 tries = 0; nl_unlikely(nl_load(&nl_debug_on)) && obj; tries++) {
+		p = nl_debug_alloc(heap, obj, tries);
+		if (p)
+			break;
+		obj = alloc_nolock(heap, id);
+	}
 	nl_depth--;
-	return obj;
+	return p ? p : obj;
 }
 
 static __attribute__((cold)) void *fail(struct nolock_heap *heap, nl_u32 id, size_t size, gfp_t gfp,
@@ -144,6 +169,16 @@ static __attribute__((cold)) void *fail(struct nolock_heap *heap, nl_u32 id, siz
 	return NULL;
 }
 
+/* What was asked for is less than the bucket has: in a debugged one the rest is red zone. */
+static nl_u64 asked(struct nolock_heap *heap, nl_u64 obj, size_t size)
+{
+	int id = nl_unlikely(nl_load(&nl_debug_on)) ? nl_cache_of(heap->h, obj) : -1;
+
+	if (id >= 0 && nl_debugged(heap, (nl_u32)id))
+		nl_debug_resize(heap, (nl_u32)id, obj, size, false);
+	return obj;
+}
+
 static void *finish(nl_u64 obj, size_t size, gfp_t gfp)
 {
 	if (gfp & __GFP_ZERO)
@@ -162,6 +197,7 @@ __attribute__((noinline)) void *nl_kmalloc_slow(struct nolock_heap *heap, size_t
 		if (!heap)
 			return NULL;
 	}
+	nl_thread_start();
 	if ((gfp & ~NOLOCK_GFP_MASK) || heap->snapshot || node < NUMA_NO_NODE ||
 	    node >= (int)heap->h->nr_nodes)
 		return fail(heap, NL_MAX_CACHES, size, gfp, EINVAL);
@@ -180,15 +216,15 @@ __attribute__((noinline)) void *nl_kmalloc_slow(struct nolock_heap *heap, size_t
 	obj = nl_alloc_object(heap, id, gfp);
 	if (!obj)
 		return fail(heap, id, size, gfp, ENOMEM);
-	return finish(obj, size, gfp);
+	return finish(asked(heap, obj, size), size, gfp);
 }
 
 /* An object of a small size, by its R-slot alone. */
 NL_INLINE bool pop_small(const struct nolock_heap *heap, size_t size, nl_u64 *obj)
 {
 	return nl_likely(size - 1 < heap->small) &&
-	       nl_likely(NL_RSEQ_DONE(
-		       *obj = nl_rseq_pop_once(heap, heap->small_slot[(size - 1) / 16])));
+	       nl_likely(
+		       NL_RSEQ_DONE(*obj = nl_rseq_pop_once(heap, nl_small_slot[(size - 1) / 16])));
 }
 
 /* __GFP_ZERO is for the callers below: a call in here would cost every caller a stack frame. */
@@ -203,17 +239,20 @@ NL_INLINE void *kmalloc_fast(struct nolock_heap *heap, size_t size, gfp_t gfp)
 
 NL_HOT void *kmalloc(size_t size, gfp_t gfp)
 {
-	return kmalloc_fast(nl_default, size, gfp);
+	nl_u64 obj;
+
+	if (nl_likely(!(gfp & ~(NOLOCK_GFP_MASK & ~__GFP_ZERO))) && pop_default(size, &obj))
+		return (void *)obj;
+	return nl_kmalloc_slow(nl_default, size, gfp, NUMA_NO_NODE);
 }
 
 void *kzalloc(size_t size, gfp_t gfp)
 {
-	struct nolock_heap *heap = nl_default;
 	nl_u64 obj;
 
-	if (nl_likely(!(gfp & ~NOLOCK_GFP_MASK)) && pop_small(heap, size, &obj))
+	if (nl_likely(!(gfp & ~NOLOCK_GFP_MASK)) && pop_default(size, &obj))
 		return memset((void *)obj, 0, size);
-	return nl_kmalloc_slow(heap, size, gfp | __GFP_ZERO, NUMA_NO_NODE);
+	return nl_kmalloc_slow(nl_default, size, gfp | __GFP_ZERO, NUMA_NO_NODE);
 }
 
 void *kmalloc_node(size_t size, gfp_t gfp, int node)
@@ -242,6 +281,7 @@ static __attribute__((noinline)) void *nolock_slow(struct nolock_heap *heap, siz
 		if (!heap)
 			return NULL;
 	}
+	nl_thread_start();
 	if ((gfp & ~NOLOCK_GFP_NOLOCK_MASK) || heap->snapshot || node < NUMA_NO_NODE ||
 	    node >= (int)heap->h->nr_nodes)
 		return fail(heap, NL_MAX_CACHES, size, gfp & ~__GFP_NOFAIL, EINVAL);
@@ -258,7 +298,7 @@ static __attribute__((noinline)) void *nolock_slow(struct nolock_heap *heap, siz
 	obj = nl_alloc_object_nolock(heap, id, gfp);
 	if (!obj)
 		return fail(heap, id, size, gfp, ENOMEM);
-	return finish(obj, size, gfp);
+	return finish(asked(heap, obj, size), size, gfp);
 }
 
 NL_INLINE void *nolock_fast(struct nolock_heap *heap, size_t size, gfp_t gfp, int node)
@@ -283,7 +323,13 @@ void *nolock_heap_kmalloc_nolock(struct nolock_heap *heap, size_t size, gfp_t gf
 
 NL_HOT void *kmalloc_nolock(size_t size, gfp_t gfp, int node)
 {
-	return nolock_fast(nl_default, size, gfp, node);
+	nl_u64 obj;
+
+	if (nl_likely(!(gfp & ~(NOLOCK_GFP_NOLOCK_MASK & ~__GFP_ZERO)) &&
+		      (unsigned int)node + 1 <= 1) &&
+	    pop_default(size, &obj))
+		return (void *)obj;
+	return nolock_slow(nl_default, size, gfp, node);
 }
 
 static __attribute__((noinline)) void *bucket_slow(size_t bucket)
@@ -333,6 +379,13 @@ static int free_object(struct nolock_heap *heap, nl_u32 id, const void *p)
 	nl_u64 res;
 	int pushed;
 
+	if (nl_debugged(heap, id)) {
+		nl_u64 obj = nl_debug_free(heap, id, (nl_u64)p);
+
+		if (obj)
+			nl_free(heap->h, id, nl_cpu(heap), who, obj);
+		return 0;
+	}
 	if (nl_slab_index(heap->h, id, (nl_u64)p) == ~0u)
 		return -1;
 	res = NL_RSEQ_RETRY(heap, nl_rseq_push_once(heap, (nl_u64)id << NL_SLOT_SHIFT, (nl_u64)p));
@@ -340,9 +393,10 @@ static int free_object(struct nolock_heap *heap, nl_u32 id, const void *p)
 		return 0;
 	if (res == NL_RSEQ_EMPTY) {
 		res = NL_RSEQ_RETRY(heap, nl_rseq_lock_once(heap, (nl_u64)id << NL_SLOT_SHIFT,
-							    (nl_u64)who << 32 | 1));
+							    NL_HELD(who)));
 		if (NL_RSEQ_DONE(res)) {
 			slot = (nl_slot_t *)res;
+			nl_harden_slot(heap->h, slot, id);
 			pushed = nl_slot_room(heap->h, slot, id, who, 0) &&
 				 nl_slot_push(slot, (nl_u64)p);
 			nl_slot_unlock(slot);
@@ -382,7 +436,8 @@ static const char *free_any(const void *p)
 			NL_PROBE3(free_refused, heap->h, p, free_already);
 		return !err ? NULL : err > 0 ? free_already : "inside an object";
 	case NL_KIND_LARGE:
-		if ((nl_u64)p % NL_CHUNK_SIZE || nl_large_free(heap->h, (nl_u32)chunk))
+		if ((nl_u64)p % NL_CHUNK_SIZE ||
+		    nl_large_free(heap->h, (nl_u32)chunk, nl_who(heap)))
 			return "inside a large object";
 		return NULL;
 	case NL_KIND_BODY:
@@ -398,6 +453,7 @@ static const char *free_slow(const void *p)
 
 	nl_depth++;
 	nl_fork_check();
+	nl_thread_start();
 	why = free_any(p);
 	nl_depth--;
 	return why;
@@ -405,10 +461,12 @@ static const char *free_slow(const void *p)
 
 __attribute__((noinline)) const char *nl_free_slow(const void *p)
 {
-	const char *why = nl_thread_start() && free_other_tag(p) ? NULL : free_slow(p);
+	const char *why = free_slow(p);
 
-	if (nl_unlikely(why) && why != free_already)
+	if (nl_unlikely(why) && why != free_already) {
 		nl_free_refused(p, why);
+		nl_debug_refused(p, why);
+	}
 	return why;
 }
 
@@ -460,6 +518,8 @@ size_t ksize(const void *p)
 	if (NL_TAG_KIND(tag) == NL_KIND_SLAB) {
 		nl_cache_t *c = nl_cache(heap->h, NL_TAG_CACHE(tag));
 
+		if (nl_debugged(heap, NL_TAG_CACHE(tag)))
+			return nl_debug_size(heap, NL_TAG_CACHE(tag), (nl_u64)p);
 		return NL_TAG_CACHE(tag) < NL_NR_KMALLOC ? c->size : c->object_size;
 	}
 	if (NL_TAG_KIND(tag) == NL_KIND_LARGE)
@@ -470,8 +530,9 @@ size_t ksize(const void *p)
 void *krealloc(const void *p, size_t new_size, gfp_t gfp)
 {
 	struct nolock_heap *heap;
-	size_t old;
+	size_t old, whole;
 	void *new;
+	int id;
 
 	if (!new_size) {
 		kfree(p);
@@ -490,8 +551,13 @@ void *krealloc(const void *p, size_t new_size, gfp_t gfp)
 		errno = EINVAL;
 		return NULL;
 	}
+	id = nl_unlikely(nl_load(&nl_debug_on)) ? nl_cache_of(heap->h, (nl_u64)p) : -1;
+	if (id >= 0 && !nl_debugged(heap, (nl_u32)id))
+		id = -1;
+	whole = id < 0 ? old : nl_cache(heap->h, (nl_u32)id)->object_size;
 	/* In place while it fits and no more than half of it would be wasted. */
-	if (new_size <= old && (new_size > old / 2 || old <= 64))
+	if (new_size <= whole && (new_size > whole / 2 || whole <= 64) &&
+	    (id < 0 || nl_debug_resize(heap, (nl_u32)id, (nl_u64)p, new_size, gfp & __GFP_ZERO)))
 		return (void *)p;
 	new = nolock_heap_kmalloc(heap, new_size, gfp & ~__GFP_ZERO);
 	if (!new)
@@ -570,6 +636,7 @@ static bool right_cache(const struct kmem_cache *s, const void *p)
 	if (nl_cache_of(heap->h, (nl_u64)p) == (int)nl_cache_id(s) && heap_of_cache(s) == heap)
 		return true;
 	nl_free_refused(p, "object of another cache: freed to its own");
+	nl_debug_wrong_cache(s, p);
 	return false;
 }
 

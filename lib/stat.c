@@ -180,6 +180,8 @@ int nolock_heap_cache_stat(const struct nolock_heap *heap, unsigned int id,
 	st->size = c->size;
 	st->objs_per_slab = c->per_slab;
 	st->sheaf_capacity = c->capacity;
+	st->flags = c->flags;
+	st->debug_errors = nl_load(&c->bugs);
 	st->slabs = nl_load(&c->nr_slabs);
 	st->objects = st->slabs * c->per_slab;
 	for (nl_u32 cpu = 0; cpu < head.nr_slots; cpu++) {
@@ -187,10 +189,10 @@ int nolock_heap_cache_stat(const struct nolock_heap *heap, unsigned int id,
 		add_slot(heap, &head, nl_aslot(heap->h, cpu, id), st);
 	}
 	for (nl_u32 node = 0; node < head.nr_nodes; node++) {
-		nl_u32 sheaf = nl_load(&c->barn[node].full);
+		nl_u32 sheaf = nl_load(&c->barn[node].full.first);
 
-		st->barn_full += nl_load(&c->barn[node].nr_full);
-		st->barn_empty += nl_load(&c->barn[node].nr_empty);
+		st->barn_full += nl_load(&c->barn[node].full.nr);
+		st->barn_empty += nl_load(&c->barn[node].empty.nr);
 		/* The list may change under the walk: bounded, and good enough for a figure. */
 		for (nl_u32 n = 0; sheaf && sheaf <= head.nr_sheaves && n < 2 * NL_BARN_MAX; n++) {
 			st->in_sheaves += nl_load(&nl_sheaf(heap->h, sheaf - 1)->size);

@@ -95,9 +95,29 @@ json_object *json_of_heap(const struct nolock_heap_stat *st)
 	return o;
 }
 
+/* The options of NOLOCK_DEBUG that a cache has. */
+static const char *debug_letters(unsigned int flags, char letters[8])
+{
+	char *p = letters;
+
+	if (flags & SLAB_CONSISTENCY_CHECKS)
+		*p++ = 'F';
+	if (flags & SLAB_RED_ZONE)
+		*p++ = 'Z';
+	if (flags & SLAB_POISON)
+		*p++ = 'P';
+	if (flags & SLAB_STORE_USER)
+		*p++ = 'U';
+	if (flags & SLAB_TRACE)
+		*p++ = 'T';
+	*p = 0;
+	return letters;
+}
+
 json_object *json_of_cache(const struct nolock_cache_stat *st)
 {
 	json_object *o = json_object_new_object();
+	char letters[8];
 	int i;
 
 	json_put_text(o, "name", st->name);
@@ -106,6 +126,8 @@ json_object *json_of_cache(const struct nolock_cache_stat *st)
 	json_put_u64(o, "size", st->size);
 	json_put_u64(o, "objs_per_slab", st->objs_per_slab);
 	json_put_u64(o, "sheaf_capacity", st->sheaf_capacity);
+	json_put_text(o, "debug", debug_letters(st->flags, letters));
+	json_put_u64(o, "debug_errors", st->debug_errors);
 	json_put_u64(o, "slabs", st->slabs);
 	json_put_u64(o, "objects", st->objects);
 	json_put_u64(o, "in_sheaves", st->in_sheaves);

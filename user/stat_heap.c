@@ -66,7 +66,9 @@ static bool in_use(const json_object *c)
 
 static void add_row(struct table *t, json_object *c, json_object *old, double seconds)
 {
-	table_cell(t, "%s", json_text(c, "name"));
+	const char *debug = json_text(c, "debug");
+
+	table_cell(t, *debug ? "%s [%s]" : "%s", json_text(c, "name"), debug);
 	table_count(t, json_u64(c, "object_size"));
 	table_count(t, json_u64(c, "objects"));
 	table_count(t, json_u64(c, "allocated"));

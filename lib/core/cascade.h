@@ -26,9 +26,9 @@ NL_FUNC nl_u64 nl_alloc(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 cpu, nl_u32 who, 
 	} else {
 		nl_slot_count(slot, NL_STAT_BUSY, 1);
 	}
-	obj = nl_slab_take(h, id);
+	obj = nl_slab_take(h, id, who);
 	if (!obj) {
-		obj = nl_slab_new(h, id, flags);
+		obj = nl_slab_new(h, id, flags, who, 0);
 		if (!obj)
 			return 0;
 		nl_slot_count(slot, NL_STAT_ALLOC_SLAB, 1);
@@ -38,12 +38,12 @@ NL_FUNC nl_u64 nl_alloc(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 cpu, nl_u32 who, 
 }
 
 /* Every word of every slab of the cache, then every chunk once more. */
-NL_FUNC nl_u64 nl_alloc_last(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 cpu, nl_u32 flags)
+NL_FUNC nl_u64 nl_alloc_last(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 cpu, nl_u32 who, nl_u32 flags)
 {
 	nl_u64 obj = nl_slab_scan(h, id);
 
 	if (!obj)
-		obj = nl_slab_new(h, id, flags | NL_SURE);
+		obj = nl_slab_new(h, id, flags | NL_SURE, who, 0);
 	if (obj)
 		nl_slot_count(nl_aslot(h, cpu, id), NL_STAT_ALLOC_SLOWPATH, 1);
 	return obj;

@@ -15,22 +15,33 @@
 #define NL_RESERVE 1u /* may use the chunks set aside by populate */
 #define NL_SPIN 2u    /* may wait for a barn, a bounded number of tries */
 #define NL_SURE 4u    /* believe no hint: look at every chunk word before giving up */
+#define NL_WHOLE 8u   /* of a new slab: no object is taken, all of them are free */
 
-/* chunk.h: a chunk number, or 0. */
-NL_FUNC nl_u32 nl_chunk_find(nl_heap_t *h NL_ARG);
-NL_FUNC nl_u32 nl_chunk_scan(nl_heap_t *h NL_ARG, nl_u32 flags);
+/* chunk.h: a chunk number, or 0. The chunk's tag then says that it is in the caller's hands. */
+NL_FUNC nl_u32 nl_chunk_find(nl_heap_t *h NL_ARG, nl_u32 who);
+NL_FUNC nl_u32 nl_chunk_scan(nl_heap_t *h NL_ARG, nl_u32 flags, nl_u32 who);
+/* With the chunk's bit in hand: it is the caller's, unless it was not free. */
+NL_INLINE int nl_chunk_claim(nl_heap_t *h, nl_u32 chunk, nl_u32 who)
+{
+	return nl_cas(nl_tag(h, chunk), NL_TAG(NL_KIND_FREE, 0), NL_TAG_TRANSIT(who));
+}
 /* Give chunks of one group back. Their tags are NL_KIND_FREE and their slab words 0 by now. */
 NL_FUNC int nl_chunk_give(nl_heap_t *h NL_ARG, nl_u32 group, nl_u64 mask);
 /* The same for chunks whose pages were not touched, or were dropped. */
 NL_FUNC int nl_chunk_publish(nl_heap_t *h NL_ARG, nl_u32 group, nl_u64 mask);
 /* 0, or -1 if it is no large object (any more). */
-NL_FUNC int nl_large_free(nl_heap_t *h NL_ARG, nl_u32 chunk);
+NL_FUNC int nl_large_free(nl_heap_t *h NL_ARG, nl_u32 chunk, nl_u32 who);
 
 /* slab.h: an object's address or 0. */
-NL_FUNC nl_u64 nl_slab_take(nl_heap_t *h NL_ARG, nl_u32 id);
-NL_FUNC nl_u64 nl_slab_new(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 flags);
+NL_FUNC nl_u64 nl_slab_take(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 who);
+/* Its object 0 is the caller's, or goes on top of the sheaf if there is one (index + 1). */
+NL_FUNC nl_u64 nl_slab_new(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 flags, nl_u32 who, nl_u32 sheaf);
 NL_FUNC nl_u64 nl_slab_scan(nl_heap_t *h NL_ARG, nl_u32 id);
-/* chunk << 6 | word, + 1, of a word that may have free objects; or 0. */
+/*
+ * chunk << 6 | word, + 1, of a word that may have free objects, in a slab that is not locked; 0 if
+ * there is none; NL_ALL_LOCKED if there are only others'.
+ */
+#define NL_ALL_LOCKED (~0ULL)
 NL_FUNC nl_u64 nl_slab_find(nl_heap_t *h NL_ARG, nl_u32 id);
 /* Set, or clear with a second look, the hints that lead to the word. */
 NL_FLAT int nl_slab_hint(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 chunk, nl_u32 word);
@@ -40,15 +51,15 @@ NL_FUNC nl_u64 nl_slab_give(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 chunk, nl_u32
 /* Give one object back: 0, or -1 if it is no object of the cache or was free already. */
 NL_FUNC int nl_slab_put(nl_heap_t *h NL_ARG, nl_u32 id, nl_u64 obj);
 /* Take a whole slab that is entirely free out of its cache: 0, or -1 when it is not. */
-NL_FUNC int nl_slab_release(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 chunk);
+NL_FUNC int nl_slab_release(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 chunk, nl_u32 who);
 
-/* sheaf.h: sheaf index + 1, or 0. */
-NL_FUNC nl_u32 nl_sheaf_get(nl_heap_t *h NL_ARG, nl_u32 id);
+/* sheaf.h: sheaf index + 1, or 0. It is in the caller's hands. */
+NL_FUNC nl_u32 nl_sheaf_get(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 who);
 NL_FUNC int nl_sheaf_put(nl_heap_t *h NL_ARG, nl_u32 sheaf);
 /* Move objects between a sheaf and the slabs. They return how many were moved. */
-NL_FLAT nl_u32 nl_sheaf_fill(nl_heap_t *h NL_ARG, nl_word_t *intent NL_ARG, nl_u32 sheaf, nl_u32 id,
-			     nl_u32 want);
-NL_FUNC nl_u32 nl_sheaf_flush(nl_heap_t *h NL_ARG, nl_u32 sheaf, nl_u32 id, nl_u32 keep);
+NL_FLAT nl_u32 nl_sheaf_fill(nl_heap_t *h NL_ARG, nl_u32 sheaf, nl_u32 id, nl_u32 want, nl_u32 who);
+NL_FUNC nl_u32 nl_sheaf_flush(nl_heap_t *h NL_ARG, nl_u32 sheaf, nl_u32 id, nl_u32 keep,
+			      nl_u32 who);
 
 /* slot.h: the slot is locked by the caller, as who. 0 if it stays empty, or full. */
 NL_FUNC nl_u32 nl_slot_refill(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, nl_u32 id, nl_u32 who,
@@ -58,7 +69,7 @@ NL_FUNC nl_u32 nl_slot_room(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, nl_u32 
 
 /* cascade.h: A-slot and everything behind it. */
 NL_FUNC nl_u64 nl_alloc(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 cpu, nl_u32 who, nl_u32 flags);
-NL_FUNC nl_u64 nl_alloc_last(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 cpu, nl_u32 flags);
+NL_FUNC nl_u64 nl_alloc_last(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 cpu, nl_u32 who, nl_u32 flags);
 NL_FUNC int nl_free(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 cpu, nl_u32 who, nl_u64 obj);
 
 #endif /* NL_CORE_CORE_H */

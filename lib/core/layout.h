@@ -9,7 +9,7 @@
  *   off_aslot  A-slots   [nr_slots][NL_MAX_CACHES]   atomic trylock
  *   off_smap   a bit for each sheaf: free
  *   off_sheaf  sheaves   [nr_sheaves]
- *   off_gfree  a bit for each group: has free chunks (hint)
+ *   off_gfree  a bit for each group: has free chunks (hint); then one: drawn, but not opened
  *   off_gpart  [nr_nodes][NL_MAX_CACHES] bitmaps over groups: has partial slabs (hint)
  *   off_tag    a u32 for each chunk
  *   off_group  struct nl_group for each group: chunk bitmap, slab bitmaps
@@ -53,32 +53,39 @@
 #define NL_TRIES 3u
 
 /*
- * Who holds a lock: {client 16, thread 16, generation 32}, never 0. Free is 0, so that a holder
- * that comes and goes under an interrupted trylock leaves the word as it was. The generation is
- * the slot's own count of takes. Clients: 1 to NL_MAX_CLIENTS, a private heap's process is 1;
- * NL_CLIENT_BPF has the CPU as its thread; NL_CLIENT_NOLOCKD repairs.
+ * Who holds a lock: {client 16, thread 16, call 32}, never 0. Free is 0, so that a holder that
+ * comes and goes under an interrupted trylock leaves the word as it was. The call is 1, but in
+ * shrink.c. Clients: 1 to NL_MAX_CLIENTS, a private heap's process is 1; NL_CLIENT_BPF has the CPU
+ * as its thread; NL_CLIENT_NOLOCKD repairs.
  */
 #define NL_CLIENT_BPF 0xffffu
 #define NL_CLIENT_NOLOCKD 0xfffeu
 #define NL_OWNER(client, thread) (((nl_u64)(client) << 48) | ((nl_u64)(nl_u16)(thread) << 32))
+#define NL_HELD(who) ((nl_u64)(who) << 32 | 1)
 #define NL_OWNER_CLIENT(owner) ((nl_u32)((owner) >> 48))
 #define NL_OWNER_WHO(owner) ((nl_u32)((owner) >> 32))
 
 /*
- * A chunk's tag: {offset of the cache's slot among a CPU's 16, kind 8, 8 unused}. One load turns a
- * pointer into its cache, and into where its slots are.
+ * A chunk's tag: {offset of the cache's slot among a CPU's 16, kind 4, 12 unused}. One load turns a
+ * pointer into its cache, and into where its slots are. Of a chunk in somebody's hands it is
+ * {thread 16, kind 4, client 12}. The tag alone says whose a chunk is; the bits of chunk_free and
+ * reserve are where to look for free ones.
  */
 #define NL_SLOT_SHIFT 8 /* sizeof(struct nl_slot) */
 #define NL_TAG(kind, id) (((nl_u32)(kind) << 16) | (((nl_u32)(id)&0xff) << NL_SLOT_SHIFT))
-#define NL_TAG_KIND(tag) (((tag) >> 16) & 0xff)
+#define NL_TAG_KIND(tag) (((tag) >> 16) & 0xf)
 #define NL_TAG_CACHE(tag) (((tag) >> NL_SLOT_SHIFT) & 0xff)
 #define NL_TAG_SLOT(tag) ((tag)&0xffff)
+#define NL_TAG_TRANSIT(who)                                                                        \
+	(((nl_u32)NL_KIND_TRANSIT << 16) | ((nl_u32)(who)&0xffff) |                                \
+	 (((nl_u32)(who) >> 16 & 0xfff) << 20))
 enum {
-	NL_KIND_FREE,  /* free, or not opened */
-	NL_KIND_META,  /* the heap's own metadata */
-	NL_KIND_SLAB,  /* a slab of the cache */
-	NL_KIND_LARGE, /* first chunk of a large object; nl_slab.nr_chunks long */
-	NL_KIND_BODY,  /* a further chunk of a large object */
+	NL_KIND_FREE,	 /* free, or not opened */
+	NL_KIND_META,	 /* the heap's own metadata */
+	NL_KIND_SLAB,	 /* a slab of the cache */
+	NL_KIND_LARGE,	 /* first chunk of a large object; nl_slab.nr_chunks long */
+	NL_KIND_BODY,	 /* a further chunk of a large object */
+	NL_KIND_TRANSIT, /* in the hands of whom the rest of the tag names */
 };
 
 /* Counters of a slot. Written under the slot's lock, or by atomic add where no lock is held. */
@@ -122,60 +129,75 @@ enum {
 struct nl_slot {
 	nl_u64 lock;
 	nl_u64 word;
-	nl_u64 objs;	  /* address of main's obj[]; 0 without a main sheaf */
-	nl_u32 cap;	  /* objects that main may hold; 0 sends both fast paths to the slow one */
-	nl_u32 main;	  /* sheaf index + 1, or 0 */
-	nl_u32 spare;	  /* sheaf index + 1, or 0 */
-	nl_u32 gen;	  /* takes of the lock so far */
-	nl_u64 intent[2]; /* what the holder is about to do: see NL_INTENT_* */
+	nl_u64 objs;  /* address of main's obj[]; 0 without a main sheaf */
+	nl_u32 cap;   /* objects that main may hold; 0 sends both fast paths to the slow one */
+	nl_u32 main;  /* sheaf index + 1, or 0 */
+	nl_u32 spare; /* sheaf index + 1, or 0 */
+	nl_u32 pad2;
 	nl_u64 stat[NL_NR_STAT];
 	nl_u64 seen; /* word, when decay.c looked the last time */
-	nl_u64 pad;
+	nl_u64 pad[3];
 };
 
 /*
- * Intent of a lock holder, written before a step during which objects are in no shared place, and
- * cleared after it, so that whoever takes over a dead holder's lock can finish or undo it.
- *   TAKE  {chunk 32, word 6}: intent[1] holds the bits, once they are known
- * A sheaf between two lists is found by its owner field instead.
+ * Intent of a slab lock's holder, written before a step during which objects are in no place that
+ * others can see, and cleared after it, so that whoever takes over a dead holder's lock can tell
+ * how far it came: {op 8, word 8, sheaf index + 1 32, size 16}.
+ *   TAKE     the bits of nl_slab.mask go from the word to the sheaf, whose size is this before
+ *   GIVE     from the sheaf to the word, its size is this afterwards
+ *   NEW      the words are filled, from the first on; object 0 goes to the sheaf, or to the caller
+ *   RELEASE  the words up to this one are taken, all of them full
  */
-#define NL_INTENT(op, arg) (((nl_u64)(op) << 56) | (nl_u64)(arg))
+#define NL_INTENT(op, word, sheaf, n)                                                              \
+	(((nl_u64)(op) << 56) | ((nl_u64)(word) << 48) | ((nl_u64)(sheaf) << 16) | (nl_u64)(n))
 #define NL_INTENT_OP(i) ((nl_u32)((i) >> 56))
-#define NL_INTENT_ARG(i) ((i)&0xffffffffffffffULL)
+#define NL_INTENT_WORD(i) ((nl_u32)((i) >> 48) & 63)
+#define NL_INTENT_SHEAF(i) ((nl_u32)((i) >> 16))
+#define NL_INTENT_SIZE(i) ((nl_u32)(i)&0xffff)
 enum {
 	NL_INTENT_NONE,
 	NL_INTENT_TAKE,
+	NL_INTENT_GIVE,
+	NL_INTENT_NEW,
+	NL_INTENT_RELEASE,
 };
 
-/* In nl_sheaf.owner: not in transit but prefilled, in its owner's hands for good. */
+/*
+ * nl_sheaf.owner: 0 while the sheaf is free, which it alone decides; the map's bits are where to
+ * look for free ones. NL_LISTED: a slot or a barn names it. {client 16, thread 16, 0}: taken out of
+ * every list, in transit. The same | NL_PREFILLED: in its owner's hands for good.
+ */
 #define NL_PREFILLED 1u
+#define NL_LISTED 2u
 
 /* A sheaf: 1 KiB. Written by whoever holds the lock of the slot or barn that it hangs on. */
 struct nl_sheaf {
 	nl_u32 next;  /* sheaf index + 1 in a barn's list, or 0 */
 	nl_u16 cache; /* id + 1; 0 while the sheaf is free */
 	nl_u16 size;  /* objects; 0 while it is a slot's main sheaf: the slot's word has it then */
-	nl_u64 owner; /* who took it out of every list, in transit; or | NL_PREFILLED */
+	nl_u64 owner; /* 0, NL_LISTED, or whose */
 	nl_u64 obj[NL_SHEAF_MAX];
 };
 
 /* A barn: one node's full and empty sheaves of one cache, LIFO. Fields under lock. */
+struct nl_barn_list {
+	nl_u32 first; /* sheaf index + 1, or 0 */
+	nl_u32 nr;
+};
+
 struct nl_barn {
 	nl_u64 lock;
-	nl_u32 full;  /* sheaf index + 1, or 0 */
-	nl_u32 empty; /* sheaf index + 1, or 0 */
-	nl_u32 nr_full;
-	nl_u32 nr_empty;
-	nl_u64 intent;
-	nl_u64 gen;
-	nl_u64 pad[3];
+	struct nl_barn_list full;
+	struct nl_barn_list empty;
+	nl_u64 pad[5];
 };
 
 enum {
 	NL_CACHE_FREE,
-	NL_CACHE_BUSY, /* being made or destroyed */
+	NL_CACHE_BUSY, /* being made or destroyed: by the client in the bits above */
 	NL_CACHE_LIVE,
 };
+#define NL_CACHE_BUSY_BY(client) (NL_CACHE_BUSY | (nl_u32)(client) << 8)
 
 /* A cache. Constant after it went live, but for the number of its slabs and the barns. */
 struct nl_cache {
@@ -188,30 +210,36 @@ struct nl_cache {
 	nl_u32 align;
 	nl_u32 flags;
 	nl_u32 nr_slabs; /* atomic */
-	nl_u32 pad3;
-	nl_u64 ctor;  /* address in the process of a private heap */
-	nl_u32 words; /* words of free bits in a slab */
-	nl_u32 next;  /* the next larger kmalloc bucket's id, or the own id */
+	nl_u32 left;	 /* debugged: from an object's slab bit to its first byte */
+	nl_u64 ctor;	 /* address in the process of a private heap */
+	nl_u32 words;	 /* words of free bits in a slab */
+	nl_u32 next;	 /* the next larger kmalloc bucket's id, or the own id */
 	nl_u32 id;
 	nl_u32 pad;
 	char name[NL_NAME];
-	nl_u64 pad2[4];
+	nl_u64 bugs; /* atomic: what debugging found and mended in it */
+	nl_u64 pad2[3];
 	struct nl_barn barn[NL_MAX_NODES];
 };
 
 /*
- * A slab's free bits. Bit set: free, and in no sheaf. Allocation takes by xchg (a whole word) or
- * by clearing one bit, free gives back by or; no other write. While a chunk is free all words are
- * 0, so that a taker with a stale hint gets nothing; whoever holds a bit of a slab keeps the
- * chunk from becoming something else.
+ * A slab's free bits. Bit set: free, and in no sheaf. Allocation clears bits under the slab's lock,
+ * or, in the last scan of all, one bit past it; free gives back by or, without a lock; no other
+ * write. While a chunk is free all words are 0, so that a taker with a stale hint gets nothing;
+ * whoever holds a bit of a slab keeps the chunk from becoming something else.
  */
 struct nl_slab {
 	nl_u64 free[NL_SLAB_WORDS];
-	nl_u64 summary;	  /* hint: a bit for each word that may be non-zero */
-	nl_u32 nr_chunks; /* of a large object; written before its tag */
-	nl_u32 pad;
-	nl_u64 size; /* of a large object: bytes asked for */
-	nl_u64 pad2[5];
+	nl_u64 summary;	   /* hint: a bit for each word that may be non-zero */
+	nl_u32 nr_chunks;  /* of a large object; written before its tag */
+	nl_u32 scans;	   /* scan_begin when the lock was taken; another value if a scan was on */
+	nl_u64 size;	   /* of a large object: bytes asked for */
+	nl_u64 lock;	   /* who may take many bits, one try; others go to another slab */
+	nl_u64 intent;	   /* of the lock's holder: NL_INTENT */
+	nl_u64 mask;	   /* the bits that the intent concerns */
+	nl_u32 scan_begin; /* atomic: takes of one bit past the lock, begun and ended */
+	nl_u32 scan_end;
+	nl_u64 pad;
 };
 
 /* 64 chunks. 10 pages. */
@@ -232,10 +260,10 @@ enum {
 	NL_GROUP_OPEN,
 };
 
-/* A client of a shared heap. Written by nolockd, but for next_thread. */
+/* A client of a shared heap. Written by nolockd, but for threads. */
 struct nl_client {
-	nl_u32 pid; /* 0: free */
-	nl_u32 next_thread;
+	nl_u32 pid;	  /* 0: free */
+	nl_u32 threads;	  /* the client's own: highest thread number that came by */
 	nl_u64 starttime; /* field 22 of /proc/PID/stat: tells a reused pid apart */
 };
 
@@ -269,10 +297,10 @@ struct nl_heap {
 	nl_u64 pad[5];
 
 	/* Written while the heap is in use. */
-	nl_u32 cursor;	/* atomic: next group that nobody has opened yet */
-	nl_u32 limit;	/* groups that may be opened: nr_groups or less */
-	nl_u32 nr_open; /* no open group at or above: bound of every scan */
-	nl_u32 pad3;
+	nl_u32 cursor;	       /* atomic: next group that nobody has opened yet */
+	nl_u32 limit;	       /* groups that may be opened: nr_groups or less */
+	nl_u32 nr_open;	       /* no open group at or above: bound of every scan */
+	nl_u32 nr_left;	       /* atomic: bits set in nl_group_left_map() */
 	nl_u32 reserve_target; /* chunks that populate was asked to keep */
 	nl_u32 nr_reserve;     /* atomic: chunks in the groups' reserve words */
 	nl_u32 sheaf_hint;     /* racy: word of the sheaf map where one was free */
@@ -283,9 +311,10 @@ struct nl_heap {
 	nl_u64 large_frees;    /* atomic */
 	nl_u64 epoch;	       /* bumped by each nolockd that adopts the heap */
 	nl_u64 dropped; /* atomic: objects freed twice or bad, found when a sheaf was flushed */
-	nl_u64 deaths;	/* atomic: clients that died in the middle of it, and forks */
+	nl_u64 deaths;	/* atomic: threads of clients that died, or were left behind by a fork */
 	nl_u64 lost;	/* objects in the hands of threads that a fork left behind */
-	nl_u64 pad2[4];
+	nl_u64 bugs;	/* atomic: what debugging found and mended */
+	nl_u64 pad2[3];
 	struct nl_client client[NL_MAX_CLIENTS + 1]; /* [0] unused */
 };
 
@@ -304,6 +333,7 @@ typedef struct nl_cache NLA nl_cache_t;
 typedef struct nl_slot NLA nl_slot_t;
 typedef struct nl_sheaf NLA nl_sheaf_t;
 typedef struct nl_barn NLA nl_barn_t;
+typedef struct nl_barn_list NLA nl_barn_list_t;
 typedef struct nl_slab NLA nl_slab_t;
 typedef struct nl_group NLA nl_group_t;
 typedef nl_u64 NLA nl_word_t;
@@ -342,6 +372,12 @@ NL_INLINE nl_word_t *nl_sheaf_map(nl_heap_t *h)
 NL_INLINE nl_word_t *nl_group_free_map(nl_heap_t *h)
 {
 	return (nl_word_t *)nl_at(h, h->off_gfree);
+}
+
+/* Groups that somebody drew and could not open, when others had drawn since. */
+NL_INLINE nl_word_t *nl_group_left_map(nl_heap_t *h)
+{
+	return nl_group_free_map(h) + (h->nr_groups + 63) / 64;
 }
 
 NL_INLINE nl_word_t *nl_group_part_map(nl_heap_t *h, nl_u32 node, nl_u32 id)

@@ -96,6 +96,8 @@ NL_INLINE void nl_mb(void)
 	(void)__sync_lock_test_and_set(&word, 1);
 }
 
+#define nl_pause() ((void)0)
+
 #else /* CPU */
 
 #include <stdint.h>
@@ -124,6 +126,12 @@ typedef uint64_t nl_u64;
 #define nl_and(p, val) ((void)__atomic_fetch_and((p), (val), __ATOMIC_SEQ_CST))
 #define nl_add(p, val) ((void)__atomic_fetch_add((p), (val), __ATOMIC_SEQ_CST))
 #define nl_mb() __atomic_thread_fence(__ATOMIC_SEQ_CST)
+
+#ifdef __x86_64__
+#define nl_pause() __builtin_ia32_pause()
+#else
+#define nl_pause() ((void)0)
+#endif
 
 #endif /* __bpf__ */
 

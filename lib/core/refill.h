@@ -19,12 +19,12 @@ NL_INLINE nl_u32 nl_slot_empty_sheaf(nl_heap_t *h, nl_slot_t *slot, nl_u32 id, n
 	nl_barn_t *barn = &nl_cache(h, id)->barn[0];
 	nl_u32 sheaf = 0;
 
-	if (nl_load(&barn->nr_empty) && nl_barn_lock(barn, who, flags)) {
-		sheaf = nl_barn_pop_empty(h, barn, who);
+	if (nl_load(&barn->empty.nr) && nl_barn_lock(barn, who, flags)) {
+		sheaf = nl_barn_pop(h, &barn->empty, who);
 		nl_barn_unlock(barn);
 	}
 	if (!sheaf) {
-		sheaf = nl_sheaf_get(h, id);
+		sheaf = nl_sheaf_get(h, id, who);
 		if (sheaf)
 			nl_slot_count(slot, NL_STAT_SHEAF_ALLOC, 1);
 	}
@@ -42,21 +42,20 @@ NL_FUNC nl_u32 nl_slot_refill(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, nl_u3
 	nl_barn_t *barn = &cache->barn[0];
 	nl_u32 n = NL_WORD_SIZE(nl_load(&slot->word));
 	nl_u32 main = slot->main, spare = slot->spare, full = 0, got;
-	nl_u64 obj;
 
 	if (n || !cache->capacity)
 		return n;
 	if (spare && nl_sheaf(h, spare - 1)->size)
 		return nl_slot_swap(h, slot, id, who);
-	if (nl_load(&barn->nr_full) && nl_barn_lock(barn, who, flags)) {
-		full = nl_barn_pop_full(h, barn, who);
+	if (nl_load(&barn->full.nr) && nl_barn_lock(barn, who, flags)) {
+		full = nl_barn_pop(h, &barn->full, who);
 		if (full && main && spare) {
 			/* The barn gets an empty one for the full one. */
 			nl_slot_detach(h, slot);
 			nl_store(&nl_sheaf(h, main - 1)->owner, (nl_u64)who << 32);
 			nl_barrier();
 			nl_store(&slot->main, 0);
-			nl_barn_push_empty(h, barn, main);
+			nl_barn_push(h, &barn->empty, main);
 		}
 		nl_barn_unlock(barn);
 	}
@@ -77,17 +76,12 @@ NL_FUNC nl_u32 nl_slot_refill(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, nl_u3
 		nl_slot_attach(h, slot, main, id);
 	}
 	nl_slot_detach(h, slot);
-	got = nl_sheaf_fill(h, slot->intent, main, id, cache->capacity);
+	got = nl_sheaf_fill(h, main, id, cache->capacity, who);
 	if (!got) {
-		obj = nl_slab_new(h, id, flags);
-		if (obj) {
-			nl_sheaf_t *s = nl_sheaf(h, main - 1);
-
+		/* Objects pop from the top: the slab's first stays below its next ones. */
+		if (nl_slab_new(h, id, flags, who, main)) {
 			nl_slot_count(slot, NL_STAT_ALLOC_SLAB, 1);
-			/* Objects pop from the top: the slab's first stays below its next ones. */
-			nl_store(&s->obj[0], obj);
-			nl_store(&s->size, 1);
-			got = 1 + nl_sheaf_fill(h, slot->intent, main, id, cache->capacity);
+			got = 1 + nl_sheaf_fill(h, main, id, cache->capacity, who);
 		}
 	}
 	if (got) {
@@ -124,13 +118,13 @@ NL_FUNC nl_u32 nl_slot_room(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, nl_u32 
 		nl_slot_swap(h, slot, id, who);
 		return 1;
 	}
-	if (spare && nl_load(&barn->nr_full) < NL_BARN_MAX && nl_barn_lock(barn, who, flags)) {
-		if (barn->nr_full < NL_BARN_MAX) {
+	if (spare && nl_load(&barn->full.nr) < NL_BARN_MAX && nl_barn_lock(barn, who, flags)) {
+		if (barn->full.nr < NL_BARN_MAX) {
 			nl_store(&nl_sheaf(h, spare - 1)->owner, (nl_u64)who << 32);
 			nl_barrier();
 			nl_store(&slot->spare, 0);
-			nl_barn_push_full(h, barn, spare);
-			empty = nl_barn_pop_empty(h, barn, who);
+			nl_barn_push(h, &barn->full, spare);
+			empty = nl_barn_pop(h, &barn->empty, who);
 			spare = 0;
 			put = 1;
 		}
@@ -149,12 +143,12 @@ NL_FUNC nl_u32 nl_slot_room(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, nl_u32 
 		return 1;
 	}
 	if (spare) {
-		nl_slot_count(slot, NL_STAT_SHEAF_FLUSH, nl_sheaf_flush(h, spare, id, 0));
+		nl_slot_count(slot, NL_STAT_SHEAF_FLUSH, nl_sheaf_flush(h, spare, id, 0, who));
 		nl_slot_swap(h, slot, id, who);
 		return 1;
 	}
 	nl_slot_detach(h, slot);
-	nl_slot_count(slot, NL_STAT_SHEAF_FLUSH, nl_sheaf_flush(h, main, id, cap / 2));
+	nl_slot_count(slot, NL_STAT_SHEAF_FLUSH, nl_sheaf_flush(h, main, id, cap / 2, who));
 	nl_slot_attach(h, slot, main, id);
 	return 1;
 }

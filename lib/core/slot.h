@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause */
 /*
- * slot.h - the single steps on a slot and on a barn, with their locks.
+ * slot.h - the single steps on a slot, a barn and a slab, with their locks.
  *
  * The slot's lock is free (0) or its holder's. A trylock that fails is not contention but a
  * holder further down the same stack, or one that was preempted: nobody waits for it.
@@ -22,10 +22,7 @@
  */
 NL_INLINE int nl_slot_trylock(nl_slot_t *slot, nl_u32 who)
 {
-	if (!nl_cas(&slot->lock, 0, ((nl_u64)who << 32) | (nl_load(&slot->gen) + 1)))
-		return 0;
-	nl_store(&slot->gen, nl_load(&slot->gen) + 1);
-	return 1;
+	return nl_cas(&slot->lock, 0, NL_HELD(who));
 }
 
 NL_INLINE void nl_slot_unlock(nl_slot_t *slot)
@@ -92,7 +89,7 @@ NL_INLINE nl_u32 nl_slot_attach(nl_heap_t *h, nl_slot_t *slot, nl_u32 sheaf, nl_
 	nl_store(&slot->word, nl_load(&slot->word) + n);
 	nl_barrier();
 	nl_store(&s->size, 0);
-	nl_store(&s->owner, 0);
+	nl_store(&s->owner, NL_LISTED);
 	return n;
 }
 
@@ -124,17 +121,12 @@ NL_INLINE int nl_barn_lock(nl_barn_t *barn, nl_u32 who, nl_u32 flags)
 		nl_u64 held = nl_load(&barn->lock);
 
 		if (!held) {
-			if (nl_cas(&barn->lock, 0,
-				   ((nl_u64)who << 32) | (nl_u32)(nl_load(&barn->gen) + 1))) {
-				nl_store(&barn->gen, nl_load(&barn->gen) + 1);
+			if (nl_cas(&barn->lock, 0, NL_HELD(who)))
 				return 1;
-			}
 		} else if (NL_OWNER_WHO(held) == who) {
 			break; /* we hold it, further down the stack */
 		}
-#if !defined(__bpf__) && defined(__x86_64__)
-		__builtin_ia32_pause();
-#endif
+		nl_pause();
 	}
 	return 0;
 }
@@ -148,48 +140,74 @@ NL_INLINE void nl_barn_unlock(nl_barn_t *barn)
  * The lists, with the barn's lock held. A sheaf index + 1, or 0. The sheaf names its new owner
  * before it leaves the list, and forgets it after it is in the next.
  */
-NL_INLINE nl_u32 nl_barn_pop_full(nl_heap_t *h, nl_barn_t *barn, nl_u32 who)
+NL_INLINE nl_u32 nl_barn_pop(nl_heap_t *h, nl_barn_list_t *list, nl_u32 who)
 {
-	nl_u32 sheaf = barn->full;
+	nl_u32 sheaf = list->first;
 
 	if (sheaf) {
 		nl_store(&nl_sheaf(h, sheaf - 1)->owner, (nl_u64)who << 32);
-		nl_barrier();
-		nl_store(&barn->full, nl_sheaf(h, sheaf - 1)->next);
-		nl_store(&barn->nr_full, barn->nr_full - 1);
+		/* A repair that finds it in no list must find the owner that is written here. */
+		nl_store_release(&list->first, nl_sheaf(h, sheaf - 1)->next);
+		nl_store(&list->nr, list->nr - 1);
 	}
 	return sheaf;
 }
 
-NL_INLINE nl_u32 nl_barn_pop_empty(nl_heap_t *h, nl_barn_t *barn, nl_u32 who)
+NL_INLINE void nl_barn_push(nl_heap_t *h, nl_barn_list_t *list, nl_u32 sheaf)
 {
-	nl_u32 sheaf = barn->empty;
-
-	if (sheaf) {
-		nl_store(&nl_sheaf(h, sheaf - 1)->owner, (nl_u64)who << 32);
-		nl_barrier();
-		nl_store(&barn->empty, nl_sheaf(h, sheaf - 1)->next);
-		nl_store(&barn->nr_empty, barn->nr_empty - 1);
-	}
-	return sheaf;
+	nl_store(&nl_sheaf(h, sheaf - 1)->next, list->first);
+	nl_store(&list->first, sheaf);
+	nl_store(&list->nr, list->nr + 1);
+	nl_store_release(&nl_sheaf(h, sheaf - 1)->owner, NL_LISTED);
 }
 
-NL_INLINE void nl_barn_push_full(nl_heap_t *h, nl_barn_t *barn, nl_u32 sheaf)
+/*
+ * Try the lock of a chunk's slab. With it held the slab keeps its cache, if the tag names it now.
+ * scans: the repair's question is whether a scan took a bit after this moment; one that is under
+ * way may still do so. scan_end is read first: if it equals what scan_begin is a moment later,
+ * there was none.
+ */
+NL_INLINE int nl_slab_trylock(nl_slab_t *slab, nl_u32 who)
 {
-	nl_store(&nl_sheaf(h, sheaf - 1)->next, barn->full);
-	nl_store(&barn->full, sheaf);
-	nl_store(&barn->nr_full, barn->nr_full + 1);
-	nl_barrier();
-	nl_store(&nl_sheaf(h, sheaf - 1)->owner, 0);
+	nl_u32 begun, ended;
+
+	if (nl_load(&slab->lock) || !nl_cas(&slab->lock, 0, NL_HELD(who)))
+		return 0;
+	ended = nl_load_acquire(&slab->scan_end);
+	begun = nl_load(&slab->scan_begin);
+	nl_store(&slab->scans, begun == ended ? begun : begun - 1);
+	return 1;
 }
 
-NL_INLINE void nl_barn_push_empty(nl_heap_t *h, nl_barn_t *barn, nl_u32 sheaf)
+NL_INLINE void nl_slab_unlock(nl_slab_t *slab)
 {
-	nl_store(&nl_sheaf(h, sheaf - 1)->next, barn->empty);
-	nl_store(&barn->empty, sheaf);
-	nl_store(&barn->nr_empty, barn->nr_empty + 1);
+	nl_store_release(&slab->lock, 0);
+}
+
+/* The mask first: whoever reads the intent goes by it. A dead process's stores are all there. */
+NL_INLINE void nl_slab_intend(nl_slab_t *slab, nl_u64 intent, nl_u64 mask)
+{
+	nl_store(&slab->mask, mask);
 	nl_barrier();
-	nl_store(&nl_sheaf(h, sheaf - 1)->owner, 0);
+	nl_store(&slab->intent, intent);
+	nl_barrier();
+}
+
+NL_INLINE void nl_slab_done(nl_slab_t *slab)
+{
+	nl_barrier();
+	nl_store(&slab->intent, 0);
+	nl_barrier();
+}
+
+/* The bits of a word that stand for objects. */
+NL_INLINE nl_u64 nl_slab_mask(nl_u32 per_slab, nl_u32 word)
+{
+	nl_u32 first = word * 64;
+
+	if (per_slab <= first)
+		return 0;
+	return per_slab - first >= 64 ? ~0ULL : NL_BIT(per_slab - first) - 1;
 }
 
 #endif /* NL_CORE_SLOT_H */

@@ -24,6 +24,7 @@
 #include <string.h>
 #include <sys/auxv.h>
 #include <unistd.h>
+#include "debug.h"
 #include "entry.h"
 #include "fast.h"
 #include "core/core.h"
@@ -107,6 +108,8 @@ size_t nl_malloc_size(const void *p, const char **why)
 		return 0;
 	tag = nl_load(nl_tag(heap->h, (nl_u32)chunk));
 	*why = "not the start of an object";
+	if (NL_TAG_KIND(tag) == NL_KIND_SLAB && nl_debugged(heap, NL_TAG_CACHE(tag)))
+		return ksize(p);
 	if (NL_TAG_KIND(tag) == NL_KIND_SLAB)
 		return nl_slab_index(heap->h, NL_TAG_CACHE(tag), (nl_u64)p) == ~0u ? 0 : ksize(p);
 	if (NL_TAG_KIND(tag) == NL_KIND_LARGE)
@@ -122,28 +125,18 @@ static void *no_memory(void)
 	return NULL;
 }
 
-/* The mid sizes, whose bucket is computed, and what the fast path could not serve. */
 static __attribute__((noinline)) void *malloc_slow(size_t size)
 {
-	nl_u64 obj;
-
-	size += !size;
-	if (nl_thread_start() && size <= NL_MAX_SIZE && pop_bucket(nolock_bucket(size), &obj))
-		return (void *)obj;
 	if (size > PTRDIFF_MAX)
 		return no_memory();
-	return nl_kmalloc_slow(nl_default, size, GFP_KERNEL, NUMA_NO_NODE);
+	return nl_kmalloc_slow(nl_default, size + !size, GFP_KERNEL, NUMA_NO_NODE);
 }
 
 NL_HOT void *malloc(size_t size)
 {
-	const struct nolock_heap *heap = nl_default;
 	nl_u64 obj;
 
-	if (nl_likely(size - 1 < NL_SMALL_MAX) &&
-	    nl_likely(pop_bucket(heap->small_slot[(size - 1) / 16], &obj)))
-		return (void *)obj;
-	return malloc_slow(size);
+	return nl_likely(pop_default(size, &obj)) ? (void *)obj : malloc_slow(size);
 }
 
 /*
@@ -179,8 +172,7 @@ static __attribute__((noinline)) void free_slow(void *p)
 
 NL_HOT void free(void *p)
 {
-	/* Programs free objects of all sizes in turn: the second look is no slow path. */
-	if (!free_fast(p) && !free_other_tag(p))
+	if (!free_fast(p))
 		free_slow(p);
 }
 
@@ -192,9 +184,8 @@ void *calloc(size_t n, size_t size)
 	if (nl_unlikely(__builtin_mul_overflow(n, size, &bytes) || bytes > PTRDIFF_MAX))
 		return no_memory();
 	bytes += !bytes;
-	if (nl_likely(bytes <= NL_MAX_SIZE) && nl_likely(pop_bucket(nolock_bucket(bytes), &obj)))
+	if (nl_likely(pop_default(bytes, &obj)))
 		return memset((void *)obj, 0, bytes);
-	nl_thread_start();
 	return nl_kmalloc_slow(nl_default, bytes, GFP_KERNEL | __GFP_ZERO, NUMA_NO_NODE);
 }
 
@@ -232,10 +223,13 @@ void *realloc(void *p, size_t size)
 			memcpy(q, p, old < size ? old : size);
 		return q;
 	}
+	/* Of a debugged cache: its red zones move with the size. Its slots are empty for all. */
+	if (nl_unlikely(nl_load(&nl_debug_on)) && old <= NL_MAX_SIZE)
+		return krealloc(p, size, GFP_KERNEL);
 	if (fits(old, size))
 		return p;
 	heap = nolock_heap_of(p);
-	if (old > NL_MAX_SIZE && size > NL_MAX_SIZE) {
+	if (old > NL_MAX_SIZE && size > NL_MAX_SIZE && heap->type == NL_HEAP_PRIVATE) {
 		if (nl_large_resize(heap, p, size))
 			return p;
 		q = nl_large_move(heap, p, size);

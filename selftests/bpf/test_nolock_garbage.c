@@ -153,8 +153,8 @@ static void circles(const struct heap_copy *c)
 	for (unsigned int id = 0; id < NL_MAX_CACHES; id++) {
 		struct nl_barn *b = &((struct nl_cache *)(c->at + c->head.off_cache))[id].barn[0];
 
-		b->full = b->empty = 1;
-		b->nr_full = b->nr_empty = (nl_u32)rnd();
+		b->full.first = b->empty.first = 1;
+		b->full.nr = b->empty.nr = (nl_u32)rnd();
 	}
 }
 

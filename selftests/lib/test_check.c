@@ -163,7 +163,7 @@ static void scene_make(struct scene *sc)
 	cr_assert_not_null(sc->slot, "no slot holds objects");
 	sc->main = nl_sheaf(sc->h, sc->slot->main - 1);
 	sc->main_size = (nl_u32)(sc->slot->word & 0xffff);
-	cr_assert_gt(sc->cache->barn[0].nr_full, 1, "the barn holds no two full sheaves");
+	cr_assert_gt(sc->cache->barn[0].full.nr, 1, "the barn holds no two full sheaves");
 	expect_whole(sc->heap, NULL, "before any damage");
 }
 
@@ -205,7 +205,7 @@ Test(check, finds_damage_of_slots_and_sheaves)
 
 	scene_make(&sc);
 	barn = &sc.cache->barn[0];
-	full = nl_sheaf(sc.h, barn->full - 1);
+	full = nl_sheaf(sc.h, barn->full.first - 1);
 	second = nl_sheaf(sc.h, full->next - 1);
 	map = nl_sheaf_map(sc.h);
 
@@ -221,7 +221,7 @@ Test(check, finds_damage_of_slots_and_sheaves)
 	       (sc.slot->word & ~0xffffull) | 0xffff);
 	DAMAGE(&sc, "a main sheaf's number out of range", sc.slot->main, 0xfffffff0u);
 	DAMAGE(&sc, "no main sheaf but objects", sc.slot->main, 0);
-	DAMAGE(&sc, "a main sheaf that is also in the barn", sc.slot->main, barn->full);
+	DAMAGE(&sc, "a main sheaf that is also in the barn", sc.slot->main, barn->full.first);
 	DAMAGE(&sc, "main's objects elsewhere", sc.slot->objs, sc.slot->objs + 8);
 	DAMAGE(&sc, "main's capacity out of range", sc.slot->cap, 5000);
 	spare = sc.slot->spare;
@@ -234,17 +234,17 @@ Test(check, finds_damage_of_slots_and_sheaves)
 	DAMAGE(&sc, "a barn's sheaf with a size out of range", full->size, NL_SHEAF_MAX + 1);
 	DAMAGE(&sc, "a barn's sheaf with a size far out of range", full->size, 0xffff);
 	DAMAGE(&sc, "one object less in a barn's sheaf", full->size, full->size - 1);
-	DAMAGE(&sc, "a cycle of one in the barn", full->next, barn->full);
-	DAMAGE(&sc, "a cycle of two in the barn", second->next, barn->full);
+	DAMAGE(&sc, "a cycle of one in the barn", full->next, barn->full.first);
+	DAMAGE(&sc, "a cycle of two in the barn", second->next, barn->full.first);
 	DAMAGE(&sc, "a barn's list cut short", full->next, 0);
 	DAMAGE(&sc, "a barn's link out of range", full->next, 0x7fffffff);
-	DAMAGE(&sc, "a barn's head out of range", barn->full, sc.h->nr_sheaves + 1);
-	DAMAGE(&sc, "a barn's head lost", barn->full, 0);
-	DAMAGE(&sc, "a barn that counts one more", barn->nr_full, barn->nr_full + 1);
-	DAMAGE(&sc, "a barn that counts one less", barn->nr_full, barn->nr_full - 1);
-	DAMAGE(&sc, "a barn that counts millions", barn->nr_empty, 0xffffffffu);
-	DAMAGE(&sc, "a full sheaf among the empty ones", barn->empty, barn->full);
-	at = barn->full - 1;
+	DAMAGE(&sc, "a barn's head out of range", barn->full.first, sc.h->nr_sheaves + 1);
+	DAMAGE(&sc, "a barn's head lost", barn->full.first, 0);
+	DAMAGE(&sc, "a barn that counts one more", barn->full.nr, barn->full.nr + 1);
+	DAMAGE(&sc, "a barn that counts one less", barn->full.nr, barn->full.nr - 1);
+	DAMAGE(&sc, "a barn that counts millions", barn->empty.nr, 0xffffffffu);
+	DAMAGE(&sc, "a full sheaf among the empty ones", barn->empty.first, barn->full.first);
+	at = barn->full.first - 1;
 	DAMAGE(&sc, "a sheaf in use marked free", map[at / 64], map[at / 64] | 1ull << (at % 64));
 	/* A sheaf that is in use by nobody, but not free. */
 	for (at = 0; at < sc.h->nr_sheaves; at++)

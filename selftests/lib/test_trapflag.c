@@ -34,7 +34,7 @@ enum attack {
 	PAIR,	     /* allocates and frees */
 	HOLDER,	     /* keeps HOLD objects across traps, frees the oldest */
 	EXCHANGE,    /* frees what the main flow allocated, leaves its own for it */
-	WORD,	     /* the last level alone: nl_slab_take and nl_slab_put */
+	WORD,	     /* the last level alone: nl_slab_scan and nl_slab_put */
 	WORD_HOLDER, /* the same, and keeps what it took for HOLD traps */
 };
 
@@ -87,7 +87,7 @@ static void word_attack(void)
 		back = (uintptr_t)t.held[t.next];
 		t.held[t.next] = NULL;
 	} else {
-		back = obj = nl_slab_take(t.h, t.id);
+		back = obj = nl_slab_scan(t.h, t.id);
 		if (!obj)
 			t.empty++;
 		if (t.attack == WORD_HOLDER) {
@@ -399,12 +399,12 @@ static unsigned long one_word(const char *name, enum attack attack, unsigned int
 		return 1;
 	}
 	while (main_holds < 63 - free_bits) {
-		held[main_holds] = nl_slab_take(t.h, t.id);
+		held[main_holds] = nl_slab_scan(t.h, t.id);
 		if (!held[main_holds++])
 			return 2;
 	}
 	for (int i = 0; i < 4 * DEPTH; i++) {
-		STEPPED(obj = nl_slab_take(t.h, t.id));
+		STEPPED(obj = nl_slab_scan(t.h, t.id));
 		if (!obj) {
 			t.main_failed++;
 			continue;

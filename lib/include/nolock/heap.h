@@ -91,6 +91,7 @@ struct nolock_heap_report {
 	unsigned long frees;	      /* frees ever made, by the counters */
 	unsigned long refused;	      /* double, foreign and interior frees refused */
 	unsigned long locks_held;     /* locks found held: 0 when nothing runs */
+	unsigned long debug_errors;   /* what debugging found and mended: nolock/debug.h */
 	unsigned long errors;	      /* broken invariants; 0 means the inventory is whole */
 	char first_error[160];	      /* the first one in words */
 };

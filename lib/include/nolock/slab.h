@@ -14,7 +14,8 @@
  * (flags, size or alignment that make no sense). Frees never fail. A pointer into no heap, into
  * metadata or into free memory is refused at once, counted (nolock_heap_check()) and, by kfree(),
  * reported once on stderr. A pointer into the middle of an object, and an object freed twice, may
- * go through a sheaf first: they are caught, and counted, where they reach their slab.
+ * go through a sheaf first: they are caught, and counted, where they reach their slab, the first
+ * of the two also when a sheaf is full. nolock/debug.h says more, and how to catch all at once.
  */
 #ifndef NOLOCK_SLAB_H
 #define NOLOCK_SLAB_H
@@ -36,6 +37,12 @@ struct nolock_heap;
 
 typedef unsigned int slab_flags_t;
 
+/* Debugging of one cache of a private heap, as the letters F, Z, P, U and T do: nolock/debug.h. */
+#define SLAB_CONSISTENCY_CHECKS ((slab_flags_t)0x00000100)
+#define SLAB_RED_ZONE ((slab_flags_t)0x00000400)
+#define SLAB_POISON ((slab_flags_t)0x00000800)
+#define SLAB_STORE_USER ((slab_flags_t)0x00010000)
+#define SLAB_TRACE ((slab_flags_t)0x00200000)
 /* Align objects to a cache line (64 bytes), smaller ones to a fraction of it. */
 #define SLAB_HWCACHE_ALIGN ((slab_flags_t)0x00002000)
 /* Abort if the cache cannot be created. */

@@ -49,7 +49,8 @@ struct nolock_cache_stat {
 	unsigned int object_size; /* as asked for */
 	unsigned int size;	  /* distance between two objects */
 	unsigned int objs_per_slab;
-	unsigned int sheaf_capacity; /* objects */
+	unsigned int sheaf_capacity; /* objects; 0 in a debugged cache */
+	unsigned int flags;	     /* SLAB_*, those of NOLOCK_DEBUG among them */
 	unsigned long slabs;
 	unsigned long objects;	  /* in all slabs */
 	unsigned long in_sheaves; /* free, in slots and barns */
@@ -58,6 +59,7 @@ struct nolock_cache_stat {
 	unsigned int sheaves;	  /* in slots and barns */
 	unsigned int barn_full;
 	unsigned int barn_empty;
+	unsigned long debug_errors; /* what debugging found and mended: nolock/debug.h */
 	unsigned long stat[NOLOCK_NR_STAT_ITEMS];
 };
 

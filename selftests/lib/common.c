@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * common.c - helpers of util.h that need no test framework: for plain programs as well.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <time.h>
+#include <unistd.h>
+#include "internal.h"
+#include "util.h"
+
+static inline uint64_t pat_word(uint64_t seed, uint64_t i)
+{
+	uint64_t x = (seed + 1) * 0x9e3779b97f4a7c15ULL + i * 0xbf58476d1ce4e5b9ULL;
+
+	return x ^ (x >> 29);
+}
+
+/* Bytes, not words, at the ends: an object's size need not be a multiple of 8. */
+void pat_fill(void *p, size_t size, uint64_t seed)
+{
+	unsigned char *b = p;
+	size_t i, words = size / 8;
+	uint64_t w;
+
+	for (i = 0; i < words; i++) {
+		w = pat_word(seed, i);
+		memcpy(b + i * 8, &w, 8);
+	}
+	w = pat_word(seed, words);
+	memcpy(b + words * 8, &w, size % 8);
+}
+
+bool pat_check(const void *p, size_t size, uint64_t seed)
+{
+	const unsigned char *b = p;
+	size_t i, words = size / 8;
+	uint64_t w, diff = 0;
+
+	for (i = 0; i < words; i++) {
+		memcpy(&w, b + i * 8, 8);
+		diff |= w ^ pat_word(seed, i);
+	}
+	w = pat_word(seed, words);
+	return !diff && memcmp(b + words * 8, &w, size % 8) == 0;
+}
+
+void stamp(void *p, uint32_t size, uint32_t seed)
+{
+	uint32_t head[2] = { size ^ 0x51ab51abu, seed };
+
+	memcpy(p, head, sizeof(head));
+	pat_fill((char *)p + sizeof(head), size - sizeof(head), (uint64_t)seed << 32 | size);
+}
+
+uint32_t stamp_check(const void *p)
+{
+	uint32_t head[2], size;
+
+	memcpy(head, p, sizeof(head));
+	size = head[0] ^ 0x51ab51abu;
+	/* A size that no test uses means that the head itself is damaged: do not read that far. */
+	if (size < sizeof(head) || size > 64 * MiB)
+		return 0;
+	if (!pat_check((const char *)p + sizeof(head), size - sizeof(head),
+		       (uint64_t)head[1] << 32 | size))
+		return 0;
+	return size;
+}
+
+void report(const char *fmt, ...)
+{
+	char line[512];
+	va_list ap;
+	int n;
+
+	va_start(ap, fmt);
+	n = vsnprintf(line, sizeof(line) - 1, fmt, ap);
+	va_end(ap);
+	if (n < 0)
+		return;
+	if (n > (int)sizeof(line) - 2)
+		n = sizeof(line) - 2;
+	line[n++] = '\n';
+	fflush(stdout);
+	if (write(STDOUT_FILENO, line, n) != n)
+		perror("write a test's figures to stdout");
+}
+
+int check_whole(struct nolock_heap *heap, struct nolock_heap_report *rep, const char *when)
+{
+	struct nolock_heap_report own;
+	int rc;
+
+	if (!rep)
+		rep = &own;
+	rc = nolock_heap_check(heap, rep);
+	if (rc == 0 && rep->errors == 0 && rep->locks_held == 0)
+		return 0;
+	report("  heap check %s: %s, %lu errors, %lu locks held, first: %s", when, strerror(-rc),
+	       rep->errors, rep->locks_held, rep->first_error);
+	return 1;
+}
+
+unsigned long env_number(const char *name, unsigned long def)
+{
+	const char *s = getenv(name);
+	char *end;
+	unsigned long v;
+
+	if (!s || !*s)
+		return def;
+	errno = 0;
+	v = strtoul(s, &end, 10);
+	if (errno || *end || !v) {
+		report("  %s=%s is not a positive number: using %lu", name, s, def);
+		return def;
+	}
+	return v;
+}
+
+void die_with_parent(void)
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+}
+
+uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+size_t rss_bytes(void)
+{
+	FILE *f = fopen("/proc/self/statm", "r");
+	size_t pages = 0;
+
+	if (!f)
+		return 0;
+	if (fscanf(f, "%*s %zu", &pages) != 1)
+		pages = 0;
+	fclose(f);
+	return pages * (size_t)sysconf(_SC_PAGESIZE);
+}
+
+bool rseq_in_use(struct nolock_heap *heap)
+{
+	return heap->rseq_slots != 0;
+}

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * nolockd.h - a nolockd of a test's own, with one heap.
+ */
+#ifndef NOLOCK_TORTURE_NOLOCKD_H
+#define NOLOCK_TORTURE_NOLOCKD_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+struct nolockd {
+	pid_t pid;
+	char heap[32]; /* for nolock_heap_open() */
+	char dir[64];
+};
+
+/*
+ * nolockd_start - start build/user/nolockd with a heap of 64 MiB, and point NOLOCK_SOCKET at it
+ * @bpf: an arena; else it may not use BPF, and the heap is a memfd
+ * Returns 0, or -1 after a line that says why. It ends with this process.
+ */
+int nolockd_start(struct nolockd *d, bool bpf);
+
+/* nolockd_stop - SIGTERM; returns its wait status. */
+int nolockd_stop(struct nolockd *d);
+
+#endif /* NOLOCK_TORTURE_NOLOCKD_H */

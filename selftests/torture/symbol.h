@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * symbol.h - where in this program's text an address lies, in words.
+ */
+#ifndef NOLOCK_TORTURE_SYMBOL_H
+#define NOLOCK_TORTURE_SYMBOL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* "function+0x12" into buf, or the bare address for what is not in this program. */
+const char *symbol_name(char *buf, size_t len, uintptr_t ip);
+
+/* "file.c:12 (inlined into file.c:90)", by addr2line, or "" where there is none. */
+const char *symbol_line(char *buf, size_t len, uintptr_t ip);
+
+/* This program's text: [*from, *to). */
+void symbol_text(uintptr_t *from, uintptr_t *to);
+
+#endif /* NOLOCK_TORTURE_SYMBOL_H */

@@ -131,9 +131,11 @@ bool nl_heap_any_chunk(const struct nolock_heap *heap)
 	nl_word_t *map = nl_group_free_map(heap->h);
 	nl_u32 words = nl_group_words(heap->h);
 
+	/* A hint stays until somebody finds it to be wrong, so each is followed. */
 	for (nl_u32 i = 0; i < words; i++)
-		if (nl_load(map + i))
-			return true;
+		for (nl_u64 hints = nl_load(map + i); hints; hints &= hints - 1)
+			if (nl_load(&nl_group(heap->h, i * 64 + nl_lowest(hints))->chunk_free))
+				return true;
 	return false;
 }
 

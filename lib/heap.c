@@ -84,8 +84,8 @@ bool nl_thread_start(void)
 
 	if (nl_self.rslots)
 		return true;
-	if (!heap->rseq_slots || heap->slot_off - heap->rseq_off != RSEQ_MM_CID ||
-	    nl_rseq_index(heap) == ~0u)
+	if (nl_self.vforked || !heap->rseq_slots ||
+	    heap->slot_off - heap->rseq_off != RSEQ_MM_CID || nl_rseq_index(heap) == ~0u)
 		return false;
 	nl_rseq_off = heap->rseq_off;
 	nl_self.rslots = (nl_u64)heap->rslots;
@@ -238,7 +238,9 @@ static void handle_start(struct nolock_heap *heap, void *mem, nl_u64 size, nl_u3
 
 /*
  * Reserve address space without using any, as much of it as there is: a limit on address space
- * (ulimit -v) counts it. Guards that nobody can touch stay at both ends.
+ * (ulimit -v) counts it. Guards that nobody can touch stay at both ends. Not
+ * MAP_NORESERVE: what is opened is accounted, so that a request that the machine cannot serve fails
+ * where it is made.
  */
 static void *reserve(nl_u64 *size, nl_u64 least)
 {
@@ -246,8 +248,7 @@ static void *reserve(nl_u64 *size, nl_u64 least)
 
 	for (; *size >= least; *size = *size / 2 / NL_GROUP_SIZE * NL_GROUP_SIZE) {
 		nl_u64 whole = guard + *size + guard, room = whole + NL_GROUP_SIZE;
-		char *mem = mmap(NULL, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-				 -1, 0);
+		char *mem = mmap(NULL, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		nl_u64 skip;
 
 		if (mem == MAP_FAILED)
@@ -411,7 +412,8 @@ __attribute__((constructor)) static void make_default_heap(void)
 {
 	int err = errno;
 
-	nl_default_get();
+	/* By its exported name: with the drop-in malloc preloaded that one's heap is the only one. */
+	nolock_heap_default();
 	errno = err;
 }
 

@@ -165,7 +165,8 @@ struct nl_slot {
 	nl_u32 spare; /* sheaf index + 1, or 0 */
 	nl_u32 pad2;
 	nl_u64 stat[NL_NR_STAT];
-	nl_u64 pad[4];
+	nl_u64 seen; /* word, when decay.c looked the last time */
+	nl_u64 pad[3];
 };
 
 /*
@@ -285,7 +286,8 @@ struct nl_group {
 	nl_u64 dirty;	   /* free chunks whose pages may be present */
 	nl_u32 state;	   /* NL_GROUP_* */
 	nl_u32 node;
-	nl_u64 pad[28];
+	nl_u64 idle; /* dirty free chunks and empty slabs that decay.c saw the last time */
+	nl_u64 pad[27];
 	nl_u64 partial[NL_MAX_CACHES]; /* hint: slabs of the cache with a summary bit set */
 	struct nl_slab slab[NL_GROUP_CHUNKS];
 	nl_u64 pad2[480 - NL_MAX_CACHES];

@@ -29,11 +29,11 @@ NL_INLINE nl_heap_t *the_heap(void)
 	return (nl_heap_t *)zero;
 }
 
-/* Make pages present. */
+/* Make pages present that nobody uses yet. */
 SEC("syscall") int arena_setup(struct nla_setup *c)
 {
 	nl_u64 from = (nl_u64)c->first * NL_PAGE;
-	int made = nla_present(from, from + (nl_u64)c->nr * NL_PAGE);
+	int made = nla_present(from, from + (nl_u64)c->nr * NL_PAGE, 0);
 
 	c->made = made < 0 ? 0 : made;
 	c->err = made < 0 ? made : 0;

@@ -81,10 +81,16 @@ void nl_heap_reopen(struct nolock_heap *heap)
 	nl_u32 end = nl_load(&h->cursor);
 
 	for (nl_u32 g = h->first_chunk >> NL_GROUP_SHIFT; g < end && g < h->nr_groups; g++) {
-		if (nl_load(&nl_group(h, g)->state) == NL_GROUP_OPEN && g < nl_nr_open(h))
+		nl_u32 *state = &nl_group(h, g)->state;
+
+		if (nl_load(state) == NL_GROUP_OPEN && g < nl_nr_open(h))
 			continue;
-		if (open_groups(heap, g, 1))
+		if (!nl_group_claim(h, g, NL_GROUP_REPAIR) && nl_load(state) == NL_GROUP_BPF)
+			continue;
+		if (open_groups(heap, g, 1)) {
+			nl_store(state, NL_GROUP_CLOSED);
 			return;
+		}
 		nl_chunk_publish(h, g, nl_group_chunks(h, g));
 	}
 }

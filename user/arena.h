@@ -26,7 +26,7 @@ int arena_load(struct arena *a, int map_fd);
 void arena_unload(struct arena *a);
 
 /*
- * arena_setup - make bytes [from, to) of an arena present, in whole pages
+ * arena_setup - make bytes [from, to) of an arena present, in whole pages that nobody uses yet
  * @made: bytes that were absent before are added to it; also in case of an error
  * Returns 0, -EINVAL (beyond the arena), -ENODEV (no programs), -ENOMEM, or another negative errno.
  */

@@ -295,6 +295,8 @@ struct nl_group {
 enum {
 	NL_GROUP_CLOSED,
 	NL_GROUP_OPEN,
+	NL_GROUP_BPF,	 /* a BPF program is opening it, and will end that */
+	NL_GROUP_REPAIR, /* a repair is opening it */
 };
 
 /* A client of a shared heap. Written by nolockd, but for threads. */

@@ -398,7 +398,9 @@ int nl_heap_is_private(const nl_heap_t *h)
 {
 	struct nolock_heap *heap;
 
-	for_each_private(heap) if (heap->h == h) return 1;
+	for_each_private(heap)
+		if (heap->h == h)
+			return 1;
 	return 0;
 }
 

@@ -346,8 +346,7 @@ NL_HOT void *kmalloc_nolock(size_t size, gfp_t gfp, int node)
 {
 	nl_u64 obj;
 
-	if (nl_likely(!(gfp & ~FAST_MASK(NOLOCK_GFP_NOLOCK_MASK)) &&
-		      (unsigned int)node + 1 <= 1) &&
+	if (nl_likely(!(gfp & ~FAST_MASK(NOLOCK_GFP_NOLOCK_MASK)) && (unsigned int)node + 1 <= 1) &&
 	    pop_default(size, &obj))
 		return (void *)obj;
 	return nolock_slow(nl_default, size, gfp, node);

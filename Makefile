@@ -13,18 +13,14 @@
 #   make ubsan        the suites with UBSan                 (build/ubsan)
 #   make tsan         selftests/tsan with ThreadSanitizer   (build/tsan)
 #   make check-compilers   all C once more, warnings being errors: gcc, clang, lib/ for aarch64
-<<<<<<< HEAD
+#   make check-tiny   the suites of the library, of a build for small machines (build/tiny)
+#   make check-programs    real programs under the drop-in malloc and under glibc's: do they print the
+#                     same, how long do they take; PROGRAMS="perl git" runs those
 #   make bench        the benchmarks, in a quarter of an hour: build/bench.json, build/bench/*.svg.
 #                     B=NAME,... only those rows (build/bench/bench --list), BENCH_SECONDS=N (600)
 #                     for all of them, PROFILE=1 with perf's software clock. Other allocators come
 #                     from Debian's packages, or, unpacked in build/peers, from a later Debian's
 #   make fast-path    write docs/fast-path.md again: the fast paths' instructions, and their count
-=======
-#   make check-tiny   the suites of the library, of a build for small machines (build/tiny)
-#   make check-programs    real programs under the drop-in malloc and under glibc's: do they print the
-#                     same, how long do they take; PROGRAMS="perl git" runs those
-#   make bench        the benchmarks
->>>>>>> main
 #   make lint         clang-format, clang-tidy, and the rules of scripts/lint
 #   make format       let clang-format rewrite the sources
 #   make vmlinux.h    write vmlinux.h again, from the running kernel's BTF or BTF=FILE
@@ -49,7 +45,8 @@
 #   selftests/D/test_*.c     a libcriterion suite each (with a main() of its own: a plain program)
 #   selftests/D/prog_*.c     a program each, for suites to run
 #   D/*.c                    for D = demo, bench, bench/work, selftests/tsan: a program each that has
-#                            a main(). bench/work/work is what bench/bench measures in. The other .c files of a directory are linked to each of its programs
+#                            a main(). The other .c files of a directory are linked to each of its
+#                            programs. bench/bench measures in processes of bench/work/work
 #   selftests/*/test_*.sh    shell tests
 
 VERSION := 0.1.0
@@ -124,14 +121,9 @@ MALLOC := $(if $(SAN),,$(BUILD)/lib/libnolock-malloc.so)
 
 # Programs of these directories see the skeletons and link libuser.a; those of the library's own
 # tests do not.
-<<<<<<< HEAD
-BPF_DIRS := demo bench $(filter-out selftests/lib selftests/tsan selftests/torture,$(wildcard selftests/*))
-PROG_DIRS := demo bench bench/work $(wildcard selftests/*)
-=======
 BPF_DIRS := demo bench $(filter-out $(addprefix selftests/,lib malloc tsan torture),\
 	    $(wildcard selftests/*))
-PROG_DIRS := demo bench $(filter-out $(if $(SAN),selftests/malloc),$(wildcard selftests/*))
->>>>>>> main
+PROG_DIRS := demo bench bench/work $(filter-out $(if $(SAN),selftests/malloc),$(wildcard selftests/*))
 
 BPF_LIB := $(if $(wildcard bpf/nolock.bpf.c),$(BPFOUT)/bpf/libnolock.bpf.o)
 BPF_GROW := $(if $(BPF_LIB),$(BPFOUT)/bpf/libnolock-grow.bpf.o)
@@ -188,13 +180,8 @@ SHELL_TESTS := $(sort $(wildcard selftests/*/test_*.sh))
 
 # --- targets for people ---
 
-<<<<<<< HEAD
-.PHONY: all lib bpf user demo tests objects deps check test check-compilers asan ubsan tsan \
-	bench fast-path lint format install clean help run FORCE
-=======
 .PHONY: all lib bpf user demo tests objects deps check test check-compilers check-programs \
-	check-tiny asan ubsan tsan bench lint format install clean help run FORCE
->>>>>>> main
+	check-tiny asan ubsan tsan bench fast-path lint format install clean help run FORCE
 
 all: lib bpf user demo
 lib: $(LIBNOLOCK) $(SHARED) $(MALLOC)

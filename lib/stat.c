@@ -37,14 +37,11 @@ static const char *const names[NOLOCK_NR_STAT_ITEMS] = {
 	[NOLOCK_ALLOC_NEXT_BUCKET] = "alloc_next_bucket",
 	[NOLOCK_ALLOC_FAIL] = "alloc_fail",
 	[NOLOCK_FREE_REFUSED] = "free_refused",
-<<<<<<< HEAD
-	[NOLOCK_SLOT_LOCK] = "slot_lock",
-=======
 	[NOLOCK_ALLOC_CPU_CACHE] = "alloc_cpu_cache",
 	[NOLOCK_FREE_CPU_CACHE] = "free_cpu_cache",
 	[NOLOCK_FREE_RCU_SHEAF] = "free_rcu_sheaf",
 	[NOLOCK_FREE_RCU_SHEAF_FAIL] = "free_rcu_sheaf_fail",
->>>>>>> main
+	[NOLOCK_SLOT_LOCK] = "slot_lock",
 };
 
 /* Which of a slot's counters is which item. */

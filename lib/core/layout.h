@@ -166,11 +166,8 @@ struct nl_slot {
 	nl_u32 spare; /* sheaf index + 1, or 0 */
 	nl_u32 pad2;
 	nl_u64 stat[NL_NR_STAT];
-<<<<<<< HEAD
-=======
 	nl_u64 seen; /* word, when decay.c looked the last time */
->>>>>>> main
-	nl_u64 pad[3];
+	nl_u64 pad[2];
 };
 
 /*

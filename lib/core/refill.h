@@ -43,12 +43,8 @@ NL_FUNC nl_u32 nl_slot_refill(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, nl_u3
 	nl_u32 n = NL_WORD_SIZE(nl_load(&slot->word));
 	nl_u32 main = slot->main, spare = slot->spare, full = 0, got;
 
-<<<<<<< HEAD
 	nl_slot_count_locked(slot, NL_STAT_SLOT_LOCK);
-	if (n || !cache->capacity)
-=======
 	if (n || !cache->capacity || (cache->mode & NL_CACHE_ARRAY))
->>>>>>> main
 		return n;
 	if (spare && nl_sheaf(h, spare - 1)->size)
 		return nl_slot_swap(h, slot, id, who);

@@ -35,13 +35,6 @@ enum nolock_stat_item {
 	NOLOCK_SHEAF_PREFILL_OVERSIZE,
 	NOLOCK_SHEAF_RETURN_FAST,
 	NOLOCK_SHEAF_RETURN_SLOW,
-<<<<<<< HEAD
-	NOLOCK_SLOT_BUSY,	  /* the A-slot's trylock failed: the next level served */
-	NOLOCK_ALLOC_NEXT_BUCKET, /* served by the next larger bucket */
-	NOLOCK_ALLOC_FAIL,	  /* NULL returned */
-	NOLOCK_FREE_REFUSED,	  /* double, foreign or interior frees */
-	NOLOCK_SLOT_LOCK,	  /* a slot locked that had nothing to give, or no room */
-=======
 	NOLOCK_SLOT_BUSY,	    /* the A-slot's trylock failed: the next level served */
 	NOLOCK_ALLOC_NEXT_BUCKET,   /* served by the next larger bucket */
 	NOLOCK_ALLOC_FAIL,	    /* NULL returned */
@@ -50,7 +43,7 @@ enum nolock_stat_item {
 	NOLOCK_FREE_CPU_CACHE,	    /* to a per-CPU array, instead of free_fastpath */
 	NOLOCK_FREE_RCU_SHEAF,	    /* kfree_rcu(): to a sheaf that waits for a grace period */
 	NOLOCK_FREE_RCU_SHEAF_FAIL, /* noted otherwise: the CPU's sheaves were locked, or full */
->>>>>>> main
+	NOLOCK_SLOT_LOCK,	    /* a slot locked that had nothing to give, or no room */
 	NOLOCK_NR_STAT_ITEMS
 };
 

@@ -113,7 +113,7 @@ static void visit_slot(nl_heap_t *h, nl_slot_t *slot, nl_u32 id, nl_u32 who)
 static void visit_cache(struct nolock_heap *heap, nl_u32 id)
 {
 	nl_heap_t *h = heap->h;
-	nl_u32 who = nl_who(heap), half = (nl_cache(h, id)->barn[0].full.nr + 1) / 2;
+	nl_u32 who = nl_who(heap), half = (nl_load(&nl_cache(h, id)->barn[0].full.nr) + 1) / 2;
 	nl_slot_t *slot = nl_aslot(h, nl_cpu(heap), id);
 	nl_u64 res;
 

@@ -20,6 +20,8 @@
 #                     B=NAME,... only those rows (build/bench/bench --list), BENCH_SECONDS=N (600)
 #                     for all of them, PROFILE=1 with perf's software clock. Other allocators come
 #                     from Debian's packages, or, unpacked in build/peers, from a later Debian's
+#   make performance  the same run of all rows, then its tables and plots into docs/performance.md.
+#                     scripts/performance does the latter alone, with those of the last run of all
 #   make fast-path    write docs/fast-path.md again: the fast paths' instructions, and their count
 #   make lint         clang-format, clang-tidy, and the rules of scripts/lint
 #   make format       let clang-format rewrite the sources
@@ -181,7 +183,7 @@ SHELL_TESTS := $(sort $(wildcard selftests/*/test_*.sh))
 # --- targets for people ---
 
 .PHONY: all lib bpf user demo tests objects deps check test check-compilers check-programs \
-	check-tiny asan ubsan tsan bench fast-path lint format install clean help run FORCE
+	check-tiny asan ubsan tsan bench performance fast-path lint format install clean help run FORCE
 
 all: lib bpf user demo
 lib: $(LIBNOLOCK) $(SHARED) $(MALLOC)
@@ -305,15 +307,24 @@ BENCH_ARGS = $(if $(B),--filter='$(B)') $(if $(PROFILE),--profile) \
 	     $(if $(BENCH_SECONDS),--seconds=$(BENCH_SECONDS))
 BENCH_FILES := $(addprefix $(BUILD)/bench/programs/,cc1 slab.i words.pl rows.sql)
 
+# All rows' tables are kept beside the plots.
+bench performance: SHELL := bash
+bench performance: .SHELLFLAGS := -o pipefail -c
 bench:
 	@scripts/deps ensure build
 	@scripts/deps ensure bench || echo 'bench: goes on without them'
 	+@$(SUB) all $(BENCH_BINS) $(bench/work_BINS) $(BENCH_FILES)
 	@CC='$(CC)' scripts/peers $(BUILD)/peers
-	@NOLOCK_BUILD=$(BUILD) $(BENCH) $(BENCH_ARGS)
+	@export NOLOCK_BUILD=$(BUILD) NOLOCK_COMMIT="$$(scripts/performance --commit)"; \
+		{ $(BENCH) $(BENCH_ARGS)$(if $(B),,$(patsubst %, && { echo; %; },\
+		$(filter-out $(BENCH),$(BENCH_BINS)))); } $(if $(B),,| tee $(BUILD)/bench/report.txt)
 	@if command -v gnuplot >/dev/null; then gnuplot -c bench/plot.gp $(BUILD)/bench; \
 		else echo 'bench: no plots: install gnuplot-nox'; fi
-	@$(if $(B),:,for b in $(filter-out $(BENCH),$(BENCH_BINS)); do NOLOCK_BUILD=$(BUILD) $$b || exit 1; done)
+
+performance:
+	@$(if $(B),echo 'make performance: the tables are of all rows: leave B out' >&2; exit 2)
+	+@$(MAKE) --no-print-directory bench
+	@scripts/performance $(BUILD)
 
 # For the programs that are rows: the compiler itself without its driver, and something to compile.
 $(BUILD)/bench/programs/cc1:

@@ -87,7 +87,7 @@ static void show(const char *data, const char *text)
 
 	snprintf(command, sizeof(command),
 		 "perf report -i '%s' --stdio -g none --no-children --percent-limit 0.5 "
-		 "-s dso,symbol 2>/dev/null | grep -v '^#' | sed 's, *- *-$,,' | grep . >'%s'",
+		 "-s dso,symbol 2>/dev/null | grep -v '^#' | sed 's,[ -]*$,,' | grep . >'%s'",
 		 data, text);
 	if (!works(command))
 		printf("    perf report has nothing to say\n");

@@ -14,6 +14,12 @@
 #include "bench.h"
 #include "table.h"
 
+#ifdef __clang__
+#define COMPILER __VERSION__ /* names itself */
+#else
+#define COMPILER "gcc " __VERSION__
+#endif
+
 struct report {
 	json_object *root;
 	json_object *rows;
@@ -58,33 +64,50 @@ static json_object *whole(uint64_t n)
 	return json_must(json_object_new_int64((int64_t)n));
 }
 
-/* The CPU's name, as /proc/cpuinfo has it on x86. */
-static void add_machine(json_object *root, const struct options *opt)
+/* What follows @key and one of @marks in the first line of a file that starts with it, or "?". */
+static void line_of(const char *path, const char *key, const char *marks, char *buf, size_t len)
 {
-	json_object *list = json_must(json_object_new_array());
-	struct utsname uts;
+	FILE *f = fopen(path, "re");
 	char line[256];
-	FILE *f;
 
-	if (!uname(&uts)) {
-		json_object_object_add(root, "kernel", json_text(uts.release));
-		json_object_object_add(root, "machine", json_text(uts.machine));
-	}
-	f = fopen("/proc/cpuinfo", "re");
+	snprintf(buf, len, "?");
 	while (f && fgets(line, sizeof(line), f)) {
-		char *colon = strchr(line, ':');
+		char *value = line + strcspn(line, marks);
 
-		if (strncmp(line, "model name", 10) || !colon)
+		if (strncmp(line, key, strlen(key)) || !*value)
 			continue;
-		line[strcspn(line, "\n")] = 0;
-		json_object_object_add(root, "cpu", json_text(colon + 2));
+		value += 1 + strspn(value + 1, " \"");
+		snprintf(buf, len, "%.*s", (int)strcspn(value, "\"\n"), value);
 		break;
 	}
 	if (f)
 		fclose(f);
+}
+
+/* What was measured, and on what: on any other the figures are others. */
+static void add_machine(json_object *root, const struct options *opt)
+{
+	json_object *list = json_must(json_object_new_array());
+	const char *commit = getenv("NOLOCK_COMMIT");
+	char cpu[128], release[128];
+	struct utsname uts;
+
+	if (uname(&uts))
+		memset(&uts, 0, sizeof(uts));
+	line_of("/proc/cpuinfo", "model name", ":", cpu, sizeof(cpu));
+	line_of("/etc/os-release", "PRETTY_NAME", "=", release, sizeof(release));
+	commit = commit && *commit ? commit : "unknown";
+	json_object_object_add(root, "commit", json_text(commit));
+	json_object_object_add(root, "cpu", json_text(cpu));
+	json_object_object_add(root, "machine", json_text(uts.machine));
+	json_object_object_add(root, "kernel", json_text(uts.release));
+	json_object_object_add(root, "release", json_text(release));
+	json_object_object_add(root, "compiler", json_text(COMPILER));
 	for (unsigned int i = 0; i < opt->nr_cpus; i++)
 		json_object_array_add(list, json_must(json_object_new_int(opt->cpus[i])));
 	json_object_object_add(root, "cpus", list);
+	printf("machine: %s (%s), %u CPUs, Linux %s, %s, %s, commit %s\n", cpu, uts.machine,
+	       opt->nr_cpus, uts.release, release, COMPILER, commit);
 }
 
 struct report *report_new(const struct options *o)
@@ -239,7 +262,7 @@ void report_row(struct report *r, const struct result *res, const struct found *
 	int ours[2];
 
 	pick_ours(res, ours);
-	snprintf(unit, sizeof(unit), "a %s", row->unit);
+	snprintf(unit, sizeof(unit), "%s %s", strchr("aeiou", *row->unit) ? "an" : "a", row->unit);
 	for (int k = 0; k < 2; k++)
 		snprintf(head[k], sizeof(head[k]),
 			 "%s:", ours[k] < 0 ? "-" : allocators[ours[k]].name);

@@ -320,6 +320,9 @@ static double per(uint64_t part, uint64_t total, double scale)
 	return total ? (double)part * scale / (double)total : 0;
 }
 
+/* Of fewer allocations than this, what filled the first sheaves would be most. */
+#define MIN_ALLOCS 10000
+
 /* An allocation out of a sheaf was served by whatever had filled the sheaf. */
 static void level_cells(struct table *t, const struct work_counts *c)
 {
@@ -353,7 +356,7 @@ void report_levels(const struct result *res, unsigned int nr)
 		for (unsigned int i = 0; i < nr_allocators; i++) {
 			const struct series *s = &res[k].of[i];
 
-			if (!s->ran || !s->has_counts || !s->counts.allocs)
+			if (!s->ran || !s->has_counts || s->counts.allocs < MIN_ALLOCS)
 				continue;
 			if (!t)
 				t = table_new(heads);
@@ -367,7 +370,8 @@ void report_levels(const struct result *res, unsigned int nr)
 	       "to the same\nslot, that came in a sheaf of the barn, that were taken from slabs "
 	       "in whole words, that were\ntaken from a bitmap one by one; those by an A-slot; "
 	       "of 100 frees, those into a bitmap. Of\n1000 operations, those that locked a "
-	       "slot, exchanged a sheaf with the barn, went to the slabs,\nfound a lock taken.\n");
+	       "slot, exchanged a sheaf with the barn, went to the slabs,\nfound a lock "
+	       "taken. Large objects go past all of them.\n");
 	table_print(t);
 	fflush(stdout);
 }

@@ -133,7 +133,7 @@ static void target(struct all *a, const char *what, double value, double limit)
 static void print_target(struct all *a, const char *what, double value, double limit)
 {
 	target(a, what, value, limit);
-	printf("  %-66s %6.2f   at most %.2f   %s\n", what, value, limit,
+	printf("  %-66s %6.3f   at most %.2f   %s\n", what, value, limit,
 	       value <= limit ? "met" : "NOT met");
 }
 

@@ -8,10 +8,12 @@
 #   make check        every test there is, with a total at the end. Installs what is missing if root
 #   make test         the test suites alone, without sanitizers, compilers and lint; T=WORD runs
 #                     those with WORD in their name, V=1 shows all that they print
+#   make torture      selftests/torture at full length; TORTURE_SECONDS=N (3600)
 #   make asan         the suites with AddressSanitizer      (build/asan)
 #   make ubsan        the suites with UBSan                 (build/ubsan)
 #   make tsan         selftests/tsan with ThreadSanitizer   (build/tsan)
 #   make check-compilers   all C once more, warnings being errors: gcc, clang, lib/ for aarch64
+#   make check-tiny   the suites of the library, of a build for small machines (build/tiny)
 #   make check-programs    real programs under the drop-in malloc and under glibc's: do they print the
 #                     same, how long do they take; PROGRAMS="perl git" runs those
 #   make bench        the benchmarks
@@ -22,8 +24,9 @@
 #   make clean        remove build/
 #
 # Variables: CC (gcc), CLANG (clang-19: BPF), CFLAGS (-O2 -g), LDFLAGS, WERROR=1, V=1 (show the
-# commands), SAN=address|undefined|address,undefined|thread, BUILD=DIR (build). Another compiler or
-# sanitizer belongs into another BUILD; within one, a change of flags builds again what it concerns.
+# commands), SAN=address|undefined|address,undefined|thread, BUILD=DIR (build), TINY=1 (for small
+# machines: no barns, smallest tables; in build/tiny). Another compiler or sanitizer belongs into
+# another BUILD; within one, a change of flags builds again what it concerns.
 #
 # Order: vmlinux.h (committed) -> BPF objects -> their skeletons -> user side -> tests.
 #   lib/*.c                  libnolock.a and libnolock.so, one set of objects
@@ -44,7 +47,7 @@
 VERSION := 0.1.0
 SOVERSION := 0
 
-BUILD ?= build
+BUILD ?= $(if $(filter 1,$(TINY)),build/tiny,build)
 # Where the BPF objects are: another compiler's build may share them.
 BPFOUT ?= $(BUILD)
 ifeq ($(origin CC),default)
@@ -70,7 +73,8 @@ ifeq ($(SAN),thread)
 SANFLAGS += $(if $(findstring clang,$(CC)),,-Wno-tsan)
 endif
 
-COMMON := -std=gnu11 $(CFLAGS) $(WARN) $(SANFLAGS) -fno-strict-aliasing
+SIZE := $(if $(filter 1,$(TINY)),-DNOLOCK_TINY)
+COMMON := -std=gnu11 $(CFLAGS) $(WARN) $(SANFLAGS) $(SIZE) -fno-strict-aliasing
 LIB_CFLAGS := $(COMMON) -fPIC -fno-plt -ftls-model=initial-exec -fvisibility=hidden \
 	      -DNOLOCK_VERSION='"$(VERSION)"' -Ilib/include -Ilib
 USER_CFLAGS := $(COMMON) -DNOLOCK_VERSION='"$(VERSION)"' -Ilib/include -Ilib -Ibpf -Iuser \
@@ -78,7 +82,7 @@ USER_CFLAGS := $(COMMON) -DNOLOCK_VERSION='"$(VERSION)"' -Ilib/include -Ilib -Ib
 BPF_ARCH := $(patsubst x86_64,x86,$(patsubst aarch64,arm64,$(shell uname -m)))
 # The headers of <asm/...> are in a directory of the machine's name, which -target bpf forgets.
 BPF_CFLAGS := -target bpf -mcpu=v4 -std=gnu11 -O2 -g $(WARN) -Wno-unused-parameter \
-	      -Wno-missing-declarations -D__TARGET_ARCH_$(BPF_ARCH) -I. -Ibpf -Ilib -Ilib/include \
+	      -Wno-missing-declarations $(SIZE) -D__TARGET_ARCH_$(BPF_ARCH) -I. -Ibpf -Ilib -Ilib/include \
 	      -idirafter /usr/include/$(shell uname -m)-linux-gnu
 BPF_LIBS := -lbpf -lelf -lz
 USER_LIBS := -ljson-c -lcap-ng $(BPF_LIBS) -lpthread
@@ -157,6 +161,7 @@ $$($(1)_BINS): $$(BUILD)/%: $$(BUILD)/%.o $$($(1)_HELPERS) \
 DEPS += $$(patsubst %.c,$$(BUILD)/%.d,$$($(1)_ALL))
 endef
 $(foreach d,$(PROG_DIRS),$(eval $(call PROGRAMS,$(d))))
+$(BUILD)/selftests/lib/test_liburcu: CRITERION := -lcriterion -lurcu-memb
 
 DEMO_BINS := $(demo_BINS)
 BENCH_BINS := $(bench_BINS)
@@ -169,8 +174,8 @@ SHELL_TESTS := $(sort $(wildcard selftests/*/test_*.sh))
 
 # --- targets for people ---
 
-.PHONY: all lib bpf user demo tests objects deps check test check-compilers check-programs asan ubsan tsan \
-	bench lint format install clean help run FORCE
+.PHONY: all lib bpf user demo tests objects deps check test check-compilers check-programs \
+	check-tiny asan ubsan tsan bench lint format install clean help run FORCE
 
 all: lib bpf user demo
 lib: $(LIBNOLOCK) $(SHARED) $(MALLOC)
@@ -203,8 +208,23 @@ test:
 	+@$(SUB) tests
 	+@$(RUNNER) $(SUITES) $(SHELL_TESTS:%=program=%)
 
+# Also without restartable sequences, and with ThreadSanitizer.
+NO_RSEQ_MAKE = $(SUB) BUILD=$(BUILD)/no-rseq BPFOUT=$(BPFOUT) CFLAGS='$(CFLAGS) -DNOLOCK_NO_RSEQ'
+
+.PHONY: torture torture-programs
+torture:
+	@scripts/deps ensure build check
+	+@$(SUB) tests
+	+@$(NO_RSEQ_MAKE) torture-programs
+	+@$(call SAN_MAKE,tsan,thread) tsan-programs
+	@selftests/torture/run --build $(BUILD)
+
+torture-programs: $(USER_BINS) $(selftests/torture_BINS)
+
 # Sanitizers: their own builds of the user side, and the BPF objects of this one.
-SAN_SUITES = $(filter-out suite=$(BUILD)/selftests/malloc/% program=$(BUILD)/selftests/malloc/%,$(SUITES))
+# What steps through every instruction is left to the plain build: those of a sanitizer are not ours.
+SAN_SUITES = $(filter-out suite=$(BUILD)/selftests/malloc/% program=$(BUILD)/selftests/malloc/% \
+	$(addprefix program=$(BUILD)/selftests/torture/test_,breakpoints first kill_% stepped),$(SUITES))
 SAN_BINS = $(subst =$(BUILD)/,=$(BUILD)/$(1)/,$(SAN_SUITES))
 SAN_MAKE = $(SUB) BUILD=$(BUILD)/$(1) BPFOUT=$(BPFOUT) SAN=$(2)
 # Both in one, as make check has it.
@@ -228,6 +248,17 @@ tsan:
 
 .PHONY: tsan-programs
 tsan-programs: $(TSAN_BINS)
+
+TINY_MAKE = $(SUB) TINY=1 BUILD=$(BUILD)/tiny
+TINY_BINS = $(subst =$(BUILD)/,=$(BUILD)/tiny/,$(filter suite=$(BUILD)/selftests/lib/%,$(SUITES)))
+
+check-tiny:
+	@scripts/deps ensure build check
+	+@$(TINY_MAKE) lib-tests
+	+@$(RUNNER) $(TINY_BINS)
+
+.PHONY: lib-tests
+lib-tests: $(selftests/lib_BINS)
 
 WITH_GCC = $(SUB) BUILD=$(BUILD)/gcc BPFOUT=$(BPFOUT) CC=gcc WERROR=1 objects
 WITH_CLANG = $(SUB) BUILD=$(BUILD)/clang BPFOUT=$(BUILD)/clang CC=$(CLANG) WERROR=1 bpf objects
@@ -259,6 +290,7 @@ check:
 		'step=clang, no warning=$(WITH_CLANG)' \
 		"step=aarch64, no warning=$(WITH_ARM64)" \
 		'step=asan+ubsan build=$(SAN_BOTH) tests' $(call SAN_BINS,asan+ubsan) \
+		'step=tiny build=$(TINY_MAKE) lib-tests' $(TINY_BINS) \
 		'step=tsan build=$(call SAN_MAKE,tsan,thread) tsan-programs' \
 		$(TSAN_BINS:$(BUILD)/%=program=$(BUILD)/tsan/%)
 

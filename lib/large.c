@@ -149,12 +149,13 @@ again:
 }
 
 /* Chunks [chunk, chunk + nr) are the caller's by their tags: make them an object. */
-static void *make_large(nl_heap_t *h, nl_u32 chunk, nl_u32 nr, size_t size)
+static void *make_large(nl_heap_t *h, nl_u32 chunk, nl_u32 nr, size_t size, gfp_t gfp)
 {
 	nl_slab_t *slab = nl_slab(h, chunk);
 
 	nl_store(&slab->nr_chunks, nr);
 	nl_store(&slab->size, size);
+	nl_store(&slab->accounted, (gfp & __GFP_ACCOUNT) != 0);
 	for (nl_u32 i = 1; i < nr; i++)
 		nl_store(nl_tag(h, chunk + i), NL_TAG(NL_KIND_BODY, 0));
 	nl_store_release(nl_tag(h, chunk), NL_TAG(NL_KIND_LARGE, 0));
@@ -170,6 +171,28 @@ static nl_u32 chunks_of(nl_heap_t *h, size_t size)
 	return (nl_u32)((size + NL_CHUNK_SIZE - 1) >> NL_CHUNK_SHIFT);
 }
 
+/*
+ * The groups that nobody has opened are too few for the run, but the free chunks before them may
+ * make up for it: open as many as that takes. Were any opened?
+ */
+static bool grow_last(struct nolock_heap *heap, nl_u32 nr)
+{
+	nl_heap_t *h = heap->h;
+	nl_u32 open = nl_nr_open(h), left = h->limit - nl_load(&h->cursor), tail = 0;
+
+	for (nl_u32 g = open; g-- > h->first_chunk >> NL_GROUP_SHIFT && tail < nr;) {
+		nl_u64 free = nl_load(&nl_group(h, g)->chunk_free);
+
+		tail += ~free ? 63u - nl_highest(~free) : 64u;
+		if (~free)
+			break;
+	}
+	if (h->limit < nl_load(&h->cursor) || tail >= nr ||
+	    (nl_u64)left * NL_GROUP_CHUNKS < nr - tail)
+		return false;
+	return nl_heap_grow(heap, (nr - tail + NL_GROUP_CHUNKS - 1) / NL_GROUP_CHUNKS) != 0;
+}
+
 /* A run that is the caller's by its chunks' tags: a chunk number or 0. */
 static nl_u32 get_run(struct nolock_heap *heap, nl_u32 nr, gfp_t gfp, nl_u32 who)
 {
@@ -181,6 +204,8 @@ static nl_u32 get_run(struct nolock_heap *heap, nl_u32 nr, gfp_t gfp, nl_u32 who
 		do
 			chunk = nl_heap_grow_run(heap, nr);
 		while (chunk && !claim_tags(h, chunk, nr, who));
+		if (!chunk && grow_last(heap, nr))
+			chunk = find_run(h, nr, who);
 		if (!chunk && nl_heap_shrink(heap))
 			chunk = find_run(h, nr, who);
 	}
@@ -198,14 +223,14 @@ void *nl_large_alloc(struct nolock_heap *heap, size_t size, gfp_t gfp)
 	nl_depth++;
 	nl_fork_check();
 	chunk = get_run(heap, nr, gfp, who);
-	p = chunk ? make_large(h, chunk, nr, size) : NULL;
+	p = chunk ? make_large(h, chunk, nr, size, gfp) : NULL;
 	nl_depth--;
 	if (gfpflags_allow_blocking(gfp))
 		nl_decay_tick(heap);
 	return p;
 }
 
-void *nl_large_alloc_nolock(struct nolock_heap *heap, size_t size)
+void *nl_large_alloc_nolock(struct nolock_heap *heap, size_t size, gfp_t gfp)
 {
 	nl_heap_t *h = heap->h;
 	nl_u32 nr = chunks_of(h, size), who = nl_who(heap), chunk;
@@ -216,7 +241,7 @@ void *nl_large_alloc_nolock(struct nolock_heap *heap, size_t size)
 	chunk = nr ? find_run(h, nr, who) : 0;
 	if (!chunk && nr == 1)
 		chunk = nl_chunk_scan(h, NL_RESERVE, who);
-	p = chunk ? make_large(h, chunk, nr, size) : NULL;
+	p = chunk ? make_large(h, chunk, nr, size, gfp) : NULL;
 	nl_depth--;
 	return p;
 }
@@ -239,7 +264,7 @@ void *nl_large_alloc_aligned(struct nolock_heap *heap, size_t size, size_t align
 		skip = (nl_u32)((-nl_object(h, chunk, 0, 0) & (align - 1)) >> NL_CHUNK_SHIFT);
 		unclaim(h, chunk, skip, nl_chunk_publish);
 		unclaim(h, chunk + skip + nr, run - skip - nr, nl_chunk_publish);
-		p = make_large(h, chunk + skip, nr, size);
+		p = make_large(h, chunk + skip, nr, size, 0);
 	}
 	nl_depth--;
 	nl_decay_tick(heap);

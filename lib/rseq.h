@@ -56,6 +56,11 @@ extern nl_u64 nl_rseq_off NL_HIDDEN;
 /* heap.c: try to set nl_self.rslots; is it? */
 NL_HIDDEN bool nl_thread_start(void);
 
+/* From a slot's index to its CPU's slots, as the assembler reads it. */
+#define NL_RSEQ_STRING(x) #x
+#define NL_RSEQ_EXPAND(x) NL_RSEQ_STRING(x)
+#define NL_RSEQ_ROW NL_RSEQ_EXPAND(NL_ROW_SHIFT)
+
 #if defined(__x86_64__) && !defined(NOLOCK_NO_RSEQ)
 #define NL_HAVE_RSEQ 1
 
@@ -75,7 +80,7 @@ NL_HIDDEN bool nl_thread_start(void);
 
 /* From the index to the slot; what is locked is left alone. */
 #define NL_RSEQ_FIND                                                                               \
-	"shlq $16, %[t]\n\t"                                                                       \
+	"shlq $" NL_RSEQ_ROW ", %[t]\n\t"                                                          \
 	"addq %[slots], %[t]\n\t"                                                                  \
 	"cmpq $0, (%[t])\n\t"                                                                      \
 	"jne 7f\n\t"
@@ -186,7 +191,7 @@ NL_INLINE bool nl_rseq_push_cid(nl_u64 rslots, nl_u64 slot, nl_u64 obj)
 			      "movq %%rcx, %%fs:8(%[rseq])\n"
 			      "1:\n\t"
 			      "movl %%fs:24(%[rseq]), %%ecx\n\t"
-			      "shlq $16, %%rcx\n\t"
+			      "shlq $" NL_RSEQ_ROW ", %%rcx\n\t"
 			      "addq %[slots], %%rcx\n\t"
 			      "cmpq $0, (%%rcx)\n\t"
 			      "jne %l[not]\n\t"
@@ -255,7 +260,7 @@ NL_INLINE nl_u32 nl_rseq_index(const struct nolock_heap *heap)
 	"cmp %w[t], #0\n\t"                                                                        \
 	"b.lt 7f\n\t"                                                                              \
 	"ldr %w[t], [%[at]]\n\t"                                                                   \
-	"add %[t], %[slots], %[t], lsl #16\n\t"                                                    \
+	"add %[t], %[slots], %[t], lsl #" NL_RSEQ_ROW "\n\t"                                       \
 	"ldar %[x], [%[t]]\n\t"                                                                    \
 	"cbnz %[x], 7f\n\t"
 

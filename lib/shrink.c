@@ -203,11 +203,12 @@ static nl_u32 shrink(struct nolock_heap *heap, nl_u32 from, nl_u32 to)
 	end = nl_load_acquire(&h->nr_open) << NL_GROUP_SHIFT;
 	for (nl_u32 chunk = h->first_chunk; chunk < end; chunk++) {
 		nl_u32 tag = nl_load(nl_tag(h, chunk)), id = NL_TAG_CACHE(tag);
+		nl_cache_t *c = nl_cache(h, id);
 
 		if (NL_TAG_KIND(tag) != NL_KIND_SLAB || id < from || id >= to ||
-		    nl_slab_release(h, id, chunk, who))
+		    !nl_rcu_may_release(heap, c) || nl_slab_release(h, id, chunk, who))
 			continue;
-		nl_chunk_give(h, chunk >> NL_GROUP_SHIFT, NL_BIT(chunk));
+		nl_rcu_release(heap, chunk, c);
 		nl_slot_count(nl_aslot(h, nl_cpu(heap), id), NL_STAT_FREE_SLAB, 1);
 		freed++;
 	}
@@ -297,6 +298,7 @@ size_t nolock_heap_trim(struct nolock_heap *heap)
 	h = heap->h;
 	nl_depth++;
 	nl_heap_shrink(heap);
+	nl_rcu_kick(heap);
 	/* What is absent from an arena is lost on BPF programs: its chunks stay present. */
 	if (heap->type == NL_HEAP_ARENA)
 		goto out;

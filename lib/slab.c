@@ -26,8 +26,10 @@
 /* Passes of growing and giving back before an ordinary allocation gives up. */
 #define GROW_PASSES 8
 
-static nl_u32 core_flags(gfp_t gfp)
+nl_u32 nl_core_flags(gfp_t gfp, bool nolock)
 {
+	if (nolock)
+		return NL_RESERVE;
 	return ((gfp & __GFP_RECLAIM) ? NL_SPIN : 0) |
 	       ((gfp & GFP_ATOMIC & ~__GFP_RECLAIM) ? NL_RESERVE : 0);
 }
@@ -55,7 +57,7 @@ static nl_u64 alloc_rslot(struct nolock_heap *heap, nl_u32 id, nl_u32 who, nl_u3
 
 static nl_u64 alloc_object(struct nolock_heap *heap, nl_u32 id, gfp_t gfp)
 {
-	nl_u32 who = nl_who(heap), flags = core_flags(gfp);
+	nl_u32 who = nl_who(heap), flags = nl_core_flags(gfp, false);
 	nl_heap_t *h = heap->h;
 	int err = errno;
 	nl_u64 obj;
@@ -75,6 +77,10 @@ static nl_u64 alloc_object(struct nolock_heap *heap, nl_u32 id, gfp_t gfp)
 	}
 	if (!obj)
 		obj = nl_alloc_last(h, id, nl_cpu(heap), who, flags);
+	/* Who may make system calls leaves something open for those who may not. */
+	if (obj && heap->type == NL_HEAP_PRIVATE && gfpflags_allow_blocking(gfp) &&
+	    nl_unlikely(!nl_heap_any_chunk(heap)))
+		nl_heap_grow(heap, nl_heap_grow_step(heap));
 	if (obj && nl_unlikely(nl_load(&h->nr_reserve) < nl_load(&h->reserve_target)) &&
 	    gfpflags_allow_blocking(gfp))
 		nl_heap_topup(heap);
@@ -169,6 +175,11 @@ static __attribute__((cold)) void *fail(struct nolock_heap *heap, nl_u32 id, siz
 	return NULL;
 }
 
+void *nl_alloc_failed(struct nolock_heap *heap, nl_u32 id, size_t size, gfp_t gfp, int err)
+{
+	return fail(heap, id, size, gfp, err);
+}
+
 /* What was asked for is less than the bucket has: in a debugged one the rest is red zone. */
 static nl_u64 asked(struct nolock_heap *heap, nl_u64 obj, size_t size)
 {
@@ -212,7 +223,7 @@ __attribute__((noinline)) void *nl_kmalloc_slow(struct nolock_heap *heap, size_t
 			nl_large_clear(heap, p, size);
 		return p;
 	}
-	id = nl_kmalloc_index((nl_u32)size);
+	id = nl_kmalloc_cache((nl_u32)size, !!(gfp & __GFP_ACCOUNT));
 	obj = nl_alloc_object(heap, id, gfp);
 	if (!obj)
 		return fail(heap, id, size, gfp, ENOMEM);
@@ -227,12 +238,14 @@ NL_INLINE bool pop_small(const struct nolock_heap *heap, size_t size, nl_u64 *ob
 		       NL_RSEQ_DONE(*obj = nl_rseq_pop_once(heap, nl_small_slot[(size - 1) / 16])));
 }
 
-/* __GFP_ZERO is for the callers below: a call in here would cost every caller a stack frame. */
+/* What the fast paths leave to the slow ones: zeroing, which is a call, and other buckets. */
+#define FAST_MASK(mask) ((mask) & ~(__GFP_ZERO | __GFP_ACCOUNT))
+
 NL_INLINE void *kmalloc_fast(struct nolock_heap *heap, size_t size, gfp_t gfp)
 {
 	nl_u64 obj;
 
-	if (nl_likely(!(gfp & ~(NOLOCK_GFP_MASK & ~__GFP_ZERO))) && pop_small(heap, size, &obj))
+	if (nl_likely(!(gfp & ~FAST_MASK(NOLOCK_GFP_MASK))) && pop_small(heap, size, &obj))
 		return (void *)obj;
 	return nl_kmalloc_slow(heap, size, gfp, NUMA_NO_NODE);
 }
@@ -241,7 +254,7 @@ NL_HOT void *kmalloc(size_t size, gfp_t gfp)
 {
 	nl_u64 obj;
 
-	if (nl_likely(!(gfp & ~(NOLOCK_GFP_MASK & ~__GFP_ZERO))) && pop_default(size, &obj))
+	if (nl_likely(!(gfp & ~FAST_MASK(NOLOCK_GFP_MASK))) && pop_default(size, &obj))
 		return (void *)obj;
 	return nl_kmalloc_slow(nl_default, size, gfp, NUMA_NO_NODE);
 }
@@ -250,7 +263,7 @@ void *kzalloc(size_t size, gfp_t gfp)
 {
 	nl_u64 obj;
 
-	if (nl_likely(!(gfp & ~NOLOCK_GFP_MASK)) && pop_default(size, &obj))
+	if (nl_likely(!(gfp & ~(NOLOCK_GFP_MASK & ~__GFP_ACCOUNT))) && pop_default(size, &obj))
 		return memset((void *)obj, 0, size);
 	return nl_kmalloc_slow(nl_default, size, gfp | __GFP_ZERO, NUMA_NO_NODE);
 }
@@ -258,6 +271,15 @@ void *kzalloc(size_t size, gfp_t gfp)
 void *kmalloc_node(size_t size, gfp_t gfp, int node)
 {
 	return nl_kmalloc_slow(nl_default, size, gfp, node);
+}
+
+void *nolock_heap_kmalloc_node(struct nolock_heap *heap, size_t size, gfp_t gfp, int node)
+{
+	if (nl_unlikely(!heap)) {
+		errno = EINVAL;
+		return NULL;
+	}
+	return nl_kmalloc_slow(heap, size, gfp, node);
 }
 
 void *nolock_heap_kmalloc(struct nolock_heap *heap, size_t size, gfp_t gfp)
@@ -288,13 +310,13 @@ static __attribute__((noinline)) void *nolock_slow(struct nolock_heap *heap, siz
 	if (!size)
 		return ZERO_SIZE_PTR;
 	if (size > NL_MAX_SIZE) {
-		void *p = nl_large_alloc_nolock(heap, size);
+		void *p = nl_large_alloc_nolock(heap, size, gfp);
 
 		if (!p)
 			return fail(heap, NL_MAX_CACHES, size, gfp, ENOMEM);
 		return finish((nl_u64)p, size, gfp);
 	}
-	id = nl_kmalloc_index((nl_u32)size);
+	id = nl_kmalloc_cache((nl_u32)size, !!(gfp & __GFP_ACCOUNT));
 	obj = nl_alloc_object_nolock(heap, id, gfp);
 	if (!obj)
 		return fail(heap, id, size, gfp, ENOMEM);
@@ -305,8 +327,7 @@ NL_INLINE void *nolock_fast(struct nolock_heap *heap, size_t size, gfp_t gfp, in
 {
 	nl_u64 obj;
 
-	if (nl_likely(!(gfp & ~(NOLOCK_GFP_NOLOCK_MASK & ~__GFP_ZERO)) &&
-		      (unsigned int)node + 1 <= 1) &&
+	if (nl_likely(!(gfp & ~FAST_MASK(NOLOCK_GFP_NOLOCK_MASK)) && (unsigned int)node + 1 <= 1) &&
 	    pop_small(heap, size, &obj))
 		return (void *)obj;
 	return nolock_slow(heap, size, gfp, node);
@@ -325,8 +346,7 @@ NL_HOT void *kmalloc_nolock(size_t size, gfp_t gfp, int node)
 {
 	nl_u64 obj;
 
-	if (nl_likely(!(gfp & ~(NOLOCK_GFP_NOLOCK_MASK & ~__GFP_ZERO)) &&
-		      (unsigned int)node + 1 <= 1) &&
+	if (nl_likely(!(gfp & ~FAST_MASK(NOLOCK_GFP_NOLOCK_MASK)) && (unsigned int)node + 1 <= 1) &&
 	    pop_default(size, &obj))
 		return (void *)obj;
 	return nolock_slow(nl_default, size, gfp, node);
@@ -557,8 +577,12 @@ void *krealloc(const void *p, size_t new_size, gfp_t gfp)
 	whole = id < 0 ? old : nl_cache(heap->h, (nl_u32)id)->object_size;
 	/* In place while it fits and no more than half of it would be wasted. */
 	if (new_size <= whole && (new_size > whole / 2 || whole <= 64) &&
-	    (id < 0 || nl_debug_resize(heap, (nl_u32)id, (nl_u64)p, new_size, gfp & __GFP_ZERO)))
+	    (id < 0 || nl_debug_resize(heap, (nl_u32)id, (nl_u64)p, new_size, gfp & __GFP_ZERO))) {
+		/* What it grows into later must be zero then. The red zone is debugging's. */
+		if ((gfp & __GFP_ZERO) && id < 0)
+			memset((char *)p + new_size, 0, old - new_size);
 		return (void *)p;
+	}
 	new = nolock_heap_kmalloc(heap, new_size, gfp & ~__GFP_ZERO);
 	if (!new)
 		return NULL;
@@ -650,34 +674,4 @@ void kmem_cache_free_nolock(struct kmem_cache *s, void *p)
 {
 	right_cache(s, p);
 	kfree_nolock(p);
-}
-
-int kmem_cache_alloc_bulk(struct kmem_cache *s, gfp_t gfp, size_t size, void **p)
-{
-	size_t i;
-
-	if (!s || (gfp & ~NOLOCK_GFP_MASK)) {
-		errno = EINVAL;
-		return 0;
-	}
-	for (i = 0; i < size; i++) {
-		p[i] = kmem_cache_alloc(s, gfp);
-		if (!p[i])
-			break;
-	}
-	if (i < size) {
-		kmem_cache_free_bulk(s, i, p);
-		return 0;
-	}
-	return (int)size;
-}
-
-void kmem_cache_free_bulk(struct kmem_cache *s, size_t size, void **p)
-{
-	for (size_t i = 0; i < size; i++) {
-		if (s)
-			kmem_cache_free(s, p[i]);
-		else
-			kfree(p[i]);
-	}
 }

@@ -137,8 +137,12 @@ __attribute__((noinline)) unsigned long long nolock_bpf_alloc(unsigned long long
 	obj = fast_alloc(h, id, cpu);
 	if (!obj)
 		obj = nl_bpf_alloc(h, id, cpu);
-	if (obj && (flags & __GFP_ZERO))
-		nl_bpf_zero(obj, (nl_u32)size);
+	/* The whole bucket, which may be the next one: user space may krealloc() it. */
+	if (obj && (flags & __GFP_ZERO)) {
+		int its = nl_cache_of(h, obj);
+
+		nl_bpf_zero(obj, nl_cache(h, (nl_u32)its)->size);
+	}
 	return obj;
 }
 

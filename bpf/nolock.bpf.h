@@ -69,7 +69,7 @@ static inline __attribute__((always_inline)) void __arena *kmalloc_nolock(unsign
 	return (void __arena *)nolock_bpf_alloc(size, flags);
 }
 
-/* kzalloc_nolock - kmalloc_nolock() with the memory set to zero. */
+/* kzalloc_nolock - kmalloc_nolock() with all of the object set to zero, the rest of its bucket too. */
 static inline __attribute__((always_inline)) void __arena *kzalloc_nolock(unsigned long size,
 									  gfp_t flags, int node)
 {

@@ -190,11 +190,40 @@ static nl_u64 asked(struct nolock_heap *heap, nl_u64 obj, size_t size)
 	return obj;
 }
 
+/* Of a cache: with __GFP_ZERO as many bytes as its objects have for their users. */
 static void *finish(nl_u64 obj, size_t size, gfp_t gfp)
 {
 	if (gfp & __GFP_ZERO)
 		memset((void *)obj, 0, size);
 	return (void *)obj;
+}
+
+/* An object that nobody else has yet: zero from there on to its end. */
+static void clear_from(struct nolock_heap *heap, void *p, size_t from)
+{
+	size_t whole = ksize(p), edge = (from + NL_CHUNK_SIZE - 1) & ~(size_t)(NL_CHUNK_SIZE - 1);
+
+	if (whole <= NL_CHUNK_SIZE || edge > whole)
+		edge = whole;
+	memset((char *)p + from, 0, edge - from);
+	if (edge < whole)
+		nl_large_clear(heap, (char *)p + edge, whole - edge);
+}
+
+/*
+ * Of kmalloc(): the whole bucket, or all chunks, so that krealloc() finds zeros there when it grows
+ * the object in place. In a debugged bucket what was asked for, at least.
+ */
+static void *finish_kmalloc(struct nolock_heap *heap, nl_u64 obj, gfp_t gfp)
+{
+	void *p = (void *)obj;
+	size_t whole = (gfp & __GFP_ZERO) ? ksize(p) : 0;
+
+	if (whole > NL_MAX_SIZE)
+		nl_large_clear(heap, p, whole);
+	else if (whole)
+		memset(p, 0, whole);
+	return p;
 }
 
 __attribute__((noinline)) void *nl_kmalloc_slow(struct nolock_heap *heap, size_t size, gfp_t gfp,
@@ -219,15 +248,13 @@ __attribute__((noinline)) void *nl_kmalloc_slow(struct nolock_heap *heap, size_t
 
 		if (!p)
 			return fail(heap, NL_MAX_CACHES, size, gfp, ENOMEM);
-		if (gfp & __GFP_ZERO)
-			nl_large_clear(heap, p, size);
-		return p;
+		return finish_kmalloc(heap, (nl_u64)p, gfp);
 	}
 	id = nl_kmalloc_cache((nl_u32)size, !!(gfp & __GFP_ACCOUNT));
 	obj = nl_alloc_object(heap, id, gfp);
 	if (!obj)
 		return fail(heap, id, size, gfp, ENOMEM);
-	return finish(asked(heap, obj, size), size, gfp);
+	return finish_kmalloc(heap, asked(heap, obj, size), gfp);
 }
 
 /* An object of a small size, by its R-slot alone. */
@@ -264,7 +291,7 @@ void *kzalloc(size_t size, gfp_t gfp)
 	nl_u64 obj;
 
 	if (nl_likely(!(gfp & ~(NOLOCK_GFP_MASK & ~__GFP_ACCOUNT))) && pop_default(size, &obj))
-		return memset((void *)obj, 0, size);
+		return memset((void *)obj, 0, nl_kmalloc_room((nl_u32)size));
 	return nl_kmalloc_slow(nl_default, size, gfp | __GFP_ZERO, NUMA_NO_NODE);
 }
 
@@ -314,13 +341,13 @@ static __attribute__((noinline)) void *nolock_slow(struct nolock_heap *heap, siz
 
 		if (!p)
 			return fail(heap, NL_MAX_CACHES, size, gfp, ENOMEM);
-		return finish((nl_u64)p, size, gfp);
+		return finish_kmalloc(heap, (nl_u64)p, gfp);
 	}
 	id = nl_kmalloc_cache((nl_u32)size, !!(gfp & __GFP_ACCOUNT));
 	obj = nl_alloc_object_nolock(heap, id, gfp);
 	if (!obj)
 		return fail(heap, id, size, gfp, ENOMEM);
-	return finish(asked(heap, obj, size), size, gfp);
+	return finish_kmalloc(heap, asked(heap, obj, size), gfp);
 }
 
 NL_INLINE void *nolock_fast(struct nolock_heap *heap, size_t size, gfp_t gfp, int node)
@@ -586,9 +613,11 @@ void *krealloc(const void *p, size_t new_size, gfp_t gfp)
 	new = nolock_heap_kmalloc(heap, new_size, gfp & ~__GFP_ZERO);
 	if (!new)
 		return NULL;
-	memcpy(new, p, old < new_size ? old : new_size);
-	if ((gfp & __GFP_ZERO) && new_size > old)
-		memset((char *)new + old, 0, new_size - old);
+	if (old > new_size)
+		old = new_size;
+	memcpy(new, p, old);
+	if (gfp & __GFP_ZERO)
+		clear_from(heap, new, old);
 	kfree(p);
 	return new;
 }

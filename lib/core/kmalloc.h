@@ -33,6 +33,14 @@ NL_INLINE nl_u32 nl_kmalloc_size(nl_u32 index)
 	return (1u << top) + (((index - 8) % 4 + 1) << (top - 2));
 }
 
+/* The same of a size's bucket: what the size is rounded up to. */
+NL_INLINE nl_u32 nl_kmalloc_room(nl_u32 size)
+{
+	nl_u32 step = 1u << (29 - __builtin_clz((size - 1) | 64));
+
+	return (size + step - 1) & -step;
+}
+
 /* A pointer's cache, for a slab object: id, or -1. */
 NL_INLINE int nl_cache_of(nl_heap_t *h, nl_u64 obj)
 {

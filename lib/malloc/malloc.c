@@ -180,13 +180,20 @@ void *calloc(size_t n, size_t size)
 {
 	size_t bytes;
 	nl_u64 obj;
+	void *p;
 
 	if (nl_unlikely(__builtin_mul_overflow(n, size, &bytes) || bytes > PTRDIFF_MAX))
 		return no_memory();
 	bytes += !bytes;
 	if (nl_likely(pop_default(bytes, &obj)))
 		return memset((void *)obj, 0, bytes);
-	return nl_kmalloc_slow(nl_default, bytes, GFP_KERNEL | __GFP_ZERO, NUMA_NO_NODE);
+	/* Not __GFP_ZERO, which is the whole bucket: realloc() promises nothing about it. */
+	p = nl_kmalloc_slow(nl_default, bytes, GFP_KERNEL, NUMA_NO_NODE);
+	if (p && bytes > NL_MAX_SIZE)
+		nl_large_clear(nl_default, p, bytes);
+	else if (p)
+		memset(p, 0, bytes);
+	return p;
 }
 
 /* In place while it fits and no more than half of it would be wasted. */

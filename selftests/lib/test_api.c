@@ -188,6 +188,88 @@ Test(api, krealloc_keeps_zero)
 	kfree(p);
 }
 
+/* Leave the memory that the next objects of about that size get full of bytes. */
+static void stale(struct nolock_heap *heap, size_t size)
+{
+	void *p[300];
+	size_t n = size > KMALLOC_MAX_CACHE_SIZE ? 1 : ARRAY_LEN(p);
+
+	for (size_t i = 0; i < n; i++) {
+		cr_assert_not_null(p[i] = nolock_heap_kmalloc(heap, size, GFP_KERNEL));
+		memset(p[i], 0xaa, ksize(p[i]));
+	}
+	while (n)
+		kfree(p[--n]);
+}
+
+static void *zeroed_by(struct nolock_heap *heap, int how, size_t size)
+{
+	switch (how) {
+	case 0:
+		return nolock_heap_kzalloc(heap, size, GFP_KERNEL);
+	case 1:
+		return nolock_heap_kmalloc_nolock(heap, size, __GFP_ZERO, NUMA_NO_NODE);
+	case 2:
+		return nolock_heap_kmalloc_node(heap, size, GFP_ATOMIC | __GFP_ZERO, 0);
+	case 3:
+		return nolock_heap_krealloc(heap, NULL, size, GFP_KERNEL | __GFP_ZERO);
+	default:
+		return heap == nolock_heap_default() ? kzalloc(size, GFP_KERNEL) :
+						       nolock_heap_kcalloc(heap, 1, size, GFP_KERNEL);
+	}
+}
+
+#define NR_ZEROED 5
+
+Test(api, krealloc_grows_into_zeros, .description = "whatever was in the bucket before")
+{
+	static const size_t steps[][4] = {
+		{ 1, 7, 15, 16 },	      { 40, 41, 47, 48 },	 { 33, 48, 100, 112 },
+		{ 64, 100, 112, 113 },	      { 129, 150, 160, 321 },	 { 600, 640, 40, 48 },
+		{ 1025, 1100, 1280, 1281 },   { 5000, 5119, 5120, 5121 }, { 30000, 32768, 32769, 65536 },
+		{ 70000, 131072, 190000, 196608 }, { 200000, 100000, 131072, 70000 },
+	};
+	unsigned long ops = 0;
+
+	for (int k = -1; k < NR_HEAP_KINDS; k++) {
+		struct nolock_heap *heap =
+			k < 0 ? nolock_heap_default() : heap_of_kind((unsigned int)k, HEAP_SIZE);
+
+		if (!heap)
+			continue;
+		for (size_t i = 0; i < ARRAY_LEN(steps); i++)
+			for (int how = 0; how < NR_ZEROED; how++) {
+				size_t size = steps[i][0];
+				char *p;
+
+				for (size_t j = 0; j < ARRAY_LEN(steps[i]); j++)
+					stale(heap, steps[i][j]);
+				p = zeroed_by(heap, how, size);
+				cr_assert_not_null(p, "%zu bytes, way %d", size, how);
+				cr_assert(all_zero(p, ksize(p)), "%zu bytes, way %d", size, how);
+				for (size_t j = 1; j < ARRAY_LEN(steps[i]); j++) {
+					size_t to = steps[i][j], both = size < to ? size : to;
+
+					memset(p, 0x5a, size);
+					p = krealloc(p, to, GFP_KERNEL | __GFP_ZERO);
+					cr_assert_not_null(p);
+					cr_assert(all_zero(p + both, ksize(p) - both),
+						  "%zu to %zu of %zu bytes, way %d", size, to,
+						  ksize(p), how);
+					cr_assert_eq(p[0], 0x5a);
+					cr_assert_eq(p[both - 1], 0x5a);
+					size = to;
+					ops++;
+				}
+				kfree(p);
+			}
+		expect_whole(heap, NULL, "after krealloc with __GFP_ZERO");
+		if (k >= 0)
+			cr_assert_eq(nolock_heap_close(heap), 0);
+	}
+	report("  krealloc_grows_into_zeros: %lu steps", ops);
+}
+
 /* The largest object: found by trying, whole, and again after everything was in pieces. */
 Test(api, largest_object)
 {

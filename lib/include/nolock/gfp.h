@@ -14,7 +14,10 @@ extern "C" {
 
 typedef unsigned int gfp_t;
 
-/* Zero the memory: as many bytes as the caller asked for, not the bucket's size. */
+/*
+ * Zero the memory: all of the object, as far as ksize() says, so that what krealloc() adds to it later,
+ * with this flag in each call, is zero, too.
+ */
 #define __GFP_ZERO ((gfp_t)0x0100)
 /* May make system calls: open more of the heap, give memory back from other caches. */
 #define __GFP_DIRECT_RECLAIM ((gfp_t)0x0400)

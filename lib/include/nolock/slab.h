@@ -91,8 +91,8 @@ NOLOCK_API void *kmalloc_node(size_t size, gfp_t flags, int node);
  * krealloc - change the size of an object
  * @p: the object, NULL or ZERO_SIZE_PTR
  * @new_size: bytes; 0 frees @p and returns ZERO_SIZE_PTR
- * @flags: with __GFP_ZERO, bytes beyond the old object's usable size are zero, and bytes that
- *	   the object loses here are zero when a later call gives them back
+ * @flags: with __GFP_ZERO, here and in all calls for this object so far, bytes beyond its old size
+ *	   are zero. Without it in some of them: bytes beyond its old usable size (ksize())
  * Returns the object, moved or not, or NULL with @p untouched. Any context.
  * Source: krealloc() of Linux's slab.h.
  */

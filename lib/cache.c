@@ -185,14 +185,30 @@ static unsigned long objects_left(nl_heap_t *h, nl_cache_t *c)
 	return left;
 }
 
+/*
+ * The next cache with this number counts from 0. This one's objects are all gone, so what its slot
+ * has more frees than allocations are bad frees that the heap has counted as dropped.
+ */
+static void forget_slot(nl_heap_t *h, nl_slot_t *slot)
+{
+	const nl_u64 *stat = slot->stat;
+	nl_u64 balance = nl_load(&stat[NL_STAT_IN]) - nl_load(&stat[NL_STAT_OUT]) -
+			 NL_WORD_SIZE(nl_load(&slot->word)) +
+			 nl_load(&stat[NL_STAT_ALLOC_SLOWPATH]) -
+			 nl_load(&stat[NL_STAT_FREE_SLOWPATH]);
+
+	nl_add(&h->refused, nl_load(&stat[NL_STAT_FREE_REFUSED]));
+	nl_add(&h->lost, balance);
+	clear_words(slot, sizeof(*slot));
+}
+
 void nl_cache_forget(struct nolock_heap *heap, nl_u32 id)
 {
 	nl_cache_t *c = nl_cache(heap->h, id);
 
-	/* The next cache with this number counts from 0. */
 	for (nl_u32 cpu = 0; cpu < heap->nr_slots; cpu++) {
-		clear_words(nl_rslot(heap->h, cpu, id), sizeof(struct nl_slot));
-		clear_words(nl_aslot(heap->h, cpu, id), sizeof(struct nl_slot));
+		forget_slot(heap->h, nl_rslot(heap->h, cpu, id));
+		forget_slot(heap->h, nl_aslot(heap->h, cpu, id));
 	}
 	clear_words(c->barn, sizeof(c->barn));
 	nl_store_release(&c->state, NL_CACHE_FREE);

@@ -352,7 +352,9 @@ struct nl_heap {
 	nl_u64 epoch;	       /* bumped by each nolockd that adopts the heap */
 	nl_u64 dropped; /* atomic: objects freed twice or bad, found when a sheaf was flushed */
 	nl_u64 deaths;	/* atomic: threads of clients that died, or were left behind by a fork */
-	nl_u64 lost;	/* objects in the hands of threads that a fork left behind */
+	/* Atomic: objects in the hands of threads that a fork left behind; what destroyed caches have
+	 * counted. Wraps. */
+	nl_u64 lost;
 	nl_u64 bugs;	/* atomic: what debugging found and mended */
 	nl_u64 pad2[3];
 	struct nl_client client[NL_MAX_CLIENTS + 1]; /* [0] unused */

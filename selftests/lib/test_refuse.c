@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <criterion/criterion.h>
 #include "internal.h"
+#include "kinds.h"
 #include "util.h"
 
 static unsigned long refused(struct nolock_heap *heap, const char *when)
@@ -213,6 +214,64 @@ Test(refuse, double_frees)
 		nolock_heap_trim(heap);
 	}
 	report("  double_frees: %lu refused", total);
+}
+
+/* A cache goes, the bad frees of its objects stay on the books. */
+static void bad_free(struct kmem_cache *s, int how, unsigned long *bad)
+{
+	void *p[3] = { kmem_cache_alloc(s, GFP_KERNEL), NULL, NULL };
+
+	cr_assert_not_null(p[0]);
+	switch (how) {
+	case 0:
+		kfree(p[0]);
+		kfree(p[0]);
+		*bad += 1;
+		break;
+	case 1:
+		p[1] = p[2] = p[0];
+		kmem_cache_free_bulk(s, 3, p);
+		*bad += 2;
+		break;
+	case 2:
+		kfree((char *)p[0] + 8);
+		kfree(p[0]);
+		*bad += 1;
+		break;
+	default:
+		kmem_cache_free_nolock(s, p[0]);
+		kmem_cache_shrink(s);
+		kfree_nolock(p[0]);
+		/* Its slab is gone, or it is free in it. */
+		*bad += 1;
+	}
+}
+
+Test(refuse, cache_destroyed, .description = "bad frees, then the cache goes: the books agree")
+{
+	struct nolock_heap *heap;
+
+	for_each_kind(heap, 64 * MiB) {
+		unsigned long bad = 0;
+
+		for (int round = 0; round < 3; round++)
+			for (int how = 0; how < 4; how++) {
+				struct kmem_cache *s = nolock_heap_kmem_cache_create(
+					heap, "gone", 200, NULL, SLAB_NO_MERGE);
+				void *live = kmem_cache_alloc(s, GFP_KERNEL);
+
+				cr_assert_not_null(live);
+				bad_free(s, how, &bad);
+				kfree(live);
+				kmem_cache_shrink(s);
+				cr_assert_eq(refused(heap, "before it is destroyed"), bad,
+					     "way %d", how);
+				cr_assert_eq(kmem_cache_destroy(s), 0);
+				cr_assert_eq(refused(heap, "after it is destroyed"), bad, "way %d",
+					     how);
+			}
+		cr_assert_eq(nolock_heap_close(heap), 0);
+	}
 }
 
 Test(refuse, closed_heap, .description = "objects of a heap that is gone are foreign")

@@ -72,7 +72,7 @@ int kmem_cache_prefill_percpu_array(struct kmem_cache *s, unsigned int count, gf
 	int n = -ENOMEM, saved = errno;
 
 	if (!heap || nl_load(&c->state) != NL_CACHE_LIVE || !(c->mode & NL_CACHE_ARRAY) ||
-	    count > c->capacity || (gfp & ~NOLOCK_GFP_MASK))
+	    count > c->capacity || (gfp & ~(NOLOCK_GFP_MASK & ~__GFP_NOFAIL)))
 		return -EINVAL;
 	nl_depth++;
 	nl_fork_check();

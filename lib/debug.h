@@ -133,6 +133,8 @@ NL_HIDDEN void nl_report_count(const struct nl_subject *s);
 /* A line without a bug: SLAB_TRACE. An object that was never freed. */
 NL_HIDDEN void nl_report_trace(const struct nl_subject *s, const char *what);
 NL_HIDDEN void nl_report_leak(const struct nl_subject *s);
+/* An allocation failed: a line, unless there were too many. Makes a system call. */
+NL_HIDDEN void nl_report_failure(const char *cache, size_t size, gfp_t gfp);
 /* One line on stderr. */
 NL_HIDDEN void nl_say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 extern bool nl_report_abort NL_HIDDEN; /* NOLOCK_DEBUG_ABORT */

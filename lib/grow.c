@@ -186,7 +186,7 @@ int nl_heap_topup(struct nolock_heap *heap)
 
 int nolock_heap_populate(struct nolock_heap *heap, size_t bytes)
 {
-	nl_u64 chunks = ((nl_u64)bytes + NL_CHUNK_SIZE - 1) >> NL_CHUNK_SHIFT;
+	nl_u64 chunks = (nl_u64)bytes / NL_CHUNK_SIZE + (bytes % NL_CHUNK_SIZE != 0);
 	nl_heap_t *h;
 	int err, saved = errno;
 

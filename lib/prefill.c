@@ -200,8 +200,7 @@ static struct slab_sheaf *prefill(struct kmem_cache *s, gfp_t gfp, unsigned int 
 	nl_store(&t->owner, (nl_u64)who << 32 | NL_PREFILLED);
 	if (!fill(heap, id, sheaf, size, gfp, nolock)) {
 		kmem_cache_return_sheaf(s, 0, (struct slab_sheaf *)t);
-		errno = ENOMEM;
-		return NULL;
+		return nl_alloc_failed(heap, id, (size_t)size * c->object_size, gfp, ENOMEM);
 	}
 	return (struct slab_sheaf *)t;
 oversize:
@@ -258,6 +257,7 @@ int kmem_cache_refill_sheaf(struct kmem_cache *s, gfp_t gfp, struct slab_sheaf *
 		nl_slot_count(counters(heap, id), NL_STAT_SHEAF_FLUSH,
 			      nl_sheaf_flush(heap->h, sheaf, id, had, nl_who(heap)));
 		nl_store(&nl_sheaf(heap->h, sheaf - 1)->next, had);
+		nl_alloc_failed(heap, id, (size_t)(size - had) * kmem_cache_size(s), gfp, ENOMEM);
 		return -ENOMEM;
 	}
 	bigger = (struct slab_sheaf *)oversize_fill(s, gfp, NULL, size, false);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause */
 /*
- * report.c - what debugging has to say, on stderr, in the form of the kernel's reports.
+ * report.c - what debugging has to say, on stderr, in the form of the kernel's reports; and that an
+ * allocation failed.
  *
  * Any context: text is put together in a buffer on the stack and written by write(2); nothing is
  * allocated, no lock is taken. A stack is walked by backtrace(), whose first call alone loads and
@@ -88,6 +89,37 @@ void nl_say(const char *fmt, ...)
 	errno = err;
 }
 
+static nl_u64 now_ms(void)
+{
+	struct timespec ts;
+
+	/* Coarse: served by the vDSO whatever the clock source. */
+	if (clock_gettime(CLOCK_MONOTONIC_COARSE, &ts))
+		return 1;
+	return (nl_u64)ts.tv_sec * 1000 + (nl_u64)ts.tv_nsec / 1000000 + 1;
+}
+
+/* As slab_out_of_memory() of Linux's slub.c, by ___ratelimit()'s default figures. */
+#define FAILURES_MS 5000
+#define FAILURES_SHOWN 10
+
+void nl_report_failure(const char *cache, size_t size, gfp_t gfp)
+{
+	static nl_u64 since;
+	static nl_u32 seen;
+	nl_u64 now = now_ms(), start = nl_load(&since);
+	nl_u32 before = 0;
+
+	if (now - start >= FAILURES_MS && nl_cas(&since, start, now))
+		before = __atomic_exchange_n(&seen, 0, __ATOMIC_RELAXED);
+	if (__atomic_fetch_add(&seen, 1, __ATOMIC_RELAXED) >= FAILURES_SHOWN)
+		return;
+	if (before > FAILURES_SHOWN)
+		nl_say("nolock: %u more failures were not reported\n", before - FAILURES_SHOWN);
+	nl_say("nolock: out of memory: %zu bytes%s%.31s, flags %#x\n", size,
+	       cache ? ", cache " : "", cache ? cache : "", gfp);
+}
+
 /* The library's own addresses, if it is a module of its own: left out of stacks. */
 static nl_u64 own_start, own_end;
 static nl_u32 can_walk;
@@ -152,16 +184,6 @@ static nl_u32 this_tid(void)
 #else
 	return 0;
 #endif
-}
-
-static nl_u64 now_ms(void)
-{
-	struct timespec ts;
-
-	/* Coarse: served by the vDSO whatever the clock source. */
-	if (clock_gettime(CLOCK_MONOTONIC_COARSE, &ts))
-		return 1;
-	return (nl_u64)ts.tv_sec * 1000 + (nl_u64)ts.tv_nsec / 1000000 + 1;
 }
 
 __attribute__((noinline)) void nl_track(struct nl_track *t)

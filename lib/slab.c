@@ -163,14 +163,15 @@ static __attribute__((cold)) void *fail(struct nolock_heap *heap, nl_u32 id, siz
 		nl_slot_count(nl_aslot(heap->h, nl_cpu(heap), id), NL_STAT_ALLOC_FAIL, 1);
 	NL_PROBE3(alloc_fail, heap->h, size, gfp);
 	if ((gfp & __GFP_NOFAIL) && !(gfp & ~NOLOCK_GFP_MASK)) {
-		char text[128];
-		int n = snprintf(text, sizeof(text),
-				 "nolock: out of memory: %zu bytes with __GFP_NOFAIL\n", size);
-
-		if (write(STDERR_FILENO, text, (size_t)n) < 0)
-			abort();
+		nl_say("nolock: out of memory: %zu bytes with __GFP_NOFAIL\n", size);
 		abort();
 	}
+	/* Nolock callers have no such flag: they never make the system call. */
+	if (err == ENOMEM && gfpflags_allow_spinning(gfp) && !(gfp & __GFP_NOWARN))
+		nl_report_failure(heap->h && id < NL_MAX_CACHES && heap->type == NL_HEAP_PRIVATE ?
+					  nl_cache(heap->h, id)->name :
+					  NULL,
+				  size, gfp);
 	errno = err;
 	return NULL;
 }

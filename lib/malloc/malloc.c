@@ -32,6 +32,9 @@
 
 #define MIN_ALIGN 16u
 
+/* Callers expect NULL, and no line on stderr. */
+#define FLAGS (GFP_KERNEL | __GFP_NOWARN)
+
 /* Their prototypes differ between C libraries and standards; these are what is exported. */
 NL_ENTRY void *malloc(size_t size);
 NL_ENTRY void free(void *p);
@@ -129,7 +132,7 @@ static __attribute__((noinline)) void *malloc_slow(size_t size)
 {
 	if (size > PTRDIFF_MAX)
 		return no_memory();
-	return nl_kmalloc_slow(nl_default, size + !size, GFP_KERNEL, NUMA_NO_NODE);
+	return nl_kmalloc_slow(nl_default, size + !size, FLAGS, NUMA_NO_NODE);
 }
 
 NL_HOT void *malloc(size_t size)
@@ -188,7 +191,7 @@ void *calloc(size_t n, size_t size)
 	if (nl_likely(pop_default(bytes, &obj)))
 		return memset((void *)obj, 0, bytes);
 	/* Not __GFP_ZERO, which is the whole bucket: realloc() promises nothing about it. */
-	p = nl_kmalloc_slow(nl_default, bytes, GFP_KERNEL, NUMA_NO_NODE);
+	p = nl_kmalloc_slow(nl_default, bytes, FLAGS, NUMA_NO_NODE);
 	if (p && bytes > NL_MAX_SIZE)
 		nl_large_clear(nl_default, p, bytes);
 	else if (p)
@@ -232,7 +235,7 @@ void *realloc(void *p, size_t size)
 	}
 	/* Of a debugged cache: its red zones move with the size. Its slots are empty for all. */
 	if (nl_unlikely(nl_load(&nl_debug_on)) && old <= NL_MAX_SIZE)
-		return krealloc(p, size, GFP_KERNEL);
+		return krealloc(p, size, FLAGS);
 	if (fits(old, size))
 		return p;
 	heap = nolock_heap_of(p);
@@ -243,7 +246,7 @@ void *realloc(void *p, size_t size)
 		return q ? q : no_memory();
 	}
 	q = heap == nl_default ? malloc(size) :
-				 nl_kmalloc_slow(heap, size, GFP_KERNEL, NUMA_NO_NODE);
+				 nl_kmalloc_slow(heap, size, FLAGS, NUMA_NO_NODE);
 	if (!q)
 		return NULL;
 	memcpy(q, p, old < size ? old : size);

@@ -23,14 +23,21 @@ typedef unsigned int gfp_t;
 #define __GFP_DIRECT_RECLAIM ((gfp_t)0x0400)
 /* A bounded wait for a barn's lock is allowed. */
 #define __GFP_KSWAPD_RECLAIM ((gfp_t)0x0800)
-/* No message when the allocation fails. */
+/*
+ * No message when the allocation fails. Without this flag, a failure of an allocation that may wait or
+ * make system calls (__GFP_RECLAIM) is a line on stderr, ten of them in five seconds at most, as in
+ * Linux's slab_out_of_memory(); *_nolock calls say nothing. The drop-in malloc does not either.
+ */
 #define __GFP_NOWARN ((gfp_t)0x2000)
 /*
  * Count the object as accounted. kmalloc() takes it from the accounted buckets (kmalloc-cg-*, as
  * Linux); a cache counts all of its objects, or none: SLAB_ACCOUNT in slab.h.
  */
 #define __GFP_ACCOUNT ((gfp_t)0x0040)
-/* The caller cannot handle failure: abort() with a message instead of NULL. Not for *_nolock. */
+/*
+ * The caller cannot handle failure: abort() with a message instead of NULL. Not for *_nolock, and not
+ * for kmem_cache_prefill_percpu_array().
+ */
 #define __GFP_NOFAIL ((gfp_t)0x8000)
 /* The request is for the given node alone, no other node may serve it. */
 #define __GFP_THISNODE ((gfp_t)0x0020)
@@ -43,7 +50,10 @@ typedef unsigned int gfp_t;
 #define GFP_KERNEL_ACCOUNT (GFP_KERNEL | __GFP_ACCOUNT)
 /* No system call; opened memory only. */
 #define GFP_NOWAIT (__GFP_KSWAPD_RECLAIM | __GFP_NOWARN)
-/* As GFP_NOWAIT, with a message on failure, and allowed into the memory set aside by populate. */
+/*
+ * As GFP_NOWAIT, with a message on failure, which is its one system call, and allowed into the memory
+ * set aside by populate.
+ */
 #define GFP_ATOMIC ((gfp_t)0x0200 | __GFP_KSWAPD_RECLAIM)
 
 #define NOLOCK_GFP_MASK                                                                            \

@@ -35,7 +35,8 @@ NOLOCK_API struct nolock_heap *nolock_heap_default(void);
  * nolock_heap_create - make a private heap
  * @size: bytes of address space to reserve, rounded up to 4 MiB; 0 for the default. Reserving
  *	  costs no memory.
- * Returns the heap or NULL (EINVAL, ENOMEM). Ordinary context.
+ * Returns the heap or NULL: EINVAL (more than 256 GiB), ENOMEM, EMFILE (64 heaps are open in this
+ * process, shared ones and the default one included). Ordinary context.
  */
 NOLOCK_API struct nolock_heap *nolock_heap_create(size_t size);
 
@@ -47,8 +48,9 @@ NOLOCK_API struct nolock_heap *nolock_heap_create(size_t size);
  * A child after fork() does not have its parent's shared heaps and must not touch their handles;
  * it opens the heap again, and the addresses are the same.
  * Returns the heap or NULL: ENOENT (no such heap), ECONNREFUSED (nolockd does not run), EACCES
- * (nolockd refuses this user), EPROTO (another version), EADDRINUSE (the heap's address is taken
- * in this process), EUSERS (too many clients), EINVAL (the name). Ordinary context.
+ * (nolockd refuses this user), EMFILE (64 heaps are open in this process), EPROTO (another
+ * version), EADDRINUSE (the heap's address is taken in this process), EUSERS (too many clients),
+ * EINVAL (the name). Ordinary context.
  */
 NOLOCK_API struct nolock_heap *nolock_heap_open(const char *name);
 
@@ -65,7 +67,8 @@ NOLOCK_API int nolock_heap_close(struct nolock_heap *heap);
  * @bytes: rounded up to chunks of 64 KiB; this many are opened, made present, and kept for
  *	   nolock callers alone: ordinary allocations neither take nor shrink them, and top them
  *	   up again in passing when nolock callers have used some
- * Returns 0, -ENOMEM (what could be set aside stays so) or -EINVAL. Ordinary context.
+ * Returns 0, -ENOMEM (what could be set aside stays so) or -EINVAL (more than any heap holds: nothing
+ * has changed). Ordinary context.
  */
 NOLOCK_API int nolock_heap_populate(struct nolock_heap *heap, size_t bytes);
 

@@ -330,6 +330,7 @@ NOLOCK_API int kmem_cache_setup_percpu_array(struct kmem_cache *s, unsigned int 
  * A thread that moves to another CPU afterwards finds that one's array, and may find it empty.
  * Returns 0, -EINVAL, -EBUSY (locked by what this call has interrupted, or by a thread that was
  * preempted here) or -ENOMEM, with what could be had in the array. Any context (as kmalloc()).
+ * __GFP_NOFAIL fails with -EINVAL: it could not be kept.
  * Source: the same.
  */
 NOLOCK_API int kmem_cache_prefill_percpu_array(struct kmem_cache *s, unsigned int count, gfp_t gfp);

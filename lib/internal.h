@@ -191,6 +191,12 @@ NL_HIDDEN nl_slot_t *nl_lock_slot(struct nolock_heap *heap, nl_u32 id, nl_u32 wh
 NL_HIDDEN void *nl_kmalloc_slow(struct nolock_heap *heap, size_t size, gfp_t gfp, int node);
 NL_HIDDEN const char *nl_free_slow(const void *p);
 
+/*
+ * slab.c: as ksize(), of an object's start alone; 0 and why where none is, or it is free in its slab:
+ * one that waits in a sheaf is not known to be free. Any context, wait-free.
+ */
+NL_HIDDEN size_t nl_object_size(const struct nolock_heap *heap, const void *p, const char **why);
+
 /* large.c: whole chunks. The second looks once, in opened memory. */
 NL_HIDDEN void *nl_large_alloc(struct nolock_heap *heap, size_t size, gfp_t gfp);
 NL_HIDDEN void *nl_large_alloc_nolock(struct nolock_heap *heap, size_t size, gfp_t gfp);

@@ -9,10 +9,8 @@
 #define _GNU_SOURCE
 #define NOLOCK_NO_INLINE
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 #include "internal.h"
 #include "debug.h"
 #include "fast.h"
@@ -518,25 +516,21 @@ __attribute__((noinline)) const char *nl_free_slow(const void *p)
 	return why;
 }
 
-static __attribute__((noinline)) void kfree_slow(const void *p)
+static void say_refused(const char *call, const void *p, const char *why)
 {
 	static nl_u32 said;
+
+	if (!__atomic_exchange_n(&said, 1, __ATOMIC_RELAXED))
+		nl_say("nolock: %s(%p) refused: %s; further ones are only counted\n", call, p, why);
+}
+
+static __attribute__((noinline)) void kfree_slow(const void *p)
+{
 	const char *why = nl_free_slow(p);
 
 	nl_decay_tick(nl_default);
-	if (!why)
-		return;
-	if (!__atomic_exchange_n(&said, 1, __ATOMIC_RELAXED)) {
-		char text[128];
-		int err = errno, n;
-
-		n = snprintf(text, sizeof(text),
-			     "nolock: kfree(%p) refused: %s; further ones are only counted\n", p,
-			     why);
-		if (write(STDERR_FILENO, text, (size_t)n) < 0)
-			said = 1;
-		errno = err;
-	}
+	if (why)
+		say_refused("kfree", p, why);
 }
 
 NL_HOT void kfree(const void *p)
@@ -551,34 +545,76 @@ NL_HOT void kfree_nolock(const void *p)
 		nl_free_slow(p);
 }
 
+static size_t size_by_tag(const struct nolock_heap *heap, const void *p, nl_u32 chunk, nl_u32 tag)
+{
+	nl_u32 id = NL_TAG_CACHE(tag);
+
+	if (NL_TAG_KIND(tag) == NL_KIND_LARGE)
+		return (size_t)nl_slab(heap->h, chunk)->nr_chunks << NL_CHUNK_SHIFT;
+	if (NL_TAG_KIND(tag) != NL_KIND_SLAB)
+		return 0;
+	if (nl_debugged(heap, id))
+		return nl_debug_size((struct nolock_heap *)heap, id, (nl_u64)p);
+	return id < NL_NR_KMALLOC ? nl_cache(heap->h, id)->size : nl_cache(heap->h, id)->object_size;
+}
+
 size_t ksize(const void *p)
 {
 	struct nolock_heap *heap = ZERO_OR_NULL_PTR(p) ? NULL : nolock_heap_of(p);
 	nl_u64 chunk;
-	nl_u32 tag;
 
 	if (!heap)
 		return 0;
 	chunk = ((nl_u64)p - (nl_u64)heap->base) >> NL_CHUNK_SHIFT;
 	if (!nl_chunk_ok(heap->h, chunk))
 		return 0;
-	tag = nl_load(nl_tag(heap->h, (nl_u32)chunk));
-	if (NL_TAG_KIND(tag) == NL_KIND_SLAB) {
-		nl_cache_t *c = nl_cache(heap->h, NL_TAG_CACHE(tag));
+	return size_by_tag(heap, p, (nl_u32)chunk, nl_load(nl_tag(heap->h, (nl_u32)chunk)));
+}
 
-		if (nl_debugged(heap, NL_TAG_CACHE(tag)))
-			return nl_debug_size(heap, NL_TAG_CACHE(tag), (nl_u64)p);
-		return NL_TAG_CACHE(tag) < NL_NR_KMALLOC ? c->size : c->object_size;
+size_t nl_object_size(const struct nolock_heap *heap, const void *p, const char **why)
+{
+	nl_u32 tag, idx;
+	nl_u64 chunk;
+
+	*why = "no heap's";
+	if (!heap)
+		return 0;
+	chunk = ((nl_u64)p - (nl_u64)heap->base) >> NL_CHUNK_SHIFT;
+	*why = "metadata or not opened";
+	if (!nl_chunk_ok(heap->h, chunk))
+		return 0;
+	tag = nl_load(nl_tag(heap->h, (nl_u32)chunk));
+	switch (NL_TAG_KIND(tag)) {
+	case NL_KIND_SLAB:
+		*why = "inside an object";
+		idx = nl_slab_index(heap->h, NL_TAG_CACHE(tag),
+				    (nl_u64)p - nl_cache(heap->h, NL_TAG_CACHE(tag))->left);
+		if (idx == ~0u)
+			return 0;
+		*why = "it is free already";
+		if (nl_slab_is_free(heap->h, (nl_u32)chunk, idx))
+			return 0;
+		break;
+	case NL_KIND_LARGE:
+		*why = "inside a large object";
+		if ((nl_u64)p % NL_CHUNK_SIZE)
+			return 0;
+		break;
+	case NL_KIND_BODY:
+		*why = "inside a large object";
+		break;
+	default:
+		*why = "free memory";
+		break;
 	}
-	if (NL_TAG_KIND(tag) == NL_KIND_LARGE)
-		return (size_t)nl_slab(heap->h, (nl_u32)chunk)->nr_chunks << NL_CHUNK_SHIFT;
-	return 0;
+	return size_by_tag(heap, p, (nl_u32)chunk, tag);
 }
 
 void *krealloc(const void *p, size_t new_size, gfp_t gfp)
 {
 	struct nolock_heap *heap;
 	size_t old, whole;
+	const char *why;
 	void *new;
 	int id;
 
@@ -592,10 +628,12 @@ void *krealloc(const void *p, size_t new_size, gfp_t gfp)
 		errno = EINVAL;
 		return NULL;
 	}
-	old = ksize(p);
 	heap = nolock_heap_of(p);
-	if (!old) {
-		nl_free_refused(p, "krealloc of no object");
+	old = nl_object_size(heap, p, &why);
+	if (nl_unlikely(!old)) {
+		nl_free_refused(p, why);
+		nl_debug_refused(p, why);
+		say_refused("krealloc", p, why);
 		errno = EINVAL;
 		return NULL;
 	}

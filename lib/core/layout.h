@@ -487,6 +487,12 @@ NL_INLINE nl_u32 nl_slab_index(nl_heap_t *h, nl_u32 id, nl_u64 obj)
 	return idx;
 }
 
+/* Is the object free in its slab? Then it is in nobody's hands: who has an object finds it is not. */
+NL_INLINE int nl_slab_is_free(nl_heap_t *h, nl_u32 chunk, nl_u32 idx)
+{
+	return (nl_load(&nl_slab(h, chunk)->free[idx / 64 & (NL_SLAB_WORDS - 1)]) >> (idx & 63)) & 1;
+}
+
 /* The address of a sheaf's objects, as it stands in nl_slot.objs. */
 NL_INLINE nl_u64 nl_sheaf_objs(nl_heap_t *h, nl_u32 sheaf)
 {

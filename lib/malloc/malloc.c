@@ -99,27 +99,7 @@ static size_t loaders_own(const void *p)
 
 size_t nl_malloc_size(const void *p, const char **why)
 {
-	struct nolock_heap *heap = nolock_heap_of(p);
-	nl_u64 chunk;
-	nl_u32 tag;
-
-	*why = "not an object of any heap";
-	if (!heap)
-		return 0;
-	chunk = ((nl_u64)p - (nl_u64)heap->base) >> NL_CHUNK_SHIFT;
-	if (!nl_chunk_ok(heap->h, chunk))
-		return 0;
-	tag = nl_load(nl_tag(heap->h, (nl_u32)chunk));
-	*why = "not the start of an object";
-	if (NL_TAG_KIND(tag) == NL_KIND_SLAB && nl_debugged(heap, NL_TAG_CACHE(tag)))
-		return ksize(p);
-	if (NL_TAG_KIND(tag) == NL_KIND_SLAB)
-		return nl_slab_index(heap->h, NL_TAG_CACHE(tag), (nl_u64)p) == ~0u ? 0 : ksize(p);
-	if (NL_TAG_KIND(tag) == NL_KIND_LARGE)
-		return (nl_u64)p % NL_CHUNK_SIZE ? 0 : ksize(p);
-	if (NL_TAG_KIND(tag) == NL_KIND_FREE)
-		*why = "free memory";
-	return 0;
+	return nl_object_size(nolock_heap_of(p), p, why);
 }
 
 static void *no_memory(void)

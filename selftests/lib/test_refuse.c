@@ -216,6 +216,72 @@ Test(refuse, double_frees)
 	report("  double_frees: %lu refused", total);
 }
 
+Test(refuse, krealloc_of_no_object, .description = "refused, counted, and nothing touched")
+{
+	static const size_t sizes[] = { 16, 48, 64, 100, 1000, 5000, 32768, 70000, MiB };
+	struct nolock_heap *heap;
+	unsigned long n = 0;
+
+	for_each_kind(heap, 64 * MiB) {
+		for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
+			char *p = nolock_heap_kmalloc(heap, sizes[i], GFP_KERNEL);
+			size_t usable = ksize(p);
+			unsigned long before = refused(heap, "before"), tried = 0;
+
+			cr_assert_not_null(p);
+			pat_fill(p, usable, i);
+			for (size_t off = 1; off < usable; off += usable / 5 + 1) {
+				size_t to[] = { 1, usable - off, usable, usable * 2 };
+
+				for (size_t j = 0; j < ARRAY_LEN(to); j++) {
+					errno = 0;
+					cr_assert_null(krealloc(p + off, to[j],
+								j & 1 ? GFP_KERNEL :
+									GFP_KERNEL | __GFP_ZERO),
+						       "%zu bytes at %zu of %zu", to[j], off, usable);
+					cr_assert_eq(errno, EINVAL);
+					tried++;
+				}
+			}
+			cr_assert(pat_check(p, usable, i));
+			cr_assert_eq(refused(heap, "after") - before, tried);
+			n += tried;
+			kfree(p);
+		}
+		cr_assert_eq(nolock_heap_close(heap), 0);
+	}
+	report("  krealloc_of_no_object: %lu refused", n);
+}
+
+Test(refuse, krealloc_of_a_freed_object)
+{
+	static const size_t sizes[] = { 16, 100, 5000, 70000 };
+	struct nolock_heap *heap;
+
+	for_each_kind(heap, 64 * MiB) {
+		for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
+			void *keep = nolock_heap_kmalloc(heap, sizes[i], GFP_KERNEL);
+			char *p = nolock_heap_kmalloc(heap, sizes[i], GFP_KERNEL);
+			unsigned long before = refused(heap, "before");
+
+			cr_assert_not_null(keep);
+			cr_assert_not_null(p);
+			kfree(p);
+			nolock_heap_trim(heap); /* into its slab, which lives on */
+			for (size_t to = 1; to < 200000; to *= 7) {
+				errno = 0;
+				cr_assert_null(krealloc(p, to, GFP_KERNEL), "%zu to %zu", sizes[i],
+					       to);
+				cr_assert_eq(errno, EINVAL);
+				before++;
+			}
+			cr_assert_eq(refused(heap, "after"), before);
+			kfree(keep);
+		}
+		cr_assert_eq(nolock_heap_close(heap), 0);
+	}
+}
+
 /* A cache goes, the bad frees of its objects stay on the books. */
 static void bad_free(struct kmem_cache *s, int how, unsigned long *bad)
 {

@@ -93,7 +93,8 @@ NOLOCK_API void *kmalloc_node(size_t size, gfp_t flags, int node);
  * @new_size: bytes; 0 frees @p and returns ZERO_SIZE_PTR
  * @flags: with __GFP_ZERO, here and in all calls for this object so far, bytes beyond its old size
  *	   are zero. Without it in some of them: bytes beyond its old usable size (ksize())
- * Returns the object, moved or not, or NULL with @p untouched. Any context.
+ * Returns the object, moved or not, or NULL with @p untouched. What is no object's start, or is free in
+ * its slab, fails with EINVAL, counted and reported as by kfree(). Any context.
  * Source: krealloc() of Linux's slab.h.
  */
 NOLOCK_API void *krealloc(const void *p, size_t new_size, gfp_t flags);

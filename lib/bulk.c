@@ -140,8 +140,8 @@ static size_t free_some(struct nolock_heap *heap, nl_u32 id, void **p, size_t n)
 		done += push_some(heap, slot, id, p + done, n - done);
 		if (done == n || !is_object(heap, id, p[done]))
 			break;
-		nl_harden_slot(heap->h, slot, id);
-		if (!nl_slot_room(heap->h, slot, id, who, 0))
+		if (!nl_harden_slot(heap->h, slot, id, (nl_u64)p[done]) ||
+		    !nl_slot_room(heap->h, slot, id, who, 0))
 			break;
 	}
 	nl_slot_unlock(slot);

@@ -41,16 +41,56 @@ static bool any_misplaced(const nl_word_t *objs, nl_u32 n, const nl_cache_t *c)
 	return bad;
 }
 
-void nl_harden_slot(nl_heap_t *h, nl_slot_t *slot, nl_u32 id)
+/*
+ * The first free place for an object in a table of the objects' numbers, from its hash on; ~0 if the
+ * object is in the table. Of a slab, objects lie in steps of its size: they meet less than by chance.
+ */
+#define TABLE_SHIFT 9
+static nl_u32 find_place(const nl_u8 *table, const nl_word_t *objs, nl_u64 obj)
+{
+	nl_u32 at = (nl_u32)(obj >> 3) * 0x9e3779b1u >> (32 - TABLE_SHIFT);
+
+	while (nl_unlikely(table[at])) {
+		if (objs[table[at] - 1] == obj)
+			return ~0u;
+		at = (at + 1) & ((1u << TABLE_SHIFT) - 1);
+	}
+	return at;
+}
+
+/* Is any of the objects there twice, or the one that is about to follow them (0: none)? */
+static bool any_twice(const nl_word_t *objs, nl_u32 n, nl_u64 next)
+{
+	nl_u8 table[1 << TABLE_SHIFT] = { 0 };
+
+	_Static_assert(NL_SHEAF_MAX < sizeof(table), "there is always a free place");
+	for (nl_u32 i = 0; i < n; i++) {
+		nl_u32 at = find_place(table, objs, objs[i]);
+
+		if (nl_unlikely(at == ~0u))
+			return true;
+		table[at] = (nl_u8)(i + 1);
+	}
+	return find_place(table, objs, next) == ~0u;
+}
+
+static bool is_among(const nl_word_t *objs, nl_u32 n, nl_u64 obj)
+{
+	for (nl_u32 i = 0; i < n; i++)
+		if (nl_load(objs + i) == obj)
+			return true;
+	return false;
+}
+
+/* Off the fast path's end: one at a time, what is bad or was met before. */
+static __attribute__((cold)) void drop_bad(nl_heap_t *h, nl_slot_t *slot, nl_u32 id, nl_u32 n)
 {
 	nl_word_t *objs = (nl_word_t *)slot->objs;
-	nl_u32 n = NL_WORD_SIZE(nl_load(&slot->word));
 
-	if (!n || n > NL_SHEAF_MAX || !nl_hardened() ||
-	    nl_likely(!any_misplaced(objs, n, nl_cache(h, id))))
-		return;
 	for (nl_u32 i = 0; i < n;) {
-		if (nl_slab_index(h, id, nl_load(objs + i)) != ~0u) {
+		nl_u64 obj = nl_load(objs + i);
+
+		if (nl_slab_index(h, id, obj) != ~0u && !is_among(objs, i, obj)) {
 			i++;
 			continue;
 		}
@@ -62,4 +102,19 @@ void nl_harden_slot(nl_heap_t *h, nl_slot_t *slot, nl_u32 id)
 		nl_add(&h->dropped, 1);
 		n--;
 	}
+}
+
+bool nl_harden_slot(nl_heap_t *h, nl_slot_t *slot, nl_u32 id, nl_u64 next)
+{
+	nl_word_t *objs = (nl_word_t *)slot->objs;
+	nl_u32 n = NL_WORD_SIZE(nl_load(&slot->word));
+
+	if (!n || n > NL_SHEAF_MAX || !nl_hardened())
+		return true;
+	/* An array that is full stays where it is, and each free that bypasses it comes by here. */
+	if (nl_likely(!any_misplaced(objs, n, nl_cache(h, id)) &&
+		      ((nl_cache(h, id)->mode & NL_CACHE_ARRAY) || !any_twice(objs, n, next))))
+		return true;
+	drop_bad(h, slot, id, n);
+	return !is_among(objs, NL_WORD_SIZE(nl_load(&slot->word)), next);
 }

@@ -2,8 +2,9 @@
 /*
  * harden.h - what is looked at twice although no correct program needs it: NOLOCK_HARDEN=0 is off.
  *
- * Beside it, always: a double free is found where an object reaches its slab, a pointer into no
- * object wherever a free takes a slow path, and no metadata lie between objects.
+ * Beside it, always: a double free is found where an object reaches its slab, or wherever a free takes
+ * a slow path and the object is in its slab already; so is a pointer into no object wherever a free
+ * takes a slow path; and no metadata lie between objects.
  */
 #ifndef NL_HARDEN_H
 #define NL_HARDEN_H
@@ -18,9 +19,10 @@ NL_HIDDEN bool nl_hardened(void);
 
 /*
  * A slot's main sheaf is full, and about to leave it, with the slot's lock held: pointers into the
- * middle of an object are dropped and counted before another CPU can get them. The fast path, which
- * looks at no pointer's place in its slab, had put them there. Wait-free.
+ * middle of an object, and objects that are there twice, are dropped and counted before another CPU
+ * can get them. The fast path, which looks at nothing but the tag of a pointer's chunk, had put them
+ * there. @next is an object that is to follow them, or 0: false if it is among them. Wait-free.
  */
-NL_HIDDEN void nl_harden_slot(nl_heap_t *h, nl_slot_t *slot, nl_u32 id);
+NL_HIDDEN bool nl_harden_slot(nl_heap_t *h, nl_slot_t *slot, nl_u32 id, nl_u64 next);
 
 #endif /* NL_HARDEN_H */

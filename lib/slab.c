@@ -420,10 +420,10 @@ void nl_free_refused(const void *p, const char *why)
 /* One object into its sheaf or slab: 0, -1 if it is none, 1 if it was free already. */
 static int free_object(struct nolock_heap *heap, nl_u32 id, const void *p)
 {
-	nl_u32 who = nl_who(heap);
+	nl_u32 who = nl_who(heap), idx;
 	nl_slot_t *slot;
 	nl_u64 res;
-	int pushed;
+	bool pushed, other;
 
 	if (nl_debugged(heap, id)) {
 		nl_u64 obj = nl_debug_free(heap, id, (nl_u64)p);
@@ -432,8 +432,11 @@ static int free_object(struct nolock_heap *heap, nl_u32 id, const void *p)
 			nl_free(heap->h, id, nl_cpu(heap), who, obj);
 		return 0;
 	}
-	if (nl_slab_index(heap->h, id, (nl_u64)p) == ~0u)
+	idx = nl_slab_index(heap->h, id, (nl_u64)p);
+	if (idx == ~0u)
 		return -1;
+	if (nl_slab_is_free(heap->h, (nl_u32)(((nl_u64)p - heap->h->base) >> NL_CHUNK_SHIFT), idx))
+		goto twice;
 	res = NL_RSEQ_RETRY(heap, nl_rseq_push_once(heap, (nl_u64)id << NL_SLOT_SHIFT, (nl_u64)p));
 	if (NL_RSEQ_DONE(res))
 		return 0;
@@ -442,16 +445,21 @@ static int free_object(struct nolock_heap *heap, nl_u32 id, const void *p)
 							    NL_HELD(who)));
 		if (NL_RSEQ_DONE(res)) {
 			slot = (nl_slot_t *)res;
-			nl_harden_slot(heap->h, slot, id);
-			pushed = nl_slot_room(heap->h, slot, id, who, 0) &&
+			other = nl_harden_slot(heap->h, slot, id, (nl_u64)p);
+			pushed = other && nl_slot_room(heap->h, slot, id, who, 0) &&
 				 nl_slot_push(slot, (nl_u64)p);
 			nl_slot_unlock(slot);
 			if (pushed)
 				return 0;
+			if (!other)
+				goto twice;
 		}
 	}
 	/* Refused there is counted there. */
 	return nl_free(heap->h, id, nl_cpu(heap), who, (nl_u64)p) ? 1 : 0;
+twice:
+	nl_slot_count(nl_aslot(heap->h, nl_cpu(heap), id), NL_STAT_FREE_REFUSED, 1);
+	return 1;
 }
 
 /* Refused, and counted as such already. */

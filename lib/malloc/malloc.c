@@ -8,8 +8,9 @@
  *   - Memory is aligned to 16 bytes; an object of a power-of-two size up to 32 KiB to its size.
  *   - Failure is NULL with ENOMEM; requests above PTRDIFF_MAX fail, too. free() keeps errno.
  *   - malloc(0) is an object of its own. realloc(p, 0) frees p and returns NULL.
- *   - A pointer that is no object's start is reported on stderr, and the process aborted. An object
- *     freed twice is found at the latest where it reaches its slab, perhaps some calls later.
+ *   - A pointer that is no object's start is reported on stderr, and the process aborted: at once if
+ *     it is not aligned to 16 or lies in no slab. Else, and for an object freed twice, at the latest
+ *     where it reaches its slab, perhaps some calls later: nolock/debug.h.
  *     NOLOCK_MALLOC_CHECK=0: such frees are counted (nolock_heap_check()) and otherwise ignored.
  *
  * Source: glibc's malloc.h; free_sized() and free_aligned_sized() of C23.
@@ -153,9 +154,10 @@ static __attribute__((noinline)) void free_slow(void *p)
 	errno = err;
 }
 
+/* No object of malloc() is aligned to less: whatever else comes is looked at in the slow path. */
 NL_HOT void free(void *p)
 {
-	if (!free_fast(p))
+	if (nl_unlikely((uintptr_t)p % MIN_ALIGN) || !free_fast(p))
 		free_slow(p);
 }
 

@@ -216,6 +216,117 @@ Test(refuse, double_frees)
 	report("  double_frees: %lu refused", total);
 }
 
+static int by_address(const void *a, const void *b)
+{
+	uintptr_t x = (uintptr_t) * (void *const *)a, y = (uintptr_t) * (void *const *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+/* How many of them are there more than once? */
+static unsigned int doubles(void **p, size_t n)
+{
+	unsigned int twice = 0;
+
+	qsort(p, n, sizeof(*p), by_address);
+	for (size_t i = 1; i < n; i++)
+		twice += p[i] == p[i - 1];
+	return twice;
+}
+
+/*
+ * Bad frees of objects in one sheaf, then as many good ones as fill it: nobody gets an object twice
+ * that comes by after that. Without restartable sequences no sheaf is looked through.
+ */
+static void twice_in_a_sheaf(struct nolock_heap *heap, size_t size, int how)
+{
+	enum { N = 1000 };
+	static void *p[N], *q[2 * N];
+	struct nolock_heap_report rep;
+	unsigned long before = refused(heap, "before"), bad = 0;
+
+	for (int i = 0; i < N; i++)
+		cr_assert_not_null(p[i] = nolock_heap_kmalloc(heap, size, GFP_KERNEL));
+	switch (how) {
+	case 0: /* at once */
+		kfree(p[0]);
+		kfree(p[0]);
+		bad = 1;
+		break;
+	case 1: /* with another in between, both of them */
+		kfree(p[0]);
+		kfree(p[1]);
+		kfree_nolock(p[0]);
+		kfree_nolock(p[1]);
+		bad = 2;
+		break;
+	default: /* three times */
+		kfree(p[0]);
+		kfree(p[1]);
+		kfree(p[0]);
+		kfree(p[0]);
+		bad = 2;
+	}
+	for (int i = how ? 2 : 1; i < N; i++)
+		kfree(p[i]);
+	if (!rseq_in_use(heap))
+		nolock_heap_trim(heap);
+	cr_assert_eq(refused(heap, "with the sheaf full") - before, bad, "%zu bytes, way %d", size,
+		     how);
+	for (int i = 0; i < 2 * N; i++)
+		cr_assert_not_null(q[i] = nolock_heap_kmalloc(heap, size, GFP_KERNEL));
+	cr_assert_eq(doubles(q, 2 * N), 0, "%zu bytes, way %d", size, how);
+	kmem_cache_free_bulk(NULL, 2 * N, q);
+	nolock_heap_trim(heap);
+	expect_whole(heap, &rep, "after double frees in a sheaf");
+	cr_assert_eq(rep.allocated, 0);
+	cr_assert_eq(rep.refused - before, bad);
+}
+
+Test(refuse, twice_in_a_sheaf)
+{
+	static const size_t sizes[] = { 16, 48, 64, 300, 1024, 4096 };
+	struct nolock_heap *heap;
+
+	for_each_kind(heap, 256 * MiB) {
+		for (size_t i = 0; i < ARRAY_LEN(sizes); i++)
+			for (int how = 0; how < 3; how++)
+				twice_in_a_sheaf(heap, sizes[i], how);
+		cr_assert_eq(nolock_heap_close(heap), 0);
+	}
+}
+
+Test(refuse, twice_by_a_slow_path, .description = "at once: free in its slab, or in a full sheaf")
+{
+	struct nolock_heap *heap = nolock_heap_default();
+	struct kmem_cache_args args = { .sheaf_capacity = 4 };
+	struct kmem_cache *s = kmem_cache_create("slow", 64, &args, SLAB_NO_MERGE);
+	unsigned long before;
+	void *p[20];
+
+	cr_assert_not_null(s);
+	cr_assert_eq(kmem_cache_alloc_bulk(s, GFP_KERNEL, ARRAY_LEN(p), p), (int)ARRAY_LEN(p));
+	nolock_heap_trim(heap);
+	before = refused(heap, "before");
+	for (int i = 0; i < 4; i++)
+		kfree(p[i]);
+	/* The sheaf is full of these. */
+	if (rseq_in_use(heap)) {
+		kfree(p[0]);
+		kfree_nolock(p[3]);
+		kmem_cache_free_bulk(s, 1, p + 2);
+		cr_assert_eq(refused(heap, "in a full sheaf") - before, 3);
+	}
+	/* And now their slab has them, and no sheaf. */
+	nolock_heap_trim(heap);
+	before = refused(heap, "before");
+	kfree(p[1]);
+	kfree_nolock(p[2]);
+	cr_assert_eq(refused(heap, "in their slab") - before, 2);
+	kmem_cache_free_bulk(s, 16, p + 4);
+	cr_assert_eq(kmem_cache_destroy(s), 0);
+}
+
 Test(refuse, krealloc_of_no_object, .description = "refused, counted, and nothing touched")
 {
 	static const size_t sizes[] = { 16, 48, 64, 100, 1000, 5000, 32768, 70000, MiB };

@@ -473,9 +473,57 @@ BAD(small_twice)
 	do_free(p[2]);
 }
 
+/* At once: no object starts there, whatever its chunk's tag says. */
+BAD(misaligned)
+{
+	char *other = do_malloc(64), *p = do_malloc(64);
+
+	do_free(other);
+	do_free(p + 8);
+}
+
+/* Nothing is trimmed or decays: the sheaf is looked through when it is full. */
+BAD(small_twice_in_a_sheaf)
+{
+	void *p[150];
+
+	for (size_t i = 0; i < ARRAY_LEN(p); i++)
+		p[i] = do_malloc(64);
+	do_free(p[0]);
+	do_free(p[1]);
+	do_free(p[0]);
+	for (size_t i = 2; i < ARRAY_LEN(p); i++)
+		do_free(p[i]);
+}
+
+BAD(small_twice_in_its_slab)
+{
+	void *keep = do_malloc(5000), *p = do_malloc(5000);
+
+	do_free(p);
+	malloc_trim(0); /* leaves no sheaf, so that the next free is a slow one */
+	do_free(p);
+	do_free(keep);
+}
+
+BAD(realloc_freed_small)
+{
+	void *keep = do_malloc(100), *p = do_malloc(100);
+
+	do_free(p);
+	malloc_trim(0);
+	CHECK(!do_realloc(p, 10), "of a free object, in place");
+	CHECK(!do_realloc(p, 1000), "of a free object");
+	do_free(keep);
+}
+
 static const struct {
 	const char *name, *call;
 } bad[] = {
+	{ "bad_misaligned", "free" },
+	{ "bad_small_twice_in_a_sheaf", "free" },
+	{ "bad_small_twice_in_its_slab", "free" },
+	{ "bad_realloc_freed_small", "realloc" },
 	{ "bad_stack", "free" },
 	{ "bad_data", "free" },
 	{ "bad_metadata", "free" },

@@ -37,12 +37,20 @@
  * damaged object that is freed is mended and freed, not lost.
  *
  * Without debugging, bad frees are caught as follows. A pointer into no heap, into metadata or free
- * memory: at once. A pointer into the middle of an object: at once on a slow path; else when the
- * sheaf that it went to is full, or flushed. Until then, at most a sheaf's frees later, the same
- * CPU may allocate it again. A double free: where the second one reaches its slab; until then the
- * object may be handed out twice. NOLOCK_HARDEN=0 switches off what of this costs anything: the look
- * through a full sheaf, about 1 ns an object, and the guards at both ends of a private heap (a page
- * at least between its metadata and its objects is always there).
+ * memory: at once. A pointer into the middle of an object: at once on a slow path (and in the drop-in
+ * malloc if it is not aligned to 16); else when the sheaf that it went to is full, or flushed. Until
+ * then, at most a sheaf's frees later, the same CPU may allocate it again. An object freed twice:
+ *   at once	     if it is free in its slab and this free takes a slow path; if it is in the sheaf
+ *		     that this free finds full; krealloc() of one that is free in its slab
+ *   sheaf is full   if both frees are in it, whatever was freed in between
+ *   later	     where the second one reaches its slab: a sheaf is flushed when the barn is full, by
+ *		     decay, nolock_heap_trim(), kmem_cache_shrink() and kmem_cache_destroy()
+ * Until then the object may be handed out twice, by the next two allocations already: an allocation
+ * takes what is on top of the sheaf and looks at nothing. If both are freed again before any of the
+ * above, nothing was ever wrong as far as the allocator can see.
+ * NOLOCK_HARDEN=0 switches off what of this costs anything: the look through a full sheaf, about 2 ns
+ * for each object in it, and the guards at both ends of a private heap (a page at least between its
+ * metadata and its objects is always there).
  */
 #ifndef NOLOCK_DEBUG_H
 #define NOLOCK_DEBUG_H

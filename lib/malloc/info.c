@@ -13,13 +13,14 @@
 #include <stdio.h>
 #include <unistd.h>
 #include "entry.h"
-#include "core/layout.h"
+#include "core/kmalloc.h"
 
 NL_ENTRY size_t malloc_usable_size(void *p);
 NL_ENTRY int malloc_trim(size_t pad);
 NL_ENTRY struct mallinfo2 mallinfo2(void);
 NL_ENTRY struct mallinfo mallinfo(void);
 NL_ENTRY void malloc_stats(void);
+NL_ENTRY int malloc_info(int options, FILE *f);
 NL_ENTRY int mallopt(int param, int value);
 
 /* The whole bucket, or all chunks of a large object: all of it may be written. 0 for NULL. */
@@ -115,6 +116,55 @@ void malloc_stats(void)
 		     m.arena + m.hblkhd, m.uordblks + m.hblkhd, m.hblks, m.hblkhd);
 	if (write(STDERR_FILENO, text, (size_t)n) < 0)
 		return;
+}
+
+/*
+ * The elements and attributes of glibc's, for one heap. A size element is a cache: its objects that are
+ * free, in sheaves ("fast") or slabs ("rest", with the free chunks). "max" is "current": what is opened
+ * stays so. "mmap": large objects. Returns EINVAL if @options is not 0.
+ */
+int malloc_info(int options, FILE *f)
+{
+	struct nolock_heap *heap = nolock_heap_default();
+	struct mallinfo2 m = mallinfo2();
+	size_t count = 0, bytes = 0, opened = m.arena + m.hblkhd;
+	struct nolock_cache_stat cache;
+	int err;
+
+	if (options)
+		return EINVAL;
+	fputs("<malloc version=\"1\">\n<heap nr=\"0\">\n<sizes>\n", f);
+	for (unsigned int id = 0;
+	     heap && (err = nolock_heap_cache_stat(heap, id, &cache)) != -ERANGE; id++) {
+		size_t from = id % NL_NR_BUCKETS && id < NL_NR_KMALLOC ?
+				      nl_kmalloc_size(id % NL_NR_BUCKETS - 1) + 1 :
+				      1;
+		size_t n = err ? 0 : cache.in_sheaves + cache.in_slabs;
+
+		if (!n)
+			continue;
+		fprintf(f, "  <size from=\"%zu\" to=\"%u\" total=\"%zu\" count=\"%zu\"/>\n",
+			id < NL_NR_KMALLOC ? from : cache.size - 1, cache.size, n * cache.size, n);
+		count += cache.in_slabs;
+		bytes += cache.in_slabs * cache.size;
+	}
+	fputs("</sizes>\n", f);
+	for (int whole = 0; whole < 2; whole++) {
+		fprintf(f,
+			"<total type=\"fast\" count=\"%zu\" size=\"%zu\"/>\n"
+			"<total type=\"rest\" count=\"%zu\" size=\"%zu\"/>\n",
+			m.smblks, m.fsmblks, count + m.ordblks, bytes + m.keepcost);
+		if (whole)
+			fprintf(f, "<total type=\"mmap\" count=\"%zu\" size=\"%zu\"/>\n", m.hblks,
+				m.hblkhd);
+		fprintf(f,
+			"<system type=\"current\" size=\"%zu\"/>\n"
+			"<system type=\"max\" size=\"%zu\"/>\n"
+			"<aspace type=\"total\" size=\"%zu\"/>\n"
+			"<aspace type=\"mprotect\" size=\"%zu\"/>\n%s",
+			opened, opened, opened, opened, whole ? "</malloc>\n" : "</heap>\n");
+	}
+	return 0;
 }
 
 /* Options are glibc's own affair: each is accepted, none has an effect. */

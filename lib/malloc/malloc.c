@@ -288,13 +288,13 @@ void *memalign(size_t align, size_t size)
 	return alloc_aligned(align, size);
 }
 
+/*
+ * glibc up to 2.37 has one function of two names, later ones refuse what is no power of two with EINVAL:
+ * the one that programs run on that were written for either.
+ */
 void *aligned_alloc(size_t align, size_t size)
 {
-	if (!align || (align & (align - 1))) {
-		errno = EINVAL;
-		return NULL;
-	}
-	return alloc_aligned(align, size);
+	return memalign(align, size);
 }
 
 int posix_memalign(void **out, size_t align, size_t size)

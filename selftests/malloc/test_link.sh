@@ -252,6 +252,7 @@ free_sized
 mallinfo
 mallinfo2
 malloc
+malloc_info
 malloc_stats
 malloc_trim
 malloc_usable_size

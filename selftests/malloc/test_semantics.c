@@ -303,11 +303,51 @@ PRELOADED(semantics, alignment_refused)
 	CHECK(do_posix_memalign(&p, 4096, SIZE_MAX / 2) == ENOMEM && p == &p, "too much");
 	CHECK(do_posix_memalign(&p, (size_t)1 << 50, 10) == ENOMEM && p == &p, "too much");
 	CHECK(errno == 4711, "posix_memalign does not set errno: %d", errno);
-	CHECK(!do_aligned_alloc(0, 10) && errno == EINVAL, "0");
 	errno = 0;
-	CHECK(!do_aligned_alloc(48, 10) && errno == EINVAL, "48");
+	CHECK(!do_aligned_alloc(SIZE_MAX, 10) && errno == EINVAL, "SIZE_MAX");
 	errno = 0;
 	CHECK(!do_memalign(SIZE_MAX, 10) && errno == EINVAL, "SIZE_MAX");
+}
+
+/* As glibc up to 2.37, whose aligned_alloc() is memalign(); later ones refuse what is no power of 2. */
+PRELOADED(semantics, alignment_rounded_up)
+{
+	static const size_t aligns[][2] = { { 0, 16 },	{ 1, 16 },     { 3, 16 },	{ 24, 32 },
+					    { 48, 64 }, { 100, 128 },  { 4095, 4096 }, { 4097, 8192 },
+					    { 33000, 65536 }, { 100000, 131072 } };
+
+	for (size_t i = 0; i < ARRAY_LEN(aligns); i++)
+		for (size_t size = 0; size < 300000; size = size * 7 + 1) {
+			void *p = do_aligned_alloc(aligns[i][0], size);
+			void *q = do_memalign(aligns[i][0], size);
+
+			expect_object(p, size, aligns[i][1]);
+			expect_object(q, size, aligns[i][1]);
+			do_free(p);
+			do_free(q);
+		}
+	dropin_whole();
+}
+
+/* A program that asks for more than there is expects NULL, and nothing on stderr. */
+DROPIN_JOB(failures_are_silent)
+{
+	void *p = do_malloc(100);
+
+	CHECK(!do_malloc((size_t)1 << 45), "malloc");
+	CHECK(!do_calloc(1, (size_t)1 << 45), "calloc");
+	CHECK(!do_realloc(p, (size_t)1 << 45), "realloc");
+	CHECK(!do_aligned_alloc(1 << 20, (size_t)1 << 45), "aligned_alloc");
+	do_free(p);
+}
+
+Test(semantics, failures_are_silent)
+{
+	char text[4096];
+	int status = dropin_run_stderr("failures_are_silent", NULL, text, sizeof(text));
+
+	cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status %#x, %s", status, text);
+	cr_assert_str_empty(text, "%s", text);
 }
 
 /* Random sizes, each object checked in full before and after. */
@@ -391,6 +431,100 @@ PRELOADED(semantics, figures)
 	CHECK(b.hblks == a.hblks && b.uordblks <= a.uordblks, "%zu", b.uordblks);
 	CHECK(mallopt(M_MMAP_THRESHOLD, 4096) == 1 && mallopt(M_ARENA_MAX, 1) == 1, "mallopt");
 	malloc_stats();
+}
+
+/* Each element is closed, in the right order; none has text. False: it is no XML. */
+static bool well_formed(const char *xml)
+{
+	char open[8][16];
+	int depth = 0;
+
+	while (*xml) {
+		char name[16], quotes = 0;
+		bool end;
+		int n = 0;
+
+		if (*xml == '\n' || *xml == ' ') {
+			xml++;
+			continue;
+		}
+		if (*xml++ != '<')
+			return false;
+		end = *xml == '/';
+		xml += end;
+		while (*xml >= 'a' && *xml <= 'z' && n < 15)
+			name[n++] = *xml++;
+		name[n] = 0;
+		for (; *xml && (*xml != '>' || quotes % 2); xml++)
+			quotes = (char)(quotes + (*xml == '"'));
+		if (!n || *xml != '>' || quotes % 2)
+			return false;
+		if (end) {
+			if (!depth || strcmp(open[--depth], name))
+				return false;
+		} else if (xml[-1] != '/') {
+			if (depth == 8)
+				return false;
+			strcpy(open[depth++], name);
+		}
+		xml++;
+	}
+	return !depth;
+}
+
+static size_t attribute(const char *xml, const char *element, const char *name)
+{
+	const char *at = strstr(xml, element);
+	char want[32];
+
+	snprintf(want, sizeof(want), " %s=\"", name);
+	at = at ? strstr(at, want) : NULL;
+	CHECK(at, "%s of %s", name, element);
+	return strtoul(at + strlen(want), NULL, 10);
+}
+
+PRELOADED(semantics, info_as_xml)
+{
+	void *large = do_malloc(10 * MiB), *small[300];
+	static const char head[] = "<malloc version=\"1\">\n<heap nr=\"0\">\n<sizes>\n";
+	static char text[32 * KiB], buffer[sizeof(text)];
+	size_t count = 0, bytes = 0;
+	struct mallinfo2 m;
+	FILE *f;
+
+	for (size_t i = 0; i < ARRAY_LEN(small); i++)
+		small[i] = do_malloc(100 * (i % 50) + 1);
+	for (size_t i = 0; i < ARRAY_LEN(small); i += 2)
+		do_free(small[i]);
+	f = fmemopen(text, sizeof(text), "w");
+	CHECK(f && !setvbuf(f, buffer, _IOFBF, sizeof(buffer)), "fmemopen");
+	CHECK(malloc_info(1, f) == EINVAL, "there are no options");
+	CHECK(malloc_info(0, f) == 0, "malloc_info");
+	m = mallinfo2();
+	fclose(f);
+	CHECK(!strncmp(text, head, sizeof(head) - 1), "%s", text);
+	CHECK(well_formed(text), "%s", text);
+	for (const char *at = text; (at = strstr(at, "<size ")); at++) {
+		size_t to = attribute(at, "<size ", "to"), n = attribute(at, "<size ", "count");
+
+		CHECK(attribute(at, "<size ", "from") < to, "%zu", to);
+		CHECK(attribute(at, "<size ", "total") == n * to, "%zu", n);
+		count += n;
+		bytes += n * to;
+	}
+	CHECK(count >= 150, "%zu free objects", count);
+	CHECK(attribute(text, "<total type=\"fast\"", "count") +
+			      attribute(text, "<total type=\"rest\"", "count") ==
+		      count + m.ordblks,
+	      "%s", text);
+	CHECK(attribute(text, "<total type=\"fast\"", "size") +
+			      attribute(text, "<total type=\"rest\"", "size") ==
+		      bytes + m.keepcost,
+	      "%s", text);
+	CHECK(attribute(text, "<total type=\"mmap\"", "count") == 1, "%s", text);
+	CHECK(attribute(text, "<total type=\"mmap\"", "size") >= 10 * MiB, "%s", text);
+	CHECK(attribute(text, "<system type=\"current\"", "size") == m.arena + m.hblkhd, "%s", text);
+	do_free(large);
 }
 
 /* Bad frees: each of these ends in an abort with one line that names the call and the pointer. */

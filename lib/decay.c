@@ -30,6 +30,15 @@
 
 __thread nl_u32 nl_ticks;
 
+/*
+ * Since when this thread has been seen inside of the allocator at each tick, or 0: in a handler, then,
+ * whose work is not to be added to. After half of NOLOCK_DECAY_MS it is none, but a thread that left
+ * one by siglongjmp(), and nl_depth is wrong for good; or a handler that does not return, where a visit
+ * does no harm: it waits for nothing, and what the call below has locked it leaves alone, as it does
+ * what any other thread has locked.
+ */
+static __thread nl_u64 inside_since;
+
 static int decay_ms(void)
 {
 	static const char bad[] = "nolock: NOLOCK_DECAY_MS is not a number of milliseconds, or -1 "
@@ -167,6 +176,12 @@ void nl_decay(struct nolock_heap *heap)
 	/* From the vDSO: no system call. */
 	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
 	t = (nl_u64)now.tv_sec * 1000 + (nl_u64)now.tv_nsec / 1000000;
+	if (!nl_depth)
+		inside_since = 0;
+	else if (!inside_since)
+		inside_since = t | 1;
+	if (inside_since && t - inside_since < (nl_u64)ms / 2 + 1)
+		return;
 	next = nl_load(&heap->decay_next);
 	if ((int64_t)(t - next) < 0 ||
 	    !nl_cas(&heap->decay_next, next, t + (nl_u64)ms / (2 * EPOCHS)))

@@ -9,6 +9,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
@@ -65,11 +66,71 @@ static nl_u32 threads; /* thread numbers handed out */
 static __thread nl_u32 this_thread;
 __thread int nl_depth;
 
+/*
+ * A thread may leave a call of the allocator in the middle: by pthread_exit() in a handler, or
+ * siglongjmp(). Then nl_depth is above 0 when it exits, on a stack with no call of the allocator left
+ * on it, and what is locked in its name is nobody's. It repairs that itself, as another thread: for what
+ * later destructors free it gets a new number.
+ *
+ * Only a key that needs no memory of its own, one of the process's first, can be set in any context.
+ */
+#define FIRST_KEYS 32u
+static pthread_key_t exit_key;
+static nl_u32 exit_key_made;
+
+static void thread_exit(void *unused)
+{
+	nl_u32 thread = this_thread;
+	struct nolock_heap *heap;
+
+	(void)unused;
+	/* Once numbers are used again another thread may have this one. */
+	if (!nl_depth || nl_load(&threads) >= MAX_THREADS)
+		return;
+	this_thread = 0;
+	nl_depth = 1;
+	nl_for_each_heap(heap) {
+		if (heap->type != NL_HEAP_PRIVATE && heap->pid != (int)getpid())
+			continue;
+		nl_heap_repair_thread(heap, thread);
+		nl_rcu_forget(heap, thread);
+	}
+	nl_depth = 0;
+}
+
+static void watch_exit(void)
+{
+	if (nl_load_acquire(&exit_key_made))
+		pthread_setspecific(exit_key, &exit_key);
+}
+
+__attribute__((constructor(101))) static void make_exit_key(void)
+{
+	if (exit_key_made || pthread_key_create(&exit_key, thread_exit))
+		return;
+	if (exit_key >= FIRST_KEYS) {
+		pthread_key_delete(exit_key);
+		return;
+	}
+	nl_store_release(&exit_key_made, 1);
+	/* The loader's own calls came before this one. */
+	if (this_thread)
+		watch_exit();
+}
+
+/* Where the library is linked into a module that is unloaded. */
+__attribute__((destructor)) static void drop_exit_key(void)
+{
+	if (__atomic_exchange_n(&exit_key_made, 0, __ATOMIC_ACQ_REL))
+		pthread_key_delete(exit_key);
+}
+
 nl_u32 nl_who(const struct nolock_heap *heap)
 {
 	if (nl_unlikely(!this_thread)) {
 		nl_fork_check();
 		this_thread = 1 + __atomic_fetch_add(&threads, 1, __ATOMIC_RELAXED) % MAX_THREADS;
+		watch_exit();
 	}
 	/* Racy, and only for the check's patience with the dead. */
 	if (heap->type != NL_HEAP_PRIVATE && heap->client <= NL_MAX_CLIENTS &&

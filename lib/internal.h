@@ -241,6 +241,9 @@ NL_HIDDEN struct nolock_heap *nl_heap_snapshot(void *mem, nl_u64 size);
  */
 NL_HIDDEN nl_u32 nl_heap_repair_fork(struct nolock_heap *heap, nl_u32 older);
 
+/* The same of one thread of this process, in any heap, its other threads being at work. */
+NL_HIDDEN nl_u32 nl_heap_repair_thread(struct nolock_heap *heap, nl_u32 thread);
+
 /*
  * What those threads had in their hands, by an inventory of the whole heap. The caller is the only
  * thread, and not inside of the allocator.
@@ -252,7 +255,9 @@ NL_HIDDEN int64_t nl_heap_drift(struct nolock_heap *heap);
 
 /*
  * heap.c: how deep this thread is in slow paths: 1 in its own alone, more in a handler that
- * interrupted one. siglongjmp() out of one leaves it too high, which only costs an inventory.
+ * interrupted one. Whoever leaves one by siglongjmp() leaves it too high for the rest of the thread's
+ * life: then a child after fork() takes no inventory, decay.c waits a while before it stops to
+ * believe it, and at the thread's exit what it had locked is looked for.
  */
 extern __thread int nl_depth NL_HIDDEN;
 
@@ -265,7 +270,7 @@ extern __thread nl_u32 nl_ticks NL_HIDDEN;
 #define NL_DECAY_TICKS 16u
 static inline void nl_decay_tick(struct nolock_heap *heap)
 {
-	if (!(++nl_ticks % NL_DECAY_TICKS) && !nl_depth)
+	if (!(++nl_ticks % NL_DECAY_TICKS))
 		nl_decay(heap);
 }
 
@@ -292,6 +297,8 @@ NL_HIDDEN int nl_rcu_open(struct nolock_heap *heap, nl_u32 group, nl_u32 n);
 NL_HIDDEN int nl_rcu_detach(struct nolock_heap *heap);
 NL_HIDDEN int nl_rcu_drain(struct nolock_heap *heap);
 NL_HIDDEN void nl_rcu_fork(struct nolock_heap *heap);
+/* Locks that a thread left held in the middle of a call. Wait-free. */
+NL_HIDDEN void nl_rcu_forget(struct nolock_heap *heap, nl_u32 thread);
 /* Free what is over. Calls the RCU: ordinary context. */
 NL_HIDDEN void nl_rcu_kick(struct nolock_heap *heap);
 

@@ -754,6 +754,21 @@ void nl_rcu_fork(struct nolock_heap *heap)
 			unlock(&r->cpu[i].lock);
 }
 
+/* The thread left a call in the middle, for good: what it had in its hands there is lost. */
+void nl_rcu_forget(struct nolock_heap *heap, nl_u32 thread)
+{
+	nl_u64 its = NL_OWNER(nl_load(&nl_default)->client, thread) | 1;
+	struct nl_rcu *r = heap->rcu;
+
+	if (!r)
+		return;
+	if (nl_load(&collector) == its)
+		unlock(&collector);
+	for (nl_u32 i = 0; i < heap->nr_slots; i++)
+		if (nl_load(&r->cpu[i].lock) == its)
+			unlock(&r->cpu[i].lock);
+}
+
 int nolock_rcu_register(const struct nolock_rcu_ops *ops)
 {
 	struct nolock_heap *heap;

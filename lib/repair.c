@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause */
 /*
- * repair.c - taking back what a dead client held in a shared heap (promise P4), and, in a child
- * after fork(), what the parent's other threads held in the private ones.
+ * repair.c - taking back what a dead client held in a shared heap (promise P4); in a child after
+ * fork(), what the parent's other threads held in the private ones; and what a thread held that has
+ * left the allocator in the middle, and exits.
  *
  * Each of its locks is taken over by one cmpxchg from its owner word; a lock word that is not 0
  * keeps every sequence out, so an R-slot may be repaired from any CPU. What the lock protects is
@@ -17,30 +18,33 @@
 static const nl_u32 repairer = NL_CLIENT_NOLOCKD << 16 | 0xffff;
 
 /*
- * Whose: those of a client's threads whose numbers are below older, but for one (0: none); and are
- * its prefilled sheaves gone?
+ * Whose: those of a client's threads whose numbers are below older, but for one (0: none), or one
+ * alone (0: all of those); and are its prefilled sheaves gone?
  */
 struct dead {
 	nl_u32 client;
 	nl_u32 older;
 	nl_u32 alive;
+	nl_u32 only;
 	bool prefilled;
 };
 
+static bool is_dead_thread(const struct dead *dead, nl_u32 thread)
+{
+	return thread < dead->older && thread != dead->alive &&
+	       (!dead->only || thread == dead->only);
+}
+
 static bool is_dead(const struct dead *dead, nl_u64 owner)
 {
-	nl_u32 thread = NL_OWNER_WHO(owner) & 0xffff;
-
-	return owner && NL_OWNER_CLIENT(owner) == dead->client && thread < dead->older &&
-	       thread != dead->alive;
+	return owner && NL_OWNER_CLIENT(owner) == dead->client &&
+	       is_dead_thread(dead, NL_OWNER_WHO(owner) & 0xffff);
 }
 
 static bool is_dead_tag(const struct dead *dead, nl_u32 tag)
 {
-	nl_u32 thread = tag & 0xffff;
-
 	return NL_TAG_KIND(tag) == NL_KIND_TRANSIT && tag >> 20 == (dead->client & 0xfff) &&
-	       thread < dead->older && thread != dead->alive;
+	       is_dead_thread(dead, tag & 0xffff);
 }
 
 /*
@@ -397,6 +401,22 @@ nl_u32 nl_heap_repair(struct nolock_heap *heap, nl_u32 client)
 	if (client <= NL_MAX_CLIENTS)
 		threads = nl_load(&h->client[client].threads);
 	nl_add(&h->deaths, threads ? threads : 1);
+	return locks;
+}
+
+/*
+ * As a client that died, but its other threads are at work, and may have its prefilled sheaves, and be
+ * making a cache or opening a group: what the thread had of the latter two stays as it is.
+ */
+nl_u32 nl_heap_repair_thread(struct nolock_heap *heap, nl_u32 thread)
+{
+	struct dead dead = { .client = heap->client, .older = ~0u, .only = thread };
+	nl_u32 locks = repair(heap, &dead);
+
+	free_orphans(heap->h, &dead);
+	set_lost_bits(heap->h);
+	recount(heap->h);
+	nl_add(&heap->h->deaths, 1);
 	return locks;
 }
 

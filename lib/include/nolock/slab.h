@@ -7,6 +7,11 @@
  * adds: no system call, no lock waited for, no unbounded retry. Functions without a heap argument
  * work on the process's private heap, which is made on first use.
  *
+ * A handler should return to a call of this library that it has interrupted. If it does not, by
+ * siglongjmp() or pthread_exit(), the heap stays usable and whole: what the call had locked stays so
+ * until its thread exits, which costs others time, and what it had in its hands, less than a sheaf, is
+ * never freed.
+ *
  * Alignment. An object of a power-of-two size is aligned to its size (up to 64 KiB); any other
  * kmalloc object to the largest power of two that divides its bucket, at least 16.
  *

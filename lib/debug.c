@@ -11,11 +11,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <nolock/debug.h>
 #include "debug.h"
 #include "core/core.h"
 #include "core/kmalloc.h"
 #include "core/slot.h"
+#include "core/word.h"
 
 #define DEFAULT_FLAGS (SLAB_CONSISTENCY_CHECKS | SLAB_RED_ZONE | SLAB_POISON | SLAB_STORE_USER)
 
@@ -37,8 +39,10 @@ int nl_debug_on;
 static struct {
 	nl_u32 read;
 	char text[1024];
-	char bad;	      /* a letter that is no option */
-	bool long_, use_user; /* cut; somebody wants SLAB_STORE_USER */
+	nl_u64 met[1024 / 64]; /* a bit where a name begins that some cache has had */
+	int pid;	       /* whose exit says which names no cache had */
+	char bad[16];	       /* letters that are no options */
+	bool long_, use_user;  /* cut; somebody wants SLAB_STORE_USER */
 } option;
 
 static const char *option_text(void)
@@ -95,54 +99,85 @@ static nl_u32 block_flags(const char *p, const char *end)
 			flags |= flag;
 		else if (*p == '-')
 			flags = 0;
-		else if ((*p | 0x20) != 'o')
-			option.bad = *p;
+		else if ((*p | 0x20) != 'o' && *p != ' ' && !strchr(option.bad, *p) &&
+			 strlen(option.bad) < sizeof(option.bad) - 1)
+			option.bad[strlen(option.bad)] = *p;
 	}
 	return flags;
+}
+
+/* The next name of a list that begins at *p: its length, without the blanks around it; 0 at its end. */
+static size_t next_name(const char **p, const char *end, const char **name)
+{
+	while (*p < end) {
+		const char *from = *p, *to;
+
+		while (*p < end && **p != ',')
+			(*p)++;
+		to = *p;
+		*p += *p < end;
+		while (from < to && *from == ' ')
+			from++;
+		while (to > from && to[-1] == ' ')
+			to--;
+		*name = from;
+		if (to > from)
+			return (size_t)(to - from);
+	}
+	return 0;
 }
 
 /* Is the name in the block's list? An entry may end in '*'. */
 static bool block_names(const char *p, const char *end, const char *name)
 {
-	while (p < end) {
-		const char *stop = p;
-		size_t n;
+	const char *entry;
+	bool names = false;
+	size_t n;
 
-		while (stop < end && *stop != ',')
-			stop++;
-		n = (size_t)(stop - p);
-		if (n && p[n - 1] == '*' ? !strncmp(name, p, n - 1) :
-					   strlen(name) == n && !memcmp(name, p, n))
-			return true;
-		p = stop + 1;
+	while ((n = next_name(&p, end, &entry))) {
+		if (entry[n - 1] == '*' ? strncmp(name, entry, n - 1) != 0 :
+					  strlen(name) != n || memcmp(name, entry, n) != 0)
+			continue;
+		if (*name)
+			nl_or(&option.met[(entry - option.text) / 64],
+			      NL_BIT((nl_u64)(entry - option.text)));
+		names = true;
 	}
-	return false;
+	return names;
+}
+
+/* The next block that begins at *p, without its ';'; false at the end. */
+static bool next_block(const char **p, const char **from, const char **end)
+{
+	while (**p == ';')
+		(*p)++;
+	*from = *p;
+	while (**p && **p != ';')
+		(*p)++;
+	*end = *p;
+	return *from < *end;
 }
 
 nl_u32 nl_debug_flags(const char *name)
 {
-	const char *p = option_text();
-	nl_u32 all = 0;
+	const char *p = option_text(), *from, *end, *list;
+	nl_u32 all = 0, its = 0;
+	bool named = false;
 
-	while (*p) {
-		const char *end = p, *list;
-		nl_u32 flags;
+	while (next_block(&p, &from, &end)) {
+		nl_u32 flags = block_flags(from, end);
 
-		while (*end && *end != ';')
-			end++;
-		list = memchr(p, ',', (size_t)(end - p));
-		if (p < end) {
-			flags = block_flags(p, end);
-			if (flags & SLAB_STORE_USER)
-				option.use_user = true;
-			if (!list)
-				all = flags;
-			else if (block_names(list + 1, end, name))
-				return flags;
+		list = memchr(from, ',', (size_t)(end - from));
+		if (flags & SLAB_STORE_USER)
+			option.use_user = true;
+		if (!list) {
+			all = flags;
+		} else if (block_names(list + 1, end, name) && !named) {
+			its = flags;
+			named = true;
 		}
-		p = *end ? end + 1 : end;
 	}
-	return all;
+	return named ? its : all;
 }
 
 /*
@@ -154,15 +189,45 @@ __attribute__((constructor)) static void debug_start(void)
 	int err = errno;
 
 	nl_debug_flags("");
-	if (option.bad)
-		nl_say("nolock: NOLOCK_DEBUG: '%c' is no option and is skipped: the options are F, Z, "
-		       "P, U, T, O and -\n",
-		       option.bad);
+	option.pid = (int)getpid();
+	if (option.bad[0])
+		nl_say("nolock: NOLOCK_DEBUG: '%s' %s and skipped: the options are F, Z, P, U, T, O "
+		       "and -, a comma ends them\n",
+		       option.bad, option.bad[1] ? "are no options" : "is no option");
 	if (option.long_)
 		nl_say("nolock: NOLOCK_DEBUG is longer than %zu bytes: the rest is ignored\n",
 		       sizeof(option.text) - 1);
 	if (option.use_user)
 		nl_track_prepare();
+	errno = err;
+}
+
+/* A name that no cache had is a mistake, most likely; before the end it may still come. */
+__attribute__((destructor)) static void debug_end(void)
+{
+	const char *p = option_text(), *from, *end, *list, *entry;
+	char names[160] = { 0 };
+	int err = errno;
+	size_t n;
+
+	if (option.pid != (int)getpid())
+		return;
+	while (next_block(&p, &from, &end)) {
+		list = memchr(from, ',', (size_t)(end - from));
+		if (!list)
+			continue;
+		for (list++; (n = next_name(&list, end, &entry));) {
+			size_t at = (size_t)(entry - option.text), had = strlen(names);
+
+			if ((option.met[at / 64] & NL_BIT(at)) || had + n + 3 > sizeof(names))
+				continue;
+			if (had)
+				memcpy(names + had, ", ", 2);
+			memcpy(names + had + (had ? 2 : 0), entry, n);
+		}
+	}
+	if (names[0])
+		nl_say("nolock: NOLOCK_DEBUG: no cache of this name was made: %s\n", names);
 	errno = err;
 }
 

@@ -37,6 +37,21 @@ static nl_u32 table_sheaf(struct nolock_heap *heap, const struct slab_sheaf *she
 	return 0;
 }
 
+/* Is it in a caller's hands, and of this cache? Else a mistake, which is counted. */
+static bool is_prefilled(struct nolock_heap *heap, nl_u32 id, const struct slab_sheaf *sheaf)
+{
+	const struct nl_sheaf *s = (const struct nl_sheaf *)sheaf;
+
+	if (!table_sheaf(heap, sheaf)) {
+		if (nolock_heap_of(sheaf) == heap && nl_load(&((struct oversize *)sheaf)->capacity))
+			return true;
+	} else if ((nl_load(&s->owner) & NL_PREFILLED) && nl_load(&s->cache) == id + 1) {
+		return true;
+	}
+	nl_free_refused(sheaf, "no prefilled sheaf of the cache");
+	return false;
+}
+
 static nl_slot_t *counters(struct nolock_heap *heap, nl_u32 id)
 {
 	return nl_aslot(heap->h, nl_cpu(heap), id);
@@ -238,7 +253,8 @@ int kmem_cache_refill_sheaf(struct kmem_cache *s, gfp_t gfp, struct slab_sheaf *
 	struct slab_sheaf *bigger;
 	nl_u32 sheaf, id, had;
 
-	if (!sheafp || !*sheafp || !usable(s, gfp, NOLOCK_GFP_MASK, size))
+	if (!sheafp || !*sheafp || !usable(s, gfp, NOLOCK_GFP_MASK, size) ||
+	    !is_prefilled(heap, nl_cache_id(s), *sheafp))
 		return -EINVAL;
 	sheaf = table_sheaf(heap, *sheafp);
 	if (!sheaf) {
@@ -292,8 +308,9 @@ static void give_sheaf(struct kmem_cache *s, gfp_t gfp, struct slab_sheaf *sheaf
 	nl_u32 number, id, who;
 	nl_barn_t *barn;
 	nl_sheaf_t *t;
+	nl_u64 owner;
 
-	if (!heap || !sheaf)
+	if (!heap || !sheaf || !is_prefilled(heap, nl_cache_id(s), sheaf))
 		return;
 	id = nl_cache_id(s);
 	number = table_sheaf(heap, sheaf);
@@ -301,12 +318,18 @@ static void give_sheaf(struct kmem_cache *s, gfp_t gfp, struct slab_sheaf *sheaf
 		struct oversize *o = (struct oversize *)sheaf;
 
 		kmem_cache_free_bulk_nolock(s, o->size, o->objects);
+		/* Returned once more before its memory is somebody else's, it is known to be gone. */
+		nl_store(&o->capacity, 0);
 		kfree_nolock(o);
 		return;
 	}
 	who = nl_who(heap);
 	barn = &nl_cache(heap->h, id)->barn[0];
 	t = nl_sheaf(heap->h, number - 1);
+	owner = nl_load(&t->owner);
+	/* On its way into a list: one of two who return it at once. */
+	if (!(owner & NL_PREFILLED) || !nl_cas(&t->owner, owner, (nl_u64)who << 32))
+		return;
 	settle(heap, id, t);
 	if (t->size <= nl_cache(heap->h, id)->capacity &&
 	    !(nl_cache(heap->h, id)->mode & NL_CACHE_ARRAY)) {
@@ -347,7 +370,8 @@ void *kmem_cache_alloc_from_sheaf(struct kmem_cache *s, gfp_t gfp, struct slab_s
 	struct nolock_heap *heap = heap_of(s);
 	nl_u64 obj;
 
-	if (!heap || !sheaf || (gfp & ~NOLOCK_GFP_MASK)) {
+	if (!heap || !sheaf || (gfp & ~NOLOCK_GFP_MASK) ||
+	    !is_prefilled(heap, nl_cache_id(s), sheaf)) {
 		errno = EINVAL;
 		return NULL;
 	}

@@ -563,7 +563,8 @@ static size_t size_by_tag(const struct nolock_heap *heap, const void *p, nl_u32 
 		return 0;
 	if (nl_debugged(heap, id))
 		return nl_debug_size((struct nolock_heap *)heap, id, (nl_u64)p);
-	return id < NL_NR_KMALLOC ? nl_cache(heap->h, id)->size : nl_cache(heap->h, id)->object_size;
+	return id < NL_NR_KMALLOC ? nl_cache(heap->h, id)->size :
+				    nl_cache(heap->h, id)->object_size;
 }
 
 size_t ksize(const void *p)

@@ -355,7 +355,7 @@ struct nl_heap {
 	/* Atomic: objects in the hands of threads that a fork left behind; what destroyed caches have
 	 * counted. Wraps. */
 	nl_u64 lost;
-	nl_u64 bugs;	/* atomic: what debugging found and mended */
+	nl_u64 bugs; /* atomic: what debugging found and mended */
 	nl_u64 pad2[3];
 	struct nl_client client[NL_MAX_CLIENTS + 1]; /* [0] unused */
 };
@@ -490,7 +490,8 @@ NL_INLINE nl_u32 nl_slab_index(nl_heap_t *h, nl_u32 id, nl_u64 obj)
 /* Is the object free in its slab? Then it is in nobody's hands: who has an object finds it is not. */
 NL_INLINE int nl_slab_is_free(nl_heap_t *h, nl_u32 chunk, nl_u32 idx)
 {
-	return (nl_load(&nl_slab(h, chunk)->free[idx / 64 & (NL_SLAB_WORDS - 1)]) >> (idx & 63)) & 1;
+	return (nl_load(&nl_slab(h, chunk)->free[idx / 64 & (NL_SLAB_WORDS - 1)]) >> (idx & 63)) &
+	       1;
 }
 
 /* The address of a sheaf's objects, as it stands in nl_slot.objs. */

@@ -227,8 +227,7 @@ void *realloc(void *p, size_t size)
 		q = nl_large_move(heap, p, size);
 		return q ? q : no_memory();
 	}
-	q = heap == nl_default ? malloc(size) :
-				 nl_kmalloc_slow(heap, size, FLAGS, NUMA_NO_NODE);
+	q = heap == nl_default ? malloc(size) : nl_kmalloc_slow(heap, size, FLAGS, NUMA_NO_NODE);
 	if (!q)
 		return NULL;
 	memcpy(q, p, old < size ? old : size);

@@ -214,8 +214,9 @@ static void *zeroed_by(struct nolock_heap *heap, int how, size_t size)
 	case 3:
 		return nolock_heap_krealloc(heap, NULL, size, GFP_KERNEL | __GFP_ZERO);
 	default:
-		return heap == nolock_heap_default() ? kzalloc(size, GFP_KERNEL) :
-						       nolock_heap_kcalloc(heap, 1, size, GFP_KERNEL);
+		return heap == nolock_heap_default() ?
+			       kzalloc(size, GFP_KERNEL) :
+			       nolock_heap_kcalloc(heap, 1, size, GFP_KERNEL);
 	}
 }
 
@@ -224,16 +225,23 @@ static void *zeroed_by(struct nolock_heap *heap, int how, size_t size)
 Test(api, krealloc_grows_into_zeros, .description = "whatever was in the bucket before")
 {
 	static const size_t steps[][4] = {
-		{ 1, 7, 15, 16 },	      { 40, 41, 47, 48 },	 { 33, 48, 100, 112 },
-		{ 64, 100, 112, 113 },	      { 129, 150, 160, 321 },	 { 600, 640, 40, 48 },
-		{ 1025, 1100, 1280, 1281 },   { 5000, 5119, 5120, 5121 }, { 30000, 32768, 32769, 65536 },
-		{ 70000, 131072, 190000, 196608 }, { 200000, 100000, 131072, 70000 },
+		{ 1, 7, 15, 16 },
+		{ 40, 41, 47, 48 },
+		{ 33, 48, 100, 112 },
+		{ 64, 100, 112, 113 },
+		{ 129, 150, 160, 321 },
+		{ 600, 640, 40, 48 },
+		{ 1025, 1100, 1280, 1281 },
+		{ 5000, 5119, 5120, 5121 },
+		{ 30000, 32768, 32769, 65536 },
+		{ 70000, 131072, 190000, 196608 },
+		{ 200000, 100000, 131072, 70000 },
 	};
 	unsigned long ops = 0;
 
 	for (int k = -1; k < NR_HEAP_KINDS; k++) {
-		struct nolock_heap *heap =
-			k < 0 ? nolock_heap_default() : heap_of_kind((unsigned int)k, HEAP_SIZE);
+		struct nolock_heap *heap = k < 0 ? nolock_heap_default() :
+						   heap_of_kind((unsigned int)k, HEAP_SIZE);
 
 		if (!heap)
 			continue;

@@ -471,6 +471,60 @@ Test(cache, bad_sheaf_sizes)
 	expect_whole(nolock_heap_default(), NULL, "after bad sheaf sizes");
 }
 
+Test(cache, sheaf_returned_twice, .description = "refused and counted: nobody has it any more")
+{
+	static void *obj[600];
+	struct nolock_heap *heap = nolock_heap_default();
+	struct kmem_cache *s = kmem_cache_create("twice", 200, NULL, SLAB_NO_MERGE);
+	struct kmem_cache *other = kmem_cache_create("other", 200, NULL, SLAB_NO_MERGE);
+	static const unsigned int sizes[] = { 5, 30, 2000 };
+	struct nolock_heap_report before, after;
+
+	cr_assert_not_null(s);
+	cr_assert_not_null(other);
+	for (unsigned int i = 0; i < 9; i++) {
+		struct slab_sheaf *sheaf = kmem_cache_prefill_sheaf(s, GFP_KERNEL, sizes[i % 3]);
+		struct slab_sheaf *same = sheaf;
+		unsigned int bad = 1;
+
+		cr_assert_not_null(sheaf);
+		if (i % 3 < 2) {
+			/* To another cache: it stays the caller's. */
+			expect_whole(heap, &before, "before");
+			kmem_cache_return_sheaf(other, GFP_KERNEL, sheaf);
+			cr_assert_geq(kmem_cache_sheaf_size(sheaf), sizes[i % 3]);
+			expect_whole(heap, &after, "after it was returned to another cache");
+			cr_assert_eq(after.refused - before.refused, 1);
+		}
+		kmem_cache_return_sheaf(s, GFP_KERNEL, sheaf);
+		expect_whole(heap, &before, "after it was returned");
+		kmem_cache_return_sheaf(s, i & 1 ? GFP_KERNEL : 0, sheaf);
+		if (i % 3 < 2) {
+			/* And it gives nothing, and takes nothing. */
+			errno = 0;
+			cr_assert_null(kmem_cache_alloc_from_sheaf(s, 0, sheaf));
+			cr_assert_eq(errno, EINVAL);
+			cr_assert_eq(kmem_cache_refill_sheaf(s, GFP_KERNEL, &sheaf, 20), -EINVAL);
+			cr_assert_eq(sheaf, same);
+			bad += 2;
+		}
+		expect_whole(heap, &after, "after it was returned twice");
+		cr_assert_eq(after.refused - before.refused, bad, "%u objects: %lu", sizes[i % 3],
+			     after.refused - before.refused);
+	}
+	for (size_t i = 0; i < ARRAY_LEN(obj); i++) {
+		obj[i] = kmem_cache_alloc(s, GFP_KERNEL);
+		pat_fill(obj[i], 200, i);
+	}
+	for (size_t i = 0; i < ARRAY_LEN(obj); i++) {
+		cr_assert(pat_check(obj[i], 200, i), "object %zu was handed out twice", i);
+		kfree(obj[i]);
+	}
+	cr_assert_eq(kmem_cache_destroy(s), 0);
+	cr_assert_eq(kmem_cache_destroy(other), 0);
+	expect_whole(heap, NULL, "after sheaves that were returned twice");
+}
+
 Test(cache, sheaf_of_a_full_heap, .description = "prefill and refill fail whole")
 {
 	struct nolock_heap *heap = nolock_heap_create(64 * MiB);

@@ -101,16 +101,16 @@ static const struct {
 	{ "fzPut", "mine", "FZPUT", "" },
 	{ "Z", "kmalloc-32768", "Z", "" },
 	{ "F,mine", "mine", "F", "" },
-	{ "F,mine", "kmalloc-64", "", "" },
-	{ "F,mine", "mine2", "", "" },
+	{ "F,mine", "kmalloc-64", "", "no cache of this name was made: mine\n" },
+	{ "F,mine", "mine2", "", "no cache of this name was made: mine\n" },
 	{ "F,mine*", "mine2", "F", "" },
 	{ ",mine", "mine", "FZPU", "" },
-	{ "P,other,mine", "mine", "P", "" },
+	{ "P,other,mine", "mine", "P", "no cache of this name was made: other\n" },
 	{ "FZ,kmalloc-*", "kmalloc-1024", "FZ", "" },
 	{ "FZ,kmalloc-*", "mine", "", "" },
 	/* The first block that names it, else the last that names none. */
 	{ "F;Z,mine;P,mine", "mine", "Z", "" },
-	{ "F;Z,mine;U", "kmalloc-64", "U", "" },
+	{ "F;Z,mine;U", "kmalloc-64", "U", "no cache of this name was made: mine\n" },
 	{ "FZPU;-,kmalloc-64", "kmalloc-64", "", "" },
 	{ "FZPU;-,kmalloc-64", "kmalloc-80", "FZPU", "" },
 	{ "-", "mine", "", "" },
@@ -119,6 +119,11 @@ static const struct {
 	{ "FxZ", "mine", "FZ", "'x' is no option" },
 	{ "1", "mine", "", "'1' is no option" },
 	{ "A", "mine", "", "'A' is no option" },
+	{ "FxyxZ1", "mine", "FZ", "'xy1' are no options" },
+	{ "FZ, mine", "mine", "FZ", "" },
+	{ " F Z , other ,  mine ", "mine", "FZ", "no cache of this name was made: other\n" },
+	{ "F,mime;Z,kmalloc-65,kmalloc-64;P,no*", "mine", "",
+	  "no cache of this name was made: mime, kmalloc-65, no*\n" },
 };
 
 static nl_u32 flags_of(const char *letters)
@@ -171,7 +176,7 @@ Test(debug, options)
 		if (*options[i].said)
 			expect_text(options[i].said);
 		else
-			expect_no_text("is no option");
+			expect_no_text("NOLOCK_DEBUG");
 		if (strchr(options[i].letters, 'T')) {
 			expect_text("TRACE mine alloc 0x");
 			expect_text("TRACE mine free 0x");

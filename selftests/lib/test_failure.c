@@ -156,9 +156,9 @@ static void by_krealloc(gfp_t gfp)
 		_exit(1);
 }
 
-static void (*const ways[])(gfp_t gfp) = { by_kmalloc, by_large,   by_zalloc_node,
-					   by_cache,   by_bulk,	   by_prefill,
-					   by_refill,  by_pages,   by_prefill_oversize,
+static void (*const ways[])(gfp_t gfp) = { by_kmalloc,	by_large,	   by_zalloc_node,
+					   by_cache,	by_bulk,	   by_prefill,
+					   by_refill,	by_pages,	   by_prefill_oversize,
 					   by_krealloc, by_refill_oversize };
 
 Test(failure, one_line_unless_nowarn)
@@ -177,8 +177,7 @@ Test(failure, one_line_unless_nowarn)
 		}
 		for (size_t i = 0; i < ARRAY_LEN(silent); i++) {
 			cr_assert_eq(said(ways[w], silent[i], text, sizeof(text)), 0, "way %zu", w);
-			cr_assert_eq(strlen(text), 0, "way %zu, flags %#x: %s", w, silent[i],
-				     text);
+			cr_assert_eq(strlen(text), 0, "way %zu, flags %#x: %s", w, silent[i], text);
 		}
 	}
 }

@@ -349,7 +349,8 @@ Test(refuse, krealloc_of_no_object, .description = "refused, counted, and nothin
 					cr_assert_null(krealloc(p + off, to[j],
 								j & 1 ? GFP_KERNEL :
 									GFP_KERNEL | __GFP_ZERO),
-						       "%zu bytes at %zu of %zu", to[j], off, usable);
+						       "%zu bytes at %zu of %zu", to[j], off,
+						       usable);
 					cr_assert_eq(errno, EINVAL);
 					tried++;
 				}
@@ -441,8 +442,8 @@ Test(refuse, cache_destroyed, .description = "bad frees, then the cache goes: th
 				bad_free(s, how, &bad);
 				kfree(live);
 				kmem_cache_shrink(s);
-				cr_assert_eq(refused(heap, "before it is destroyed"), bad,
-					     "way %d", how);
+				cr_assert_eq(refused(heap, "before it is destroyed"), bad, "way %d",
+					     how);
 				cr_assert_eq(kmem_cache_destroy(s), 0);
 				cr_assert_eq(refused(heap, "after it is destroyed"), bad, "way %d",
 					     how);

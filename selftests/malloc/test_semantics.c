@@ -312,9 +312,10 @@ PRELOADED(semantics, alignment_refused)
 /* As glibc up to 2.37, whose aligned_alloc() is memalign(); later ones refuse what is no power of 2. */
 PRELOADED(semantics, alignment_rounded_up)
 {
-	static const size_t aligns[][2] = { { 0, 16 },	{ 1, 16 },     { 3, 16 },	{ 24, 32 },
-					    { 48, 64 }, { 100, 128 },  { 4095, 4096 }, { 4097, 8192 },
-					    { 33000, 65536 }, { 100000, 131072 } };
+	static const size_t aligns[][2] = { { 0, 16 },	       { 1, 16 },      { 3, 16 },
+					    { 24, 32 },	       { 48, 64 },     { 100, 128 },
+					    { 4095, 4096 },    { 4097, 8192 }, { 33000, 65536 },
+					    { 100000, 131072 } };
 
 	for (size_t i = 0; i < ARRAY_LEN(aligns); i++)
 		for (size_t size = 0; size < 300000; size = size * 7 + 1) {
@@ -523,7 +524,8 @@ PRELOADED(semantics, info_as_xml)
 	      "%s", text);
 	CHECK(attribute(text, "<total type=\"mmap\"", "count") == 1, "%s", text);
 	CHECK(attribute(text, "<total type=\"mmap\"", "size") >= 10 * MiB, "%s", text);
-	CHECK(attribute(text, "<system type=\"current\"", "size") == m.arena + m.hblkhd, "%s", text);
+	CHECK(attribute(text, "<system type=\"current\"", "size") == m.arena + m.hblkhd, "%s",
+	      text);
 	do_free(large);
 }
 

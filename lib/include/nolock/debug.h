@@ -10,7 +10,8 @@
  *   F  consistency checks   Z  red zones   P  poison   U  who allocated and freed   T  trace
  *   -  none                 O  accepted; a slab here never grows by debugging
  *
- * Another letter gets a line on stderr, and is skipped. kmem_cache_create() takes the same as flags.
+ * Blanks are skipped. So are other letters, after a line on stderr that has them; another one names,
+ * when the process exits, the entries that no cache ever had as its name. kmem_cache_create() takes the same as flags.
  * Not in shared heaps: a BPF program and another process free without these checks. The flags fail
  * with EINVAL there, NOLOCK_DEBUG leaves their caches alone.
  *

@@ -302,16 +302,18 @@ NOLOCK_API int kmem_cache_refill_sheaf(struct kmem_cache *s, gfp_t gfp, struct s
 
 /*
  * kmem_cache_return_sheaf - give a prefilled sheaf back with what is left in it
- * It becomes this CPU's spare, or goes to the barn, or is emptied into its slabs.
+ * It becomes this CPU's spare, or goes to the barn, or is emptied into its slabs. What is no prefilled
+ * sheaf of the cache (any more) is refused, and counted as a bad free is; one of more objects than a
+ * sheaf holds is memory of kmalloc(), and known to be gone only until somebody else has it.
  * Any context; wait-free where @gfp does not allow spinning.
  */
 NOLOCK_API void kmem_cache_return_sheaf(struct kmem_cache *s, gfp_t gfp, struct slab_sheaf *sheaf);
 
 /*
  * kmem_cache_alloc_from_sheaf - take an object from a prefilled sheaf
- * Returns the object, or NULL when the sheaf is used up: never falls back. Any context,
- * wait-free; one caller at a time for each sheaf: not in a handler on a sheaf whose call it may have
- * interrupted.
+ * Returns the object, or NULL when the sheaf is used up: never falls back; EINVAL if it is no
+ * prefilled sheaf of the cache. Any context, wait-free; one caller at a time for each sheaf: not in a
+ * handler on a sheaf whose call it may have interrupted.
  */
 NOLOCK_API void *kmem_cache_alloc_from_sheaf(struct kmem_cache *s, gfp_t gfp,
 					     struct slab_sheaf *sheaf);

@@ -303,3 +303,69 @@ Test(liburcu, fork)
 	expect_whole(nolock_heap_default(), &rep, "in the parent");
 	cr_assert_eq(rep.allocated, 0);
 }
+
+/*
+ * test_kfree_rcu and test_kfree_rcu_wq_destroy of the kernel's slub_kunit: a cache is destroyed while
+ * an object of it waits for its grace period, by the same thread or by another. No errors, and with
+ * our kmem_cache_destroy(), which returns a value, no failure. Each for nothing, a few, and sheaves.
+ */
+struct test_kfree_rcu_struct {
+	struct nolock_rcu_head rcu;
+};
+
+static void *destroy_worker(void *arg)
+{
+	return (void *)(intptr_t)kmem_cache_destroy(arg);
+}
+
+static void kfree_rcu_and_destroy(slab_flags_t flags, unsigned int objects, bool worker)
+{
+	struct kmem_cache *s = kmem_cache_create(worker ? "TestSlub_kfree_rcu_wq_destroy" :
+							  "TestSlub_kfree_rcu",
+						 sizeof(struct test_kfree_rcu_struct), NULL,
+						 flags | SLAB_NO_MERGE);
+	struct nolock_heap_report rep;
+	pthread_t thread;
+	void *err = NULL;
+
+	cr_assert_not_null(s);
+	for (unsigned int i = 0; i < objects; i++) {
+		struct test_kfree_rcu_struct *p = kmem_cache_alloc(s, GFP_KERNEL);
+
+		cr_assert_not_null(p);
+		cr_assert_eq(i & 1 ? kfree_rcu_nolock(p) : kfree_rcu(p), 0);
+	}
+	if (worker) {
+		cr_assert_eq(pthread_create(&thread, NULL, destroy_worker, s), 0);
+		cr_assert_eq(pthread_join(thread, &err), 0);
+	} else {
+		err = destroy_worker(s);
+	}
+	cr_assert_null(err, "%u objects, flags %#x: %ld", objects, flags, (long)(intptr_t)err);
+	expect_whole(nolock_heap_default(), &rep, "after the cache was destroyed");
+	cr_assert_eq(rep.debug_errors, 0);
+	cr_assert_eq(rep.refused, 0);
+	cr_assert_eq(rep.allocated, 0, "%lu objects lost", rep.allocated);
+}
+
+static void kunit_row(bool worker)
+{
+	static const slab_flags_t flags[] = { 0, SLAB_CONSISTENCY_CHECKS | SLAB_RED_ZONE |
+							 SLAB_POISON | SLAB_STORE_USER };
+	static const unsigned int objects[] = { 0, 1, 7, 1000 };
+
+	cr_assert_eq(nolock_rcu_register(&liburcu), 0);
+	for (size_t f = 0; f < ARRAY_LEN(flags); f++)
+		for (size_t n = 0; n < ARRAY_LEN(objects); n++)
+			kfree_rcu_and_destroy(flags[f], objects[n], worker);
+}
+
+Test(liburcu, slub_kunit_kfree_rcu)
+{
+	kunit_row(false);
+}
+
+Test(liburcu, slub_kunit_kfree_rcu_wq_destroy)
+{
+	kunit_row(true);
+}

@@ -5,7 +5,8 @@
  * The same damage and the same number of errors, reports and fixes counted one each. Where the
  * kernel damages a free pointer, which no object has here, the state of the object and the free
  * bit of its slab stand for it. Its tests of kmalloc() with a size of its own run in a second
- * process, whose kmalloc caches NOLOCK_DEBUG debugs. Its NMI is a signal handler.
+ * process, whose kmalloc caches NOLOCK_DEBUG debugs. Its NMI is a signal handler. Its tests of
+ * kfree_rcu() are in test_liburcu.c.
  */
 #define _GNU_SOURCE
 #include <errno.h>

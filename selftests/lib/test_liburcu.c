@@ -320,10 +320,9 @@ static void *destroy_worker(void *arg)
 
 static void kfree_rcu_and_destroy(slab_flags_t flags, unsigned int objects, bool worker)
 {
-	struct kmem_cache *s = kmem_cache_create(worker ? "TestSlub_kfree_rcu_wq_destroy" :
-							  "TestSlub_kfree_rcu",
-						 sizeof(struct test_kfree_rcu_struct), NULL,
-						 flags | SLAB_NO_MERGE);
+	struct kmem_cache *s = kmem_cache_create(
+		worker ? "TestSlub_kfree_rcu_wq_destroy" : "TestSlub_kfree_rcu",
+		sizeof(struct test_kfree_rcu_struct), NULL, flags | SLAB_NO_MERGE);
 	struct nolock_heap_report rep;
 	pthread_t thread;
 	void *err = NULL;

@@ -475,8 +475,9 @@ Test(cache, sheaf_returned_twice, .description = "refused and counted: nobody ha
 {
 	static void *obj[600];
 	struct nolock_heap *heap = nolock_heap_default();
-	struct kmem_cache *s = kmem_cache_create("twice", 200, NULL, SLAB_NO_MERGE);
-	struct kmem_cache *other = kmem_cache_create("other", 200, NULL, SLAB_NO_MERGE);
+	struct kmem_cache_args args = { .sheaf_capacity = 40 };
+	struct kmem_cache *s = kmem_cache_create("twice", 200, &args, SLAB_NO_MERGE);
+	struct kmem_cache *other = kmem_cache_create("other", 200, &args, SLAB_NO_MERGE);
 	static const unsigned int sizes[] = { 5, 30, 2000 };
 	struct nolock_heap_report before, after;
 

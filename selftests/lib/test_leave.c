@@ -101,12 +101,16 @@ static void on_exit_signal(int sig)
 	pthread_exit(NULL);
 }
 
+static unsigned int begun;
+
 static void *work_until_killed(void *arg)
 {
 	void *p[200] = { NULL };
 	struct rng r;
 
 	rng_init(&r, (uint64_t)(uintptr_t)arg);
+	/* A handler must not leave the C library's start of a thread. */
+	__atomic_store_n(&begun, 1, __ATOMIC_RELEASE);
 	for (;;)
 		work(&r, p, ARRAY_LEN(p));
 	return NULL;
@@ -125,9 +129,12 @@ Test(leave, threads_that_exit_in_a_handler)
 	for (i = 0; i < 3000 && __atomic_load_n(&left_inside, __ATOMIC_RELAXED) < 60; i++) {
 		pthread_t thread;
 
+		begun = 0;
 		cr_assert_eq(pthread_create(&thread, NULL, work_until_killed,
 					    (void *)(uintptr_t)(i + 1)),
 			     0);
+		while (!__atomic_load_n(&begun, __ATOMIC_ACQUIRE))
+			usleep(10);
 		usleep(i % 7 * 100);
 		cr_assert_eq(pthread_kill(thread, SIGUSR1), 0);
 		cr_assert_eq(pthread_join(thread, NULL), 0);
@@ -140,11 +147,13 @@ Test(leave, threads_that_exit_in_a_handler)
 }
 
 static sigjmp_buf out;
+static volatile sig_atomic_t armed;
 
 static void on_jump_signal(int sig)
 {
 	(void)sig;
-	siglongjmp(out, 1);
+	if (armed)
+		siglongjmp(out, 1);
 }
 
 static void *send_signals(void *arg)
@@ -171,8 +180,10 @@ static bool jump_out_inside(void **p, unsigned int n)
 		return false;
 	if (sigsetjmp(out, 1))
 		jumps++;
+	armed = 1;
 	while (jumps < 20000 && !(nl_depth && jumps))
 		work(&r, p, n);
+	armed = 0;
 	signal(SIGUSR1, SIG_IGN);
 	pthread_cancel(sender);
 	pthread_join(sender, NULL);

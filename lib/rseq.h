@@ -11,7 +11,7 @@
  * no two running threads of the process share. In a shared heap it is cpu_id, because other
  * processes have an mm_cid of their own. A thread that is not registered (an old kernel, or
  * switched off) has cpu_id < 0, and may have an mm_cid of 0, which is a valid index: the sign is
- * looked at in every section, or has been before (struct nl_thread). The range is not: both are
+ * looked at in every section, or has been before (struct nolock_thread). The range is not: both are
  * below the number of possible CPUs, and heap.c uses no sections on a heap with fewer slots.
  * Sections are named by the offset of the cache's slot among a CPU's (NL_TAG_SLOT), and run only
  * while heap->rseq_slots is not 0.
@@ -28,6 +28,7 @@
 #ifndef NL_RSEQ_H
 #define NL_RSEQ_H
 
+#include <nolock/inline.h>
 #include "internal.h"
 #include "core/slot.h"
 
@@ -40,20 +41,15 @@
 #define NL_RSEQ_DONE(r) ((r) > NL_RSEQ_ABORT)
 
 /*
- * What a thread knows of itself. rslots is set once the thread is seen to be registered, on a
- * private heap whose slots are indexed by mm_cid; then sections need not look at cpu_id. glibc
- * registers a thread before it runs anything, for good. last_tag is the tag of the thread's last
- * free: a slab's, and only after rslots is set.
+ * What a thread knows of itself (nolock/inline.h). slots is set once the thread is seen to be
+ * registered, on a private heap whose slots are indexed by mm_cid; then sections need not look at
+ * cpu_id. glibc registers a thread before it runs anything, for good. last_tag is the tag of the
+ * thread's last free: a slab's, and only after slots is set. While vforked is set there are no
+ * sequences: a child that shares the thread's memory may run (lib/malloc/vfork.c).
  */
-struct nl_thread {
-	nl_u64 rslots;
-	nl_u32 last_tag;
-	nl_u32 vforked; /* no sequences: a child that shares this may run (lib/malloc/vfork.c) */
-};
-extern __thread struct nl_thread nl_self NL_HIDDEN;
-extern nl_u64 nl_rseq_off NL_HIDDEN;
+extern __thread struct nolock_thread nl_self NL_HIDDEN;
 
-/* heap.c: try to set nl_self.rslots; is it? */
+/* heap.c: try to set nl_self.slots; is it? */
 NL_HIDDEN bool nl_thread_start(void);
 
 /* From a slot's index to its CPU's slots, as the assembler reads it. */
@@ -157,7 +153,7 @@ NL_INLINE nl_u64 nl_rseq_pop_cid(nl_u64 rslots, nl_u64 slot)
 
 	__asm__ volatile(NL_RSEQ_BEGIN_CID NL_RSEQ_POP NL_RSEQ_END("res")
 			 : [t] "=&r"(t), [word] "=&r"(word), [slots] "+&r"(slots), [res] "=&a"(res)
-			 : [rseq] "r"(nl_rseq_off)
+			 : [rseq] "r"(nl_self.rseq)
 			 : "memory", "cc");
 	return res;
 }
@@ -210,12 +206,73 @@ NL_INLINE bool nl_rseq_push_cid(nl_u64 rslots, nl_u64 slot, nl_u64 obj)
 			      "4:\tjmp %l[not]\n\t"
 			      ".popsection\n"
 			      :
-			      : [rseq] "r"(nl_rseq_off), [slots] "r"(rslots + slot), [obj] "r"(obj)
+			      : [rseq] "r"(nl_self.rseq), [slots] "r"(rslots + slot), [obj] "r"(obj)
 			      : "memory", "cc", "rax", "rcx", "rsi", "r8"
 			      : not );
 	return true;
 	not : return false;
 }
+
+/*
+ * free_fast() in one piece, up to the commit: an object whose tag is that of the thread's last
+ * free. What free_fast() says of the guess is why the tag is compared, but last_tag used.
+ */
+enum { NL_FREE_DONE, NL_FREE_OTHER_TAG, NL_FREE_NOT };
+NL_INLINE int nl_rseq_free_guess(nl_u64 obj)
+{
+	__asm__ volatile goto("movq %[obj], %%rdx\n\t"
+			      "subq %[first], %%rdx\n\t"
+			      "movl %[last], %%esi\n\t"
+			      "cmpq %[span], %%rdx\n\t"
+			      "jae %l[not]\n\t"
+			      "shrq $" NL_RSEQ_EXPAND(NL_CHUNK_SHIFT) ", %%rdx\n\t"
+			      "movq %[tags], %%rax\n\t"
+			      "cmpl (%%rax, %%rdx, 4), %%esi\n\t"
+			      "jne %l[other]\n\t"
+			      "addq %[tagged], %%rsi\n\t"
+			      "movq %[rseq], %%rdx\n\t"
+			      ".pushsection __rseq_cs, \"aw\"\n\t"
+			      ".balign 32\n"
+			      "3:\t.long 0, 0\n\t"
+			      ".quad 1f, 2f - 1f, 4f\n\t"
+			      ".popsection\n\t"
+			      ".pushsection __rseq_cs_ptr_array, \"aw\"\n\t"
+			      ".quad 3b\n\t"
+			      ".popsection\n\t"
+			      "leaq 3b(%%rip), %%rcx\n\t"
+			      "movq %%rcx, %%fs:8(%%rdx)\n"
+			      "1:\n\t"
+			      "movl %%fs:24(%%rdx), %%ecx\n\t"
+			      "shlq $" NL_RSEQ_ROW ", %%rcx\n\t"
+			      "addq %%rsi, %%rcx\n\t"
+			      "cmpq $0, (%%rcx)\n\t"
+			      "jne %l[not]\n\t"
+			      "movq 8(%%rcx), %%rsi\n\t"
+			      "movzwl %%si, %%edx\n\t"
+			      "cmpl 24(%%rcx), %%edx\n\t"
+			      "jae %l[not]\n\t"
+			      "movq 16(%%rcx), %%rax\n\t"
+			      "movq %[obj], (%%rax, %%rdx, 8)\n\t"
+			      "incq %%rsi\n\t"
+			      "movq %%rsi, 8(%%rcx)\n"
+			      "2:\n\t"
+			      ".pushsection __rseq_failure, \"ax\"\n\t"
+			      ".byte 0x0f, 0xb9, 0x3d\n\t"
+			      ".long 0x53053053\n"
+			      "4:\tjmp %l[not]\n\t"
+			      ".popsection\n"
+			      :
+			      : [obj] "r"(obj), [first] "m"(nl_free_map.first),
+				[span] "m"(nl_free_map.span), [tags] "m"(nl_free_map.tags),
+				[last] "m"(nl_self.last_tag), [tagged] "m"(nl_self.tagged),
+				[rseq] "m"(nl_self.rseq)
+			      : "memory", "cc", "rax", "rcx", "rdx", "rsi"
+			      : other, not );
+	return NL_FREE_DONE;
+	other : return NL_FREE_OTHER_TAG;
+	not : return NL_FREE_NOT;
+}
+#define NL_HAVE_FREE_GUESS 1
 
 /* Returns the slot. */
 NL_INLINE nl_u64 nl_rseq_lock_once(const struct nolock_heap *heap, nl_u64 slot, nl_u64 owner)

@@ -129,7 +129,7 @@ static void visit_cache(struct nolock_heap *heap, nl_u32 id)
 	if (NL_RSEQ_DONE(res)) {
 		slot = (nl_slot_t *)res;
 		visit_slot(h, slot, id, who);
-		nl_slot_unlock(slot);
+		nl_rslot_unlock(slot);
 	}
 }
 

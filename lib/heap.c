@@ -385,6 +385,7 @@ void nl_fork_check(void)
 		nl_heap_repair_fork(heap, nl_load(&page->older));
 		nl_rcu_fork(heap);
 	}
+	nl_shrink_fork(nl_load(&page->older), this_thread);
 	nl_store(&page->pending, 1);
 }
 

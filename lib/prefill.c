@@ -146,7 +146,7 @@ static nl_u32 take_spare(struct nolock_heap *heap, nl_u32 id, nl_u32 who)
 	} else {
 		sheaf = 0;
 	}
-	nl_slot_unlock(slot);
+	nl_any_slot_unlock(slot);
 	return sheaf;
 }
 
@@ -281,7 +281,7 @@ static bool give_as_spare(struct nolock_heap *heap, nl_u32 id, nl_u32 who, nl_u3
 		nl_store_release(&nl_sheaf(heap->h, sheaf - 1)->owner, NL_LISTED);
 		given = true;
 	}
-	nl_slot_unlock(slot);
+	nl_any_slot_unlock(slot);
 	return given;
 }
 

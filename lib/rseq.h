@@ -2,7 +2,7 @@
 /*
  * rseq.h - the three restartable sequences on an R-slot: pop, push, and take its lock.
  *
- * A sequence reads the slot's index and its lock word and ends in one store, the commit. If the
+ * A sequence reads the slot's index and its word and ends in one store to the word, the commit. If the
  * thread is preempted, migrated or gets a signal in between, the kernel sends it to the abort
  * label and nothing has happened; a process killed in it has committed nothing either. So a
  * handler never finds a slot half changed, and the fast path needs no atomic instruction.
@@ -16,8 +16,9 @@
  * Sections are named by the offset of the cache's slot among a CPU's (NL_TAG_SLOT), and run only
  * while heap->rseq_slots is not 0.
  *
- * The lock word is loaded with acquire: it pairs with the release store of nl_slot_unlock() by a
- * holder that was migrated to another CPU. While it is not 0 the sequence leaves the slot alone.
+ * The word is loaded with acquire: it pairs with the release store of nl_rslot_unlock() by a holder
+ * that was migrated to another CPU. While it is marked as locked (slot.h) the sequence leaves the
+ * slot alone: to pop, as one of which the count is not positive; to push, as one without room.
  *
  * Every sequence returns an address when it is done, and otherwise one of the small numbers below.
  * (No asm goto: with outputs, gcc up to 12.3 loses them on the ways to its labels.)
@@ -35,8 +36,8 @@
 /* After this many aborted sections the caller goes on to the A-slot. */
 #define NL_RSEQ_TRIES 2
 
-#define NL_RSEQ_EMPTY 1 /* nothing to pop, or no room to push */
-#define NL_RSEQ_BUSY 2	/* locked, or no R-slots for this thread */
+#define NL_RSEQ_EMPTY 1 /* nothing to pop, no room to push, or locked */
+#define NL_RSEQ_BUSY 2	/* to lock: locked; no R-slots for this thread */
 #define NL_RSEQ_ABORT 3 /* aborted */
 #define NL_RSEQ_DONE(r) ((r) > NL_RSEQ_ABORT)
 
@@ -74,12 +75,10 @@ NL_HIDDEN bool nl_thread_start(void);
 	"movq %[t], %%fs:8(%[rseq])\n"                                                             \
 	"1:\n\t"
 
-/* From the index to the slot; what is locked is left alone. */
+/* From the index to the slot. */
 #define NL_RSEQ_FIND                                                                               \
 	"shlq $" NL_RSEQ_ROW ", %[t]\n\t"                                                          \
-	"addq %[slots], %[t]\n\t"                                                                  \
-	"cmpq $0, (%[t])\n\t"                                                                      \
-	"jne 7f\n\t"
+	"addq %[slots], %[t]\n\t"
 
 #define NL_RSEQ_BEGIN                                                                              \
 	NL_RSEQ_ARM                                                                                \
@@ -94,8 +93,8 @@ NL_HIDDEN bool nl_thread_start(void);
 #define NL_RSEQ_POP                                                                                \
 	"movq 8(%[t]), %[word]\n\t"                                                                \
 	"movzwl %w[word], %k[res]\n\t"                                                             \
-	"testl %k[res], %k[res]\n\t"                                                               \
-	"jz 8f\n\t"                                                                                \
+	"testw %w[word], %w[word]\n\t"                                                             \
+	"jle 8f\n\t"                                                                               \
 	"movq 16(%[t]), %[slots]\n\t"                                                              \
 	"movq -8(%[slots], %[res], 8), %[res]\n\t"                                                 \
 	"addq $0xffff, %[word]\n\t"                                                                \
@@ -111,7 +110,14 @@ NL_HIDDEN bool nl_thread_start(void);
 	"incq %[word]\n\t"                                                                         \
 	"movq %[word], 8(%[t])\n"
 
-#define NL_RSEQ_LOCK "movq %[owner], (%[t])\n"
+/* The name first: whoever finds the word locked finds the name. */
+#define NL_RSEQ_LOCK                                                                               \
+	"movq 8(%[t]), %[word]\n\t"                                                                \
+	"testw %w[word], %w[word]\n\t"                                                             \
+	"js 7f\n\t"                                                                                \
+	"movq %[owner], (%[t])\n\t"                                                                \
+	"orq $0x8000, %[word]\n\t"                                                                 \
+	"movq %[word], 8(%[t])\n"
 
 /*
  * The ways out that are not the commit, out of line. The abort handler comes after the signature
@@ -189,8 +195,6 @@ NL_INLINE bool nl_rseq_push_cid(nl_u64 rslots, nl_u64 slot, nl_u64 obj)
 			      "movl %%fs:24(%[rseq]), %%ecx\n\t"
 			      "shlq $" NL_RSEQ_ROW ", %%rcx\n\t"
 			      "addq %[slots], %%rcx\n\t"
-			      "cmpq $0, (%%rcx)\n\t"
-			      "jne %l[not]\n\t"
 			      "movq 8(%%rcx), %%rsi\n\t"
 			      "movzwl %%si, %%r8d\n\t"
 			      "cmpl 24(%%rcx), %%r8d\n\t"
@@ -245,8 +249,6 @@ NL_INLINE int nl_rseq_free_guess(nl_u64 obj)
 			      "movl %%fs:24(%%rdx), %%ecx\n\t"
 			      "shlq $" NL_RSEQ_ROW ", %%rcx\n\t"
 			      "addq %%rsi, %%rcx\n\t"
-			      "cmpq $0, (%%rcx)\n\t"
-			      "jne %l[not]\n\t"
 			      "movq 8(%%rcx), %%rsi\n\t"
 			      "movzwl %%si, %%edx\n\t"
 			      "cmpl 24(%%rcx), %%edx\n\t"
@@ -277,10 +279,10 @@ NL_INLINE int nl_rseq_free_guess(nl_u64 obj)
 /* Returns the slot. */
 NL_INLINE nl_u64 nl_rseq_lock_once(const struct nolock_heap *heap, nl_u64 slot, nl_u64 owner)
 {
-	nl_u64 t, slots = NL_RSEQ_SLOTS(heap, slot);
+	nl_u64 t, word, slots = NL_RSEQ_SLOTS(heap, slot);
 
 	__asm__ volatile(NL_RSEQ_BEGIN NL_RSEQ_LOCK NL_RSEQ_END("t")
-			 : [t] "=&r"(t), [slots] "+&r"(slots)
+			 : [t] "=&r"(t), [word] "=&r"(word), [slots] "+&r"(slots)
 			 : NL_RSEQ_INPUTS, [owner] "r"(owner)
 			 : "memory", "cc");
 	return t;
@@ -318,11 +320,11 @@ NL_INLINE nl_u32 nl_rseq_index(const struct nolock_heap *heap)
 	"b.lt 7f\n\t"                                                                              \
 	"ldr %w[t], [%[at]]\n\t"                                                                   \
 	"add %[t], %[slots], %[t], lsl #" NL_RSEQ_ROW "\n\t"                                       \
-	"ldar %[x], [%[t]]\n\t"                                                                    \
-	"cbnz %[x], 7f\n\t"
+	"add %[x], %[t], #8\n\t"                                                                   \
+	"ldar %[word], [%[x]]\n\t"                                                                 \
+	"tbnz %[word], #15, 7f\n\t"
 
 #define NL_RSEQ_POP                                                                                \
-	"ldr %[word], [%[t], #8]\n\t"                                                              \
 	"ands %[res], %[word], #0xffff\n\t"                                                        \
 	"b.eq 8f\n\t"                                                                              \
 	"ldr %[x], [%[t], #16]\n\t"                                                                \
@@ -333,7 +335,6 @@ NL_INLINE nl_u32 nl_rseq_index(const struct nolock_heap *heap)
 	"str %[word], [%[t], #8]\n"
 
 #define NL_RSEQ_PUSH                                                                               \
-	"ldr %[word], [%[t], #8]\n\t"                                                              \
 	"and %[n], %[word], #0xffff\n\t"                                                           \
 	"ldr %w[x], [%[t], #24]\n\t"                                                               \
 	"cmp %w[n], %w[x]\n\t"                                                                     \
@@ -343,7 +344,11 @@ NL_INLINE nl_u32 nl_rseq_index(const struct nolock_heap *heap)
 	"add %[word], %[word], #1\n\t"                                                             \
 	"str %[word], [%[t], #8]\n"
 
-#define NL_RSEQ_LOCK "str %[owner], [%[t]]\n"
+/* The name first, and the commit a release: whoever finds the word locked finds the name. */
+#define NL_RSEQ_LOCK                                                                               \
+	"str %[owner], [%[t]]\n\t"                                                                 \
+	"orr %[word], %[word], #0x8000\n\t"                                                        \
+	"stlr %[word], [%[x]]\n"
 
 #define NL_RSEQ_END(res)                                                                           \
 	"2:\n\t"                                                                                   \
@@ -387,10 +392,10 @@ NL_INLINE nl_u64 nl_rseq_push_once(const struct nolock_heap *heap, nl_u64 slot, 
 
 NL_INLINE nl_u64 nl_rseq_lock_once(const struct nolock_heap *heap, nl_u64 slot, nl_u64 owner)
 {
-	nl_u64 t, x;
+	nl_u64 t, x, word;
 
 	__asm__ volatile(NL_RSEQ_BEGIN NL_RSEQ_LOCK NL_RSEQ_END("t")
-			 : [t] "=&r"(t), [x] "=&r"(x)
+			 : [t] "=&r"(t), [x] "=&r"(x), [word] "=&r"(word)
 			 : NL_RSEQ_INPUTS, [owner] "r"(owner)
 			 : "memory", "cc");
 	return t;

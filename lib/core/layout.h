@@ -150,14 +150,16 @@ enum {
  * A slot: one CPU's (R: one mm_cid's in a private heap) sheaves of one cache.
  *
  * R-slot: lock, word and *objs are touched only inside an rseq section on the slot's CPU, or by
- * whoever took the lock word in such a section; the section's one store to word (or lock) is its
- * commit. A-slot: everything is touched by the holder of the lock alone, who took it by cmpxchg.
+ * whoever locked the word in such a section; the section's one store to word is its commit.
+ * A-slot: everything is touched by the holder of the lock alone, who took it by cmpxchg.
  *
- * word = {allocations 48, objects in main 16}: one store commits an allocation and counts it.
- * Frees are not counted but derived: size + allocations + out - in.
+ * word = {allocations 48, locked 1, shrinker 7, 0, objects in main 7}: one store commits an
+ * allocation and counts it. Frees are not counted but derived: size + allocations + out - in. To a
+ * fast path a locked word is one with no objects (a negative number of 16 bits) and without room
+ * (more than any cap).
  */
 struct nl_slot {
-	nl_u64 lock;
+	nl_u64 lock; /* A: 0, or the holder; R: the holder, while the word is locked */
 	nl_u64 word;
 	nl_u64 objs;  /* address of main's obj[]; 0 without a main sheaf */
 	nl_u32 cap;   /* objects that main may hold; 0 sends both fast paths to the slow one */

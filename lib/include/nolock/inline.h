@@ -59,12 +59,10 @@ static inline __attribute__((always_inline)) void *nolock_pop(size_t bucket)
 			 "movl %%fs:24(%[rseq]), %k[slot]\n\t"
 			 "shlq $16, %[slot]\n\t"
 			 "addq %[slots], %[slot]\n\t"
-			 "cmpq $0, (%[slot])\n\t"
-			 "jne 5f\n\t"
 			 "movq 8(%[slot]), %[word]\n\t"
 			 "movzwl %w[word], %k[obj]\n\t"
-			 "testl %k[obj], %k[obj]\n\t"
-			 "jz 5f\n\t"
+			 "testw %w[word], %w[word]\n\t"
+			 "jle 5f\n\t"
 			 "movq 16(%[slot]), %[slots]\n\t"
 			 "movq -8(%[slots], %[obj], 8), %[obj]\n\t"
 			 "addq $0xffff, %[word]\n\t"
@@ -73,7 +71,7 @@ static inline __attribute__((always_inline)) void *nolock_pop(size_t bucket)
 			 ".pushsection __rseq_failure, \"ax?\"\n\t"
 			 ".byte 0x0f, 0xb9, 0x3d\n\t" /* ud1, the signature its operand */
 			 ".long 0x53053053\n"
-			 "4:\n"
+			 "4:\tjmp 5f\n" /* only an abort comes here */
 			 "5:\txorl %k[obj], %k[obj]\n\t"
 			 "jmp 6f\n\t"
 			 ".popsection\n"

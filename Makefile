@@ -139,6 +139,8 @@ SKELS := $(BPF_OBJS:.bpf.o=.skel.h)
 
 # Sources of other directories that a directory's programs are linked with, too.
 selftests/torture_SHARES := selftests/lib/common.c
+# What libnolock's header puts in line refers to it, and it is preloaded, or not there.
+bench/work_LDFLAGS := -Wl,-z,dynamic-undefined-weak
 
 # --- one directory of programs: $(call PROGRAMS,DIR) ---
 
@@ -162,7 +164,7 @@ $$($(1)_SUITES:%.c=$$(BUILD)/%): CRITERION := -lcriterion
 $$($(1)_BINS): $$(BUILD)/%: $$(BUILD)/%.o $$($(1)_HELPERS) \
 		$$(if $$(filter $(1),$$(BPF_DIRS)),$$(LIBUSER)) $$(LIBNOLOCK)
 	$$(call say,LINK,$$@)
-	$$(Q)$$(CC) $$(SANFLAGS) $$(LDFLAGS) -o $$@ $$^ $$(CRITERION) \
+	$$(Q)$$(CC) $$(SANFLAGS) $$(LDFLAGS) $$($(1)_LDFLAGS) -o $$@ $$^ $$(CRITERION) \
 		$$(if $$(filter $(1),$$(BPF_DIRS)),$$(USER_LIBS)) -lpthread -ldl -lm
 
 DEPS += $$(patsubst %.c,$$(BUILD)/%.d,$$($(1)_ALL))

@@ -243,8 +243,7 @@ static bool check_sheaf(struct check *ck, nl_u32 id, nl_u32 sheaf, nl_u32 n, con
 	return true;
 }
 
-static void check_slot(struct check *ck, nl_u32 id, nl_slot_t *slot, nl_u64 held,
-		       const char *where)
+static void check_slot(struct check *ck, nl_u32 id, nl_slot_t *slot, nl_u64 held, const char *where)
 {
 	nl_u64 word = nl_load(&slot->word);
 	nl_u32 n = NL_WORD_SIZE(word);

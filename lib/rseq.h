@@ -224,54 +224,56 @@ NL_INLINE bool nl_rseq_push_cid(nl_u64 rslots, nl_u64 slot, nl_u64 obj)
 enum { NL_FREE_DONE, NL_FREE_OTHER_TAG, NL_FREE_NOT };
 NL_INLINE int nl_rseq_free_guess(nl_u64 obj)
 {
-	__asm__ volatile goto("movq %[obj], %%rdx\n\t"
-			      "subq %[first], %%rdx\n\t"
-			      "movl %[last], %%esi\n\t"
-			      "cmpq %[span], %%rdx\n\t"
-			      "jae %l[not]\n\t"
-			      "shrq $" NL_RSEQ_EXPAND(NL_CHUNK_SHIFT) ", %%rdx\n\t"
-			      "movq %[tags], %%rax\n\t"
-			      "cmpl (%%rax, %%rdx, 4), %%esi\n\t"
-			      "jne %l[other]\n\t"
-			      "addq %[tagged], %%rsi\n\t"
-			      "movq %[rseq], %%rdx\n\t"
-			      ".pushsection __rseq_cs, \"aw\"\n\t"
-			      ".balign 32\n"
-			      "3:\t.long 0, 0\n\t"
-			      ".quad 1f, 2f - 1f, 4f\n\t"
-			      ".popsection\n\t"
-			      ".pushsection __rseq_cs_ptr_array, \"aw\"\n\t"
-			      ".quad 3b\n\t"
-			      ".popsection\n\t"
-			      "leaq 3b(%%rip), %%rcx\n\t"
-			      "movq %%rcx, %%fs:8(%%rdx)\n"
-			      "1:\n\t"
-			      "movl %%fs:24(%%rdx), %%ecx\n\t"
-			      "shlq $" NL_RSEQ_ROW ", %%rcx\n\t"
-			      "addq %%rsi, %%rcx\n\t"
-			      "movq 8(%%rcx), %%rsi\n\t"
-			      "movzwl %%si, %%edx\n\t"
-			      "cmpl 24(%%rcx), %%edx\n\t"
-			      "jae %l[not]\n\t"
-			      "movq 16(%%rcx), %%rax\n\t"
-			      "movq %[obj], (%%rax, %%rdx, 8)\n\t"
-			      "incq %%rsi\n\t"
-			      "movq %%rsi, 8(%%rcx)\n"
-			      "2:\n\t"
-			      ".pushsection __rseq_failure, \"ax\"\n\t"
-			      ".byte 0x0f, 0xb9, 0x3d\n\t"
-			      ".long 0x53053053\n"
-			      "4:\tjmp %l[not]\n\t"
-			      ".popsection\n"
-			      :
-			      : [obj] "r"(obj), [first] "m"(nl_free_map.first),
-				[span] "m"(nl_free_map.span), [tags] "m"(nl_free_map.tags),
-				[last] "m"(nl_self.last_tag), [tagged] "m"(nl_self.tagged),
-				[rseq] "m"(nl_self.rseq)
-			      : "memory", "cc", "rax", "rcx", "rdx", "rsi"
-			      : other, not );
+	__asm__ volatile goto(
+		"movq %[obj], %%rdx\n\t"
+		"subq %[first], %%rdx\n\t"
+		"movl %[last], %%esi\n\t"
+		"cmpq %[span], %%rdx\n\t"
+		"jae %l[not]\n\t"
+		"shrq $" NL_RSEQ_EXPAND(
+			NL_CHUNK_SHIFT) ", %%rdx\n\t"
+					"movq %[tags], %%rax\n\t"
+					"cmpl (%%rax, %%rdx, 4), %%esi\n\t"
+					"jne %l[other]\n\t"
+					"addq %[tagged], %%rsi\n\t"
+					"movq %[rseq], %%rdx\n\t"
+					".pushsection __rseq_cs, \"aw\"\n\t"
+					".balign 32\n"
+					"3:\t.long 0, 0\n\t"
+					".quad 1f, 2f - 1f, 4f\n\t"
+					".popsection\n\t"
+					".pushsection __rseq_cs_ptr_array, \"aw\"\n\t"
+					".quad 3b\n\t"
+					".popsection\n\t"
+					"leaq 3b(%%rip), %%rcx\n\t"
+					"movq %%rcx, %%fs:8(%%rdx)\n"
+					"1:\n\t"
+					"movl %%fs:24(%%rdx), %%ecx\n\t"
+					"shlq $" NL_RSEQ_ROW ", %%rcx\n\t"
+					"addq %%rsi, %%rcx\n\t"
+					"movq 8(%%rcx), %%rsi\n\t"
+					"movzwl %%si, %%edx\n\t"
+					"cmpl 24(%%rcx), %%edx\n\t"
+					"jae %l[not]\n\t"
+					"movq 16(%%rcx), %%rax\n\t"
+					"movq %[obj], (%%rax, %%rdx, 8)\n\t"
+					"incq %%rsi\n\t"
+					"movq %%rsi, 8(%%rcx)\n"
+					"2:\n\t"
+					".pushsection __rseq_failure, \"ax\"\n\t"
+					".byte 0x0f, 0xb9, 0x3d\n\t"
+					".long 0x53053053\n"
+					"4:\tjmp %l[not]\n\t"
+					".popsection\n"
+		:
+		: [obj] "r"(obj), [first] "m"(nl_free_map.first), [span] "m"(nl_free_map.span),
+		  [tags] "m"(nl_free_map.tags), [last] "m"(nl_self.last_tag),
+		  [tagged] "m"(nl_self.tagged), [rseq] "m"(nl_self.rseq)
+		: "memory", "cc", "rax", "rcx", "rdx", "rsi"
+		: other, not );
 	return NL_FREE_DONE;
-	other : return NL_FREE_OTHER_TAG;
+other:
+	return NL_FREE_OTHER_TAG;
 	not : return NL_FREE_NOT;
 }
 #define NL_HAVE_FREE_GUESS 1

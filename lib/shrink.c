@@ -192,8 +192,9 @@ static void empty_shared_rslots(struct nolock_heap *heap, nl_u32 from, nl_u32 to
 			if (!there && sched_setaffinity(0, sizeof(one), &one))
 				break; /* not allowed there: its slots stay as they are */
 			there = moved = true;
-			res = NL_RSEQ_RETRY(
-				heap, nl_rseq_lock_once(heap, (nl_u64)id << NL_SLOT_SHIFT, NL_HELD(who)));
+			res = NL_RSEQ_RETRY(heap,
+					    nl_rseq_lock_once(heap, (nl_u64)id << NL_SLOT_SHIFT,
+							      NL_HELD(who)));
 			if (!NL_RSEQ_DONE(res))
 				continue;
 			slot = (nl_slot_t *)res;

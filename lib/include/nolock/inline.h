@@ -45,41 +45,41 @@ static inline __attribute__((always_inline)) void *nolock_pop(size_t bucket)
 	if (__builtin_expect(!slots, 0))
 		return NULL;
 	slots += bucket;
-	__asm__ volatile(".pushsection __rseq_cs, \"aw?\"\n\t"
-			 ".balign 32\n"
-			 "3:\t.long 0, 0\n\t"
-			 ".quad 1f, 2f - 1f, 4f\n\t"
-			 ".popsection\n\t"
-			 ".pushsection __rseq_cs_ptr_array, \"aw?\"\n\t"
-			 ".quad 3b\n\t"
-			 ".popsection\n\t"
-			 "leaq 3b(%%rip), %[slot]\n\t"
-			 "movq %[slot], %%fs:8(%[rseq])\n"
-			 "1:\n\t"
-			 "movl %%fs:24(%[rseq]), %k[slot]\n\t"
-			 "shlq $16, %[slot]\n\t"
-			 "addq %[slots], %[slot]\n\t"
-			 "movq 8(%[slot]), %[word]\n\t"
-			 "movzwl %w[word], %k[obj]\n\t"
-			 "testw %w[word], %w[word]\n\t"
-			 "jle 5f\n\t"
-			 "movq 16(%[slot]), %[slots]\n\t"
-			 "movq -8(%[slots], %[obj], 8), %[obj]\n\t"
-			 "addq $0xffff, %[word]\n\t"
-			 "movq %[word], 8(%[slot])\n"
-			 "2:\n\t"
-			 ".pushsection __rseq_failure, \"ax?\"\n\t"
-			 ".byte 0x0f, 0xb9, 0x3d\n\t" /* ud1, the signature its operand */
-			 ".long 0x53053053\n"
-			 "4:\tjmp 5f\n" /* only an abort comes here */
-			 "5:\txorl %k[obj], %k[obj]\n\t"
-			 "jmp 6f\n\t"
-			 ".popsection\n"
-			 "6:\n"
-			 : [slot] "=&r"(slot), [word] "=&r"(word), [slots] "+&r"(slots),
-			   [obj] "=&a"(obj)
-			 : [rseq] "r"(nolock_thread.rseq)
-			 : "memory", "cc");
+	__asm__ volatile(
+		".pushsection __rseq_cs, \"aw?\"\n\t"
+		".balign 32\n"
+		"3:\t.long 0, 0\n\t"
+		".quad 1f, 2f - 1f, 4f\n\t"
+		".popsection\n\t"
+		".pushsection __rseq_cs_ptr_array, \"aw?\"\n\t"
+		".quad 3b\n\t"
+		".popsection\n\t"
+		"leaq 3b(%%rip), %[slot]\n\t"
+		"movq %[slot], %%fs:8(%[rseq])\n"
+		"1:\n\t"
+		"movl %%fs:24(%[rseq]), %k[slot]\n\t"
+		"shlq $16, %[slot]\n\t"
+		"addq %[slots], %[slot]\n\t"
+		"movq 8(%[slot]), %[word]\n\t"
+		"movzwl %w[word], %k[obj]\n\t"
+		"testw %w[word], %w[word]\n\t"
+		"jle 5f\n\t"
+		"movq 16(%[slot]), %[slots]\n\t"
+		"movq -8(%[slots], %[obj], 8), %[obj]\n\t"
+		"addq $0xffff, %[word]\n\t"
+		"movq %[word], 8(%[slot])\n"
+		"2:\n\t"
+		".pushsection __rseq_failure, \"ax?\"\n\t"
+		".byte 0x0f, 0xb9, 0x3d\n\t" /* ud1, the signature its operand */
+		".long 0x53053053\n"
+		"4:\tjmp 5f\n" /* only an abort comes here */
+		"5:\txorl %k[obj], %k[obj]\n\t"
+		"jmp 6f\n\t"
+		".popsection\n"
+		"6:\n"
+		: [slot] "=&r"(slot), [word] "=&r"(word), [slots] "+&r"(slots), [obj] "=&a"(obj)
+		: [rseq] "r"(nolock_thread.rseq)
+		: "memory", "cc");
 	return (void *)obj;
 }
 

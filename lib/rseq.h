@@ -324,7 +324,8 @@ NL_INLINE nl_u32 nl_rseq_index(const struct nolock_heap *heap)
 	"add %[t], %[slots], %[t], lsl #" NL_RSEQ_ROW "\n\t"                                       \
 	"add %[x], %[t], #8\n\t"                                                                   \
 	"ldar %[word], [%[x]]\n\t"                                                                 \
-	"tbnz %[word], #15, 7f\n\t"
+	"tst %[word], #0x8000\n\t"                                                                 \
+	"b.ne 7f\n\t"
 
 #define NL_RSEQ_POP                                                                                \
 	"ands %[res], %[word], #0xffff\n\t"                                                        \

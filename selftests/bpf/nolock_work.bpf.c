@@ -7,20 +7,7 @@
 #include <bpf/bpf_tracing.h>
 #include <bpf/bpf_core_read.h>
 #include "nolock.bpf.h"
-
-#define work_free(obj) kfree_nolock((void __arena *)(obj))
-#define work_alloc(w, size) bpf_work_alloc((w)->cache, (size))
-
-static __always_inline unsigned long long bpf_work_alloc(unsigned long long cache, __u32 size)
-{
-	if (cache)
-		return (unsigned long long)kmem_cache_alloc_nolock(
-			(struct kmem_cache __arena *)cache, 0, NUMA_NO_NODE);
-	return (unsigned long long)kmalloc_nolock(size, 0, NUMA_NO_NODE);
-}
-
-#include "core/layout.h"
-#include "nolock_work.h"
+#include "nolock_side.h"
 
 /* Addresses of workers, of each type and, for the NMI's program, of each CPU; 0: do nothing. */
 __u64 work_of[NR_TYPES];

@@ -126,8 +126,6 @@ static struct env start(unsigned int size, unsigned int held, nl_u32 outer_side)
 	e.outer->min_size = e.outer->max_size = e.inner->min_size = e.inner->max_size = size;
 	e.outer->cache = e.inner->cache = (nl_u64)e.cache;
 	e.outer->mail = e.inner->mail = (nl_u64)e.mail;
-	work_forms_of(e.outer, e.cache);
-	work_forms_of(e.inner, e.cache);
 	return e;
 }
 
@@ -210,6 +208,9 @@ static void attack_kernel(const char *what, void *(*find)(struct env *), unsigne
 	struct bpf_link *link = bpf_program__attach(e.s->progs.work_tp_btf);
 
 	cr_assert(link, "%s", strerror(errno));
+	/* The bulk forms and prefilled sheaves as well, on either side of the interrupt. */
+	work_forms_of(e.outer, e.cache);
+	work_forms_of(e.inner, e.cache);
 	for (unsigned int t = 0; t < 3; t++) {
 		int fd;
 
@@ -326,7 +327,6 @@ Test(nolock_nmi, last_level_alone, .timeout = 120)
 	struct env e = start(1024, 16, SIDE_BPF);
 	int fd;
 
-	e.outer->form_cache = e.inner->form_cache = 0;
 	run_outer(&e, TYPE_SYSCALL);
 	work_drain(e.outer);
 	kmem_cache_shrink(e.cache);
@@ -366,7 +366,6 @@ Test(nolock_nmi, one_word_is_all, .timeout = 120)
 	int fd;
 
 	e.outer->mail = e.inner->mail = 0;
-	e.outer->form_cache = e.inner->form_cache = 0;
 	/* One in turn taken and given: no hit leaves the word as it was, so no cmpxchg succeeds. */
 	e.inner->nr_held = 1;
 	e.inner->turns = 1;

@@ -16,7 +16,7 @@
 #   make lint         clang-format, clang-tidy, and the rules of scripts/lint
 #   make format       let clang-format rewrite the sources
 #   make vmlinux.h    write vmlinux.h again, from the running kernel's BTF or BTF=FILE
-#   make install      DESTDIR= prefix=/usr/local libdir= includedir= bindir= sbindir=
+#   make install      DESTDIR= prefix=/usr/local libdir= includedir= bindir= sbindir= docdir=
 #   make clean        remove build/
 #
 # Variables: CC (gcc), CLANG (clang-19: BPF), CFLAGS (-O2 -g), LDFLAGS, WERROR=1, V=1 (show the
@@ -27,11 +27,11 @@
 #   lib/*.c                  libnolock.a and libnolock.so, one set of objects
 #   bpf/nolock.bpf.c         libnolock.bpf.o, the allocator for BPF programs to link
 #   D/X.bpf.c                $(BUILD)/D/X.bpf.o and X.skel.h (struct X_bpf), for D = bpf, demo,
-#                            bench, selftests/*. What includes nolock.bpf.h gets libnolock.bpf.o
+#                            bench, bpf/examples, selftests/*. What includes nolock.bpf.h gets libnolock.bpf.o
 #   user/*.c                 nolockd and nolock, and libuser.a of all others
 #   selftests/D/test_*.c     a libcriterion suite each (with a main() of its own: a plain program)
 #   selftests/D/prog_*.c     a program each, for suites to run
-#   D/*.c                    for D = demo, bench, selftests/tsan: a program each that has a main()
+#   D/*.c                    for D = demo, bench, bpf/examples, selftests/tsan: a program each that has a main()
 #                            The other .c files of a directory are linked to each of its programs
 #   selftests/*/test_*.sh    shell tests
 
@@ -103,8 +103,8 @@ SHARED := $(BUILD)/lib/$(SOFILE)
 
 # Programs of these directories see the skeletons and link libuser.a; those of the library's own
 # tests do not.
-BPF_DIRS := demo bench $(filter-out selftests/lib selftests/tsan selftests/torture,$(wildcard selftests/*))
-PROG_DIRS := demo bench $(wildcard selftests/*)
+BPF_DIRS := demo bench bpf/examples $(filter-out selftests/lib selftests/tsan selftests/torture,$(wildcard selftests/*))
+PROG_DIRS := demo bench bpf/examples $(wildcard selftests/*)
 
 BPF_LIB := $(if $(wildcard bpf/nolock.bpf.c),$(BPFOUT)/bpf/libnolock.bpf.o)
 BPF_SRCS := $(filter-out bpf/nolock.bpf.c,$(sort $(wildcard bpf/*.bpf.c)) \
@@ -122,7 +122,7 @@ selftests/torture_SHARES := selftests/lib/common.c
 have_main = $(if $(1),$(shell grep -lE '^(int )?main\>' $(1)))
 define PROGRAMS
 $(1)_ALL := $$(filter-out %.bpf.c,$$(sort $$(wildcard $(1)/*.c)))
-$(1)_MAINS := $$(call have_main,$$(if $$(filter $(1),demo bench selftests/tsan),\
+$(1)_MAINS := $$(call have_main,$$(if $$(filter $(1),demo bench bpf/examples selftests/tsan),\
 	    $$($(1)_ALL),$$(filter $(1)/test_% $(1)/prog_%,$$($(1)_ALL))))
 $(1)_SUITES := $$(filter-out $$($(1)_MAINS),$$(filter $(1)/test_%,$$($(1)_ALL)))
 $(1)_HELPERS := $$(patsubst %.c,$$(BUILD)/%.o,\
@@ -148,6 +148,7 @@ $(foreach d,$(PROG_DIRS),$(eval $(call PROGRAMS,$(d))))
 
 DEMO_BINS := $(demo_BINS)
 BENCH_BINS := $(bench_BINS)
+EXAMPLE_BINS := $(bpf/examples_BINS)
 TSAN_BINS := $(selftests/tsan_BINS)
 SUITE_BINS := $(foreach d,$(wildcard selftests/*),$($(d)_SUITES:%.c=$(BUILD)/%))
 PLAIN_BINS := $(foreach d,$(filter-out selftests/tsan,$(wildcard selftests/*)),\
@@ -157,14 +158,15 @@ SHELL_TESTS := $(sort $(wildcard selftests/*/test_*.sh))
 
 # --- targets for people ---
 
-.PHONY: all lib bpf user demo tests objects deps check test check-compilers asan ubsan tsan \
+.PHONY: all lib bpf user demo examples tests objects deps check test check-compilers asan ubsan tsan \
 	bench lint format install clean help run FORCE
 
-all: lib bpf user demo
+all: lib bpf user demo examples
 lib: $(LIBNOLOCK) $(SHARED)
 bpf: $(BPF_LIB) $(SKELS)
 user: $(USER_BINS)
 demo: $(DEMO_BINS)
+examples: $(EXAMPLE_BINS)
 tests: all $(TEST_BINS) $(BUILD)/scripts/vmlinux
 # Everything that compiles, nothing linked but what the compiling needs.
 objects: $(LIB_OBJS) $(patsubst %.c,$(BUILD)/%.o,$(USER_SRCS) $(USER_MAINS) \
@@ -284,6 +286,13 @@ $(SHARED): $(LIB_OBJS) $(BUILD)/.lib lib/nolock.map
 
 # --- BPF ---
 
+# The examples name the header as it is called where it is installed.
+EXAMPLE_RAWS := $(patsubst %.bpf.c,$(BPFOUT)/%.raw.o,$(wildcard bpf/examples/*.bpf.c))
+$(EXAMPLE_RAWS): private BPF_CFLAGS += -I$(BPFOUT)/include
+$(EXAMPLE_RAWS): | $(BPFOUT)/include/nolock/nolock.bpf.h
+$(BPFOUT)/include/nolock/nolock.bpf.h: bpf/nolock.bpf.h
+	$(Q)mkdir -p $(@D) && ln -sf $(abspath $<) $@
+
 # The linker of bpftool also drops the debugging sections, which skeletons need not carry.
 $(BPFOUT)/%.raw.o: %.bpf.c $(BPFOUT)/.bpf-flags | vmlinux.h
 	$(call say,BPF,$(patsubst $(BPFOUT)/%,%,$@))
@@ -367,13 +376,15 @@ libdir ?= $(prefix)/lib
 includedir ?= $(prefix)/include
 bindir ?= $(prefix)/bin
 sbindir ?= $(prefix)/sbin
+docdir ?= $(prefix)/share/doc/nolock
 INSTALL ?= install
 PC = sed -e 's|@prefix@|$(prefix)|g' -e 's|@libdir@|$(libdir)|g' \
 	-e 's|@includedir@|$(includedir)|g' -e 's|@version@|$(VERSION)|g' lib/nolock.pc.in
 
 install: all
 	$(INSTALL) -d $(DESTDIR)$(includedir)/nolock $(DESTDIR)$(libdir)/pkgconfig \
-		$(DESTDIR)$(libdir)/bpf $(DESTDIR)$(bindir) $(DESTDIR)$(sbindir)
+		$(DESTDIR)$(libdir)/bpf $(DESTDIR)$(bindir) $(DESTDIR)$(sbindir) \
+		$(DESTDIR)$(docdir)/examples
 	$(INSTALL) -m 644 lib/include/nolock/*.h $(wildcard bpf/nolock.bpf.h) \
 		$(DESTDIR)$(includedir)/nolock
 	$(INSTALL) -m 644 $(LIBNOLOCK) $(DESTDIR)$(libdir)
@@ -381,6 +392,7 @@ install: all
 	ln -sf $(SOFILE) $(DESTDIR)$(libdir)/$(SONAME)
 	ln -sf $(SONAME) $(DESTDIR)$(libdir)/libnolock.so
 	$(if $(BPF_LIB),$(INSTALL) -m 644 $(BPF_LIB) $(DESTDIR)$(libdir)/bpf)
+	$(INSTALL) -m 644 bpf/examples/*.[ch] $(DESTDIR)$(docdir)/examples
 	$(PC) >$(DESTDIR)$(libdir)/pkgconfig/nolock.pc
 	$(if $(wildcard user/nolock.c),$(INSTALL) -m 755 $(BUILD)/user/nolock $(DESTDIR)$(bindir))
 	$(if $(wildcard user/nolockd.c),$(INSTALL) -m 755 $(BUILD)/user/nolockd $(DESTDIR)$(sbindir))

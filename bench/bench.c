@@ -30,7 +30,8 @@ struct options {
 static const struct argp_option argp_options[] = {
 	{ "rounds", 'r', "N", 0, "Rounds of each workload (41)", 0 },
 	{ "filter", 'f', "WORD", 0,
-	  "Only workloads with WORD in their name: pair, lifo, fifo, churn, churn2, swap2, bpf",
+	  "Only workloads with WORD in their name: pair, lifo, fifo, churn, churn2, swap2, bpf, "
+	  "bpf-batch, bpf-table",
 	  0 },
 	{ "json", 'j', "FILE", 0,
 	  "Where the figures go as JSON (bench.json of $NOLOCK_BUILD, if that is set); \"\" for none",
@@ -155,6 +156,22 @@ static int run_workload(struct report *r, const struct options *o, unsigned int 
 	return bad;
 }
 
+/* One row of maps.c, on one CPU. */
+static void run_maps(struct report *r, const struct options *o, unsigned int row, int cpu)
+{
+	const char *problem;
+	cpu_set_t old, set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	if (!sched_getaffinity(0, sizeof(old), &old))
+		sched_setaffinity(0, sizeof(set), &set);
+	problem = maps_run(r, row, (unsigned int)o->rounds);
+	sched_setaffinity(0, sizeof(old), &old);
+	if (problem)
+		report_skip(r, "%s: %s", maps_rows[row], problem);
+}
+
 static void run_bpf(struct report *r, const struct options *o, int cpu)
 {
 	double *ns[NR_BENCH_BPF];
@@ -207,6 +224,7 @@ int main(int argc, char **argv)
 	char *paths[nr_allocators], *json = NULL;
 	struct report *r;
 	int cpus[2], error, bad = 0;
+	bool maps = false;
 
 	argp_parse(&argp, argc, argv, 0, NULL, &o);
 	if (o.where)
@@ -219,7 +237,9 @@ int main(int argc, char **argv)
 		json = strdup(o.json);
 	for (unsigned int i = 0; i < nr_workloads; i++)
 		ran += wanted(&o, workloads[i].name);
-	if (!ran && !wanted(&o, BPF_NAME))
+	for (unsigned int i = 0; i < NR_MAPS; i++)
+		maps |= wanted(&o, maps_rows[i]);
+	if (!ran && !maps && !wanted(&o, BPF_NAME))
 		errx(2, "--filter=%s: no workload has that in its name; see --help", o.filter);
 
 	nr_cpus = choose_cpus(cpus);
@@ -237,6 +257,9 @@ int main(int argc, char **argv)
 	}
 	if (wanted(&o, BPF_NAME))
 		run_bpf(r, &o, cpus[0]);
+	for (unsigned int i = 0; i < NR_MAPS; i++)
+		if (wanted(&o, maps_rows[i]))
+			run_maps(r, &o, i, cpus[0]);
 	for (unsigned int i = 0; ran && i < nr_allocators; i++)
 		free(paths[i]);
 	error = report_end(r, json);

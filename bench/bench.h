@@ -3,7 +3,7 @@
  * bench.h - what the parts of the benchmark share: allocators, workloads, one measurement.
  *
  * bench.c runs everything in turns, peer.c keeps one process for each allocator, work.c is what
- * runs in them, pair.c measures BPF, stats.c and report.c turn times into figures.
+ * runs in them, pair.c and maps.c measure BPF, stats.c and report.c turn times into figures.
  */
 #ifndef BENCH_H
 #define BENCH_H
@@ -99,6 +99,27 @@ enum {
 };
 const char *bpf_pairs(unsigned int rounds, double *ns[NR_BENCH_BPF]);
 
+/* An arena with a heap in it, all of it opened. Returns the handle, or NULL with errno. */
+struct nolock_heap *bpf_heap(uint64_t size);
+/* What failed and why, as bpf_pairs() returns it. */
+const char *bpf_because(const char *what, int error);
+/* This thread's, in ns. */
+uint64_t bpf_cpu_time(void);
+
+/*
+ * maps.c - the heap in BPF programs against the kernel's hash maps
+ * The rows have these names. maps_run() prints one and adds it to the report.
+ * Returns NULL, or why it cannot be measured here, as bpf_pairs().
+ */
+enum {
+	MAPS_BATCHES,
+	MAPS_TABLE,
+	NR_MAPS,
+};
+struct report;
+extern const char *const maps_rows[NR_MAPS];
+const char *maps_run(struct report *r, unsigned int row, unsigned int rounds);
+
 /* report.c: the tables and the same figures as JSON. */
 struct report;
 struct report *report_new(unsigned int rounds, const int *cpus, unsigned int nr_cpus);
@@ -110,6 +131,8 @@ void report_skip(struct report *r, const char *fmt, ...) __attribute__((format(p
 void report_workload(struct report *r, const struct workload *w, double *const *ns,
 		     char *const *paths);
 void report_bpf(struct report *r, double *const ns[NR_BENCH_BPF]);
+/* What the JSON of all rows hangs on. */
+json_object *report_root(struct report *r);
 /* report_end - print what is left to print, write the JSON. Returns 0 or a negative errno. */
 int report_end(struct report *r, const char *json);
 

@@ -246,6 +246,11 @@ void report_bpf(struct report *r, double *const ns[NR_BENCH_BPF])
 	fflush(stdout);
 }
 
+json_object *report_root(struct report *r)
+{
+	return r->root;
+}
+
 int report_end(struct report *r, const char *json)
 {
 	int error = 0;

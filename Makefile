@@ -8,10 +8,14 @@
 #   make check        every test there is, with a total at the end. Installs what is missing if root
 #   make test         the test suites alone, without sanitizers, compilers and lint; T=WORD runs
 #                     those with WORD in their name, V=1 shows all that they print
+#   make torture      selftests/torture at full length; TORTURE_SECONDS=N (3600)
 #   make asan         the suites with AddressSanitizer      (build/asan)
 #   make ubsan        the suites with UBSan                 (build/ubsan)
 #   make tsan         selftests/tsan with ThreadSanitizer   (build/tsan)
 #   make check-compilers   all C once more, warnings being errors: gcc, clang, lib/ for aarch64
+#   make check-tiny   the suites of the library, of a build for small machines (build/tiny)
+#   make check-programs    real programs under the drop-in malloc and under glibc's: do they print the
+#                     same, how long do they take; PROGRAMS="perl git" runs those
 #   make bench        the benchmarks
 #   make lint         clang-format, clang-tidy, and the rules of scripts/lint
 #   make format       let clang-format rewrite the sources
@@ -20,14 +24,20 @@
 #   make clean        remove build/
 #
 # Variables: CC (gcc), CLANG (clang-19: BPF), CFLAGS (-O2 -g), LDFLAGS, WERROR=1, V=1 (show the
-# commands), SAN=address|undefined|address,undefined|thread, BUILD=DIR (build). Another compiler or
-# sanitizer belongs into another BUILD; within one, a change of flags builds again what it concerns.
+# commands), SAN=address|undefined|address,undefined|thread, BUILD=DIR (build), TINY=1 (for small
+# machines: no barns, smallest tables; in build/tiny). Another compiler or sanitizer belongs into
+# another BUILD; within one, a change of flags builds again what it concerns.
 #
 # Order: vmlinux.h (committed) -> BPF objects -> their skeletons -> user side -> tests.
 #   lib/*.c                  libnolock.a and libnolock.so, one set of objects
+#   lib/malloc/*.c           libnolock-malloc.so, the drop-in malloc, with those objects inside. Not
+#                            built with a sanitizer, which brings a malloc of its own
 #   bpf/nolock.bpf.c         libnolock.bpf.o, the allocator for BPF programs to link
+#   bpf/nolock_grow.bpf.c    libnolock-grow.bpf.o, for those among them that grow heaps
 #   D/X.bpf.c                $(BUILD)/D/X.bpf.o and X.skel.h (struct X_bpf), for D = bpf, demo,
-#                            bench, bpf/examples, selftests/*. What includes nolock.bpf.h gets libnolock.bpf.o
+#                            bench, bpf/examples, selftests/*. What includes nolock.bpf.h gets
+#                            libnolock.bpf.o,
+#                            what names nolock_bpf_grow libnolock-grow.bpf.o too
 #   user/*.c                 nolockd and nolock, and libuser.a of all others
 #   selftests/D/test_*.c     a libcriterion suite each (with a main() of its own: a plain program)
 #   selftests/D/prog_*.c     a program each, for suites to run
@@ -38,7 +48,7 @@
 VERSION := 0.1.0
 SOVERSION := 0
 
-BUILD ?= build
+BUILD ?= $(if $(filter 1,$(TINY)),build/tiny,build)
 # Where the BPF objects are: another compiler's build may share them.
 BPFOUT ?= $(BUILD)
 ifeq ($(origin CC),default)
@@ -64,7 +74,8 @@ ifeq ($(SAN),thread)
 SANFLAGS += $(if $(findstring clang,$(CC)),,-Wno-tsan)
 endif
 
-COMMON := -std=gnu11 $(CFLAGS) $(WARN) $(SANFLAGS) -fno-strict-aliasing
+SIZE := $(if $(filter 1,$(TINY)),-DNOLOCK_TINY)
+COMMON := -std=gnu11 $(CFLAGS) $(WARN) $(SANFLAGS) $(SIZE) -fno-strict-aliasing
 LIB_CFLAGS := $(COMMON) -fPIC -fno-plt -ftls-model=initial-exec -fvisibility=hidden \
 	      -DNOLOCK_VERSION='"$(VERSION)"' -Ilib/include -Ilib
 USER_CFLAGS := $(COMMON) -DNOLOCK_VERSION='"$(VERSION)"' -Ilib/include -Ilib -Ibpf -Iuser \
@@ -72,7 +83,7 @@ USER_CFLAGS := $(COMMON) -DNOLOCK_VERSION='"$(VERSION)"' -Ilib/include -Ilib -Ib
 BPF_ARCH := $(patsubst x86_64,x86,$(patsubst aarch64,arm64,$(shell uname -m)))
 # The headers of <asm/...> are in a directory of the machine's name, which -target bpf forgets.
 BPF_CFLAGS := -target bpf -mcpu=v4 -std=gnu11 -O2 -g $(WARN) -Wno-unused-parameter \
-	      -Wno-missing-declarations -D__TARGET_ARCH_$(BPF_ARCH) -I. -Ibpf -Ilib -Ilib/include \
+	      -Wno-missing-declarations $(SIZE) -D__TARGET_ARCH_$(BPF_ARCH) -I. -Ibpf -Ilib -Ilib/include \
 	      -idirafter /usr/include/$(shell uname -m)-linux-gnu
 BPF_LIBS := -lbpf -lelf -lz
 USER_LIBS := -ljson-c -lcap-ng $(BPF_LIBS) -lpthread
@@ -100,17 +111,23 @@ LIBUSER := $(BUILD)/user/libuser.a
 SONAME := libnolock.so.$(SOVERSION)
 SOFILE := libnolock.so.$(VERSION)
 SHARED := $(BUILD)/lib/$(SOFILE)
+MALLOC_SRCS := $(sort $(wildcard lib/malloc/*.c))
+MALLOC_OBJS := $(MALLOC_SRCS:%.c=$(BUILD)/%.o)
+MALLOC := $(if $(SAN),,$(BUILD)/lib/libnolock-malloc.so)
 
 # Programs of these directories see the skeletons and link libuser.a; those of the library's own
 # tests do not.
-BPF_DIRS := demo bench bpf/examples $(filter-out selftests/lib selftests/tsan selftests/torture,$(wildcard selftests/*))
-PROG_DIRS := demo bench bpf/examples $(wildcard selftests/*)
+BPF_DIRS := demo bench bpf/examples $(filter-out $(addprefix selftests/,lib malloc tsan torture),\
+	    $(wildcard selftests/*))
+PROG_DIRS := demo bench bpf/examples $(filter-out $(if $(SAN),selftests/malloc),$(wildcard selftests/*))
 
 BPF_LIB := $(if $(wildcard bpf/nolock.bpf.c),$(BPFOUT)/bpf/libnolock.bpf.o)
-BPF_SRCS := $(filter-out bpf/nolock.bpf.c,$(sort $(wildcard bpf/*.bpf.c)) \
+BPF_GROW := $(if $(BPF_LIB),$(BPFOUT)/bpf/libnolock-grow.bpf.o)
+BPF_SRCS := $(filter-out bpf/nolock.bpf.c bpf/nolock_grow.bpf.c,$(sort $(wildcard bpf/*.bpf.c)) \
 	    $(foreach d,$(BPF_DIRS),$(sort $(wildcard $(d)/*.bpf.c))))
 # Those that call the allocator are linked with it.
 BPF_CALLERS := $(if $(BPF_SRCS),$(shell grep -lE '^\#include [<"](nolock/)?nolock\.bpf\.h[>"]' $(BPF_SRCS)))
+BPF_GROWERS := $(if $(BPF_CALLERS),$(shell grep -lw nolock_bpf_grow $(BPF_CALLERS)))
 BPF_OBJS := $(BPF_SRCS:%.bpf.c=$(BPFOUT)/%.bpf.o)
 SKELS := $(BPF_OBJS:.bpf.o=.skel.h)
 
@@ -145,6 +162,7 @@ $$($(1)_BINS): $$(BUILD)/%: $$(BUILD)/%.o $$($(1)_HELPERS) \
 DEPS += $$(patsubst %.c,$$(BUILD)/%.d,$$($(1)_ALL))
 endef
 $(foreach d,$(PROG_DIRS),$(eval $(call PROGRAMS,$(d))))
+$(BUILD)/selftests/lib/test_liburcu: CRITERION := -lcriterion -lurcu-memb
 
 DEMO_BINS := $(demo_BINS)
 BENCH_BINS := $(bench_BINS)
@@ -158,18 +176,18 @@ SHELL_TESTS := $(sort $(wildcard selftests/*/test_*.sh))
 
 # --- targets for people ---
 
-.PHONY: all lib bpf user demo examples tests objects deps check test check-compilers asan ubsan tsan \
-	bench lint format install clean help run FORCE
+.PHONY: all lib bpf user demo examples tests objects deps check test check-compilers check-programs \
+	check-tiny asan ubsan tsan bench lint format install clean help run FORCE
 
 all: lib bpf user demo examples
-lib: $(LIBNOLOCK) $(SHARED)
-bpf: $(BPF_LIB) $(SKELS)
+lib: $(LIBNOLOCK) $(SHARED) $(MALLOC)
+bpf: $(BPF_LIB) $(BPF_GROW) $(SKELS)
 user: $(USER_BINS)
 demo: $(DEMO_BINS)
 examples: $(EXAMPLE_BINS)
 tests: all $(TEST_BINS) $(BUILD)/scripts/vmlinux
 # Everything that compiles, nothing linked but what the compiling needs.
-objects: $(LIB_OBJS) $(patsubst %.c,$(BUILD)/%.o,$(USER_SRCS) $(USER_MAINS) \
+objects: $(LIB_OBJS) $(MALLOC_OBJS) $(patsubst %.c,$(BUILD)/%.o,$(USER_SRCS) $(USER_MAINS) \
 	 $(foreach d,$(PROG_DIRS),$($(d)_ALL)))
 
 help:
@@ -193,8 +211,22 @@ test:
 	+@$(SUB) tests
 	+@$(RUNNER) $(SUITES) $(SHELL_TESTS:%=program=%)
 
+# Also without restartable sequences, and with ThreadSanitizer.
+NO_RSEQ_MAKE = $(SUB) BUILD=$(BUILD)/no-rseq BPFOUT=$(BPFOUT) CFLAGS='$(CFLAGS) -DNOLOCK_NO_RSEQ'
+
+.PHONY: torture torture-programs
+torture:
+	@scripts/deps ensure build check
+	+@$(SUB) tests
+	+@$(NO_RSEQ_MAKE) torture-programs
+	+@$(call SAN_MAKE,tsan,thread) tsan-programs
+	@selftests/torture/run --build $(BUILD)
+
+torture-programs: $(USER_BINS) $(selftests/torture_BINS)
+
 # Sanitizers: their own builds of the user side, and the BPF objects of this one.
-SAN_BINS = $(subst =$(BUILD)/,=$(BUILD)/$(1)/,$(SUITES))
+SAN_SUITES = $(filter-out suite=$(BUILD)/selftests/malloc/% program=$(BUILD)/selftests/malloc/%,$(SUITES))
+SAN_BINS = $(subst =$(BUILD)/,=$(BUILD)/$(1)/,$(SAN_SUITES))
 SAN_MAKE = $(SUB) BUILD=$(BUILD)/$(1) BPFOUT=$(BPFOUT) SAN=$(2)
 # Both in one, as make check has it.
 comma := ,
@@ -218,6 +250,17 @@ tsan:
 .PHONY: tsan-programs
 tsan-programs: $(TSAN_BINS)
 
+TINY_MAKE = $(SUB) TINY=1 BUILD=$(BUILD)/tiny
+TINY_BINS = $(subst =$(BUILD)/,=$(BUILD)/tiny/,$(filter suite=$(BUILD)/selftests/lib/%,$(SUITES)))
+
+check-tiny:
+	@scripts/deps ensure build check
+	+@$(TINY_MAKE) lib-tests
+	+@$(RUNNER) $(TINY_BINS)
+
+.PHONY: lib-tests
+lib-tests: $(selftests/lib_BINS)
+
 WITH_GCC = $(SUB) BUILD=$(BUILD)/gcc BPFOUT=$(BPFOUT) CC=gcc WERROR=1 objects
 WITH_CLANG = $(SUB) BUILD=$(BUILD)/clang BPFOUT=$(BUILD)/clang CC=$(CLANG) WERROR=1 bpf objects
 # The cross compiler has no <sys/sdt.h> of its own; Debian's is the same for all machines.
@@ -230,6 +273,13 @@ check-compilers:
 	+@$(WITH_CLANG)
 	+@$(WITH_ARM64)
 
+PROGRAMS ?=
+
+check-programs:
+	@scripts/deps ensure build check programs
+	+@$(SUB) all
+	@NOLOCK_BUILD=$(BUILD) selftests/programs/run $(PROGRAMS)
+
 # What does not build fails here as a step, and each suite that is missing for it; the rest runs.
 check:
 	@scripts/deps ensure build check
@@ -241,6 +291,7 @@ check:
 		'step=clang, no warning=$(WITH_CLANG)' \
 		"step=aarch64, no warning=$(WITH_ARM64)" \
 		'step=asan+ubsan build=$(SAN_BOTH) tests' $(call SAN_BINS,asan+ubsan) \
+		'step=tiny build=$(TINY_MAKE) lib-tests' $(TINY_BINS) \
 		'step=tsan build=$(call SAN_MAKE,tsan,thread) tsan-programs' \
 		$(TSAN_BINS:$(BUILD)/%=program=$(BUILD)/tsan/%)
 
@@ -284,6 +335,17 @@ $(SHARED): $(LIB_OBJS) $(BUILD)/.lib lib/nolock.map
 		-o $@ $(LIB_OBJS)
 	$(Q)ln -sf $(SOFILE) $(BUILD)/lib/$(SONAME) && ln -sf $(SONAME) $(BUILD)/lib/libnolock.so
 
+# A call to malloc in the drop-in is one, not the compiler's.
+$(MALLOC_OBJS): LIB_CFLAGS += -fno-builtin
+
+# libnolock's functions with their version, so that a program linked to libnolock.so shares the heap
+# of the malloc that it runs with; the C library's names without one, for any version asked for.
+$(BUILD)/lib/libnolock-malloc.so: $(LIB_OBJS) $(MALLOC_OBJS) $(BUILD)/.lib lib/nolock.map
+	$(call say,LINK,$@)
+	$(Q)sed '/^local:/,/;/d' lib/nolock.map >$(BUILD)/lib/malloc/nolock.map
+	$(Q)$(CC) $(LDFLAGS) -shared -Wl,-soname,$(@F) -Wl,-z,nodelete -Wl,--no-undefined \
+		-Wl,--version-script=$(BUILD)/lib/malloc/nolock.map -o $@ $(LIB_OBJS) $(MALLOC_OBJS)
+
 # --- BPF ---
 
 # The examples name the header as it is called where it is installed.
@@ -303,7 +365,12 @@ $(BPFOUT)/bpf/libnolock.bpf.o: $(BPFOUT)/bpf/nolock.raw.o
 	$(call say,BPFLINK,$(patsubst $(BPFOUT)/%,%,$@))
 	$(Q)$(BPFTOOL) gen object $@ $^
 
+$(BPFOUT)/bpf/libnolock-grow.bpf.o: $(BPFOUT)/bpf/nolock_grow.raw.o
+	$(call say,BPFLINK,$(patsubst $(BPFOUT)/%,%,$@))
+	$(Q)$(BPFTOOL) gen object $@ $^
+
 $(BPF_CALLERS:%.bpf.c=$(BPFOUT)/%.bpf.o): $(BPF_LIB)
+$(BPF_GROWERS:%.bpf.c=$(BPFOUT)/%.bpf.o): $(BPF_GROW)
 $(BPF_OBJS): $(BPFOUT)/%.bpf.o: $(BPFOUT)/%.raw.o
 	$(call say,BPFLINK,$(patsubst $(BPFOUT)/%,%,$@))
 	$(Q)$(BPFTOOL) gen object $@ $^
@@ -315,7 +382,8 @@ $(SKELS): %.skel.h: %.bpf.o
 	$(Q)$(BPFTOOL) gen skeleton $< name $(subst .,_,$(subst -,_,$(basename $(notdir $<)))) >>$@
 	$(Q)echo '/* NOLINTEND */' >>$@
 
-DEPS += $(BPF_SRCS:%.bpf.c=$(BPFOUT)/%.raw.d) $(if $(BPF_LIB),$(BPFOUT)/bpf/nolock.raw.d)
+DEPS += $(BPF_SRCS:%.bpf.c=$(BPFOUT)/%.raw.d) \
+	$(if $(BPF_LIB),$(BPFOUT)/bpf/nolock.raw.d $(BPFOUT)/bpf/nolock_grow.raw.d)
 
 # Only on request: it is committed, and the BPF objects depend on it.
 ifneq ($(filter vmlinux.h,$(MAKECMDGOALS)),)
@@ -348,7 +416,7 @@ $(USER_BINS): %: %.o $(LIBUSER) $(LIBNOLOCK)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(SANFLAGS) $(LDFLAGS) -o $@ $^ $(USER_LIBS)
 
-DEPS += $(LIB_OBJS:.o=.d) $(patsubst %.c,$(BUILD)/%.d,$(USER_SRCS) $(USER_MAINS))
+DEPS += $(LIB_OBJS:.o=.d) $(MALLOC_OBJS:.o=.d) $(patsubst %.c,$(BUILD)/%.d,$(USER_SRCS) $(USER_MAINS))
 
 # --- stamps: rewritten only when what they hold changes ---
 
@@ -362,7 +430,7 @@ $(BPFOUT)/.bpf-flags: FORCE | $(BUILD)/.deps
 	@$(call stamp,$(CLANG) $(BPF_CFLAGS))
 # Which files an archive is made of: a removed source leaves no object newer than the archive.
 $(BUILD)/.lib: FORCE
-	@$(call stamp,$(LIB_SRCS))
+	@$(call stamp,$(LIB_SRCS) $(MALLOC_SRCS))
 $(BUILD)/.user: FORCE
 	@$(call stamp,$(USER_SRCS))
 $(BUILD)/.deps: packages
@@ -388,10 +456,10 @@ install: all
 	$(INSTALL) -m 644 lib/include/nolock/*.h $(wildcard bpf/nolock.bpf.h) \
 		$(DESTDIR)$(includedir)/nolock
 	$(INSTALL) -m 644 $(LIBNOLOCK) $(DESTDIR)$(libdir)
-	$(INSTALL) -m 755 $(SHARED) $(DESTDIR)$(libdir)
+	$(INSTALL) -m 755 $(SHARED) $(MALLOC) $(DESTDIR)$(libdir)
 	ln -sf $(SOFILE) $(DESTDIR)$(libdir)/$(SONAME)
 	ln -sf $(SONAME) $(DESTDIR)$(libdir)/libnolock.so
-	$(if $(BPF_LIB),$(INSTALL) -m 644 $(BPF_LIB) $(DESTDIR)$(libdir)/bpf)
+	$(if $(BPF_LIB),$(INSTALL) -m 644 $(BPF_LIB) $(BPF_GROW) $(DESTDIR)$(libdir)/bpf)
 	$(INSTALL) -m 644 bpf/examples/*.[ch] $(DESTDIR)$(docdir)/examples
 	$(PC) >$(DESTDIR)$(libdir)/pkgconfig/nolock.pc
 	$(if $(wildcard user/nolock.c),$(INSTALL) -m 755 $(BUILD)/user/nolock $(DESTDIR)$(bindir))

@@ -59,8 +59,7 @@ SAME(nolock_bpf_cache, nl_cache, size);
 SAME(nolock_bpf_cache, nl_cache, recip);
 SAME(nolock_bpf_cache, nl_cache, per_slab);
 SAME(nolock_bpf_cache, nl_cache, id);
-_Static_assert(sizeof(struct nl_slot) == 256 && NL_MAX_CACHES * sizeof(struct nl_slot) == 1 << 16 &&
-		       NL_SLOT_SHIFT == 8 && NL_CHUNK_SHIFT == 16 && NL_GROUP_SHIFT == 6,
+_Static_assert(sizeof(struct nl_slot) == 256 && NL_SLOT_SHIFT == 8 && NL_CHUNK_SHIFT == 16 && NL_GROUP_SHIFT == 6,
 	       "slots by a shift");
 _Static_assert(NOLOCK_BPF_CACHE_BYTES == sizeof(struct nl_cache) &&
 		       NOLOCK_BPF_CACHE_LIVE == NL_CACHE_LIVE &&
@@ -85,7 +84,16 @@ NL_FUNC int nolock_bpf_zero(nl_u64 obj, nl_u32 size)
 	return 0;
 }
 
-/* From the cache or, for kmalloc, the next larger bucket; at last by the scan that is sure. */
+/* Overridden by libnolock-grow.bpf.o in objects that are linked with it as well. */
+__attribute__((weak, noinline)) int nolock_bpf_grow(void)
+{
+	return 0;
+}
+
+/*
+ * From the cache or, for kmalloc, the next larger bucket; then by the scan that is sure; at last
+ * from a new group, where this object can open one.
+ */
 NL_INLINE nl_u64 nl_bpf_alloc(nl_heap_t *h, nl_u32 id, nl_u32 cpu)
 {
 	nl_u32 next = nl_cache(h, id)->next;
@@ -107,6 +115,11 @@ NL_INLINE nl_u64 nl_bpf_alloc(nl_heap_t *h, nl_u32 id, nl_u32 cpu)
 		if (obj)
 			goto next_bucket;
 	}
+	if (nolock_bpf_grow() > 0) {
+		obj = nl_alloc_last(h, id, cpu, who(cpu), NL_RESERVE);
+		if (obj)
+			return obj;
+	}
 	nl_slot_count(nl_aslot(h, cpu, id), NL_STAT_ALLOC_FAIL, 1);
 	return 0;
 next_bucket:
@@ -125,7 +138,7 @@ __attribute__((noinline)) unsigned long long nolock_bpf_alloc(unsigned long long
 		return 0;
 	if (!size)
 		return 16; /* ZERO_SIZE_PTR */
-	id = nl_kmalloc_index((nl_u32)size);
+	id = nl_kmalloc_cache((nl_u32)size, flags & __GFP_ACCOUNT);
 	obj = nolock_bpf_fast_alloc(id << NL_SLOT_SHIFT);
 	if (!obj)
 		obj = nl_bpf_alloc(h, id, cpu);

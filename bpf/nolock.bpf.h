@@ -19,6 +19,14 @@
  *
  * Verifier: each of the functions is checked once for a program, however often it is called.
  *
+ * Growing: nolockd opens memory ahead of demand. An object that is linked with libnolock-grow.bpf.o
+ * as well opens another 4 MiB itself where an allocation would fail. It pays for that with what the
+ * kernel does then: that call takes a millisecond or more and may wait for the kernel's lock of the
+ * arena, a bounded time; it fails without waiting where it interrupts that lock's holder. Programs
+ * that may not sleep can be so linked from Linux 7.0 on, which nolock_bpf_can_grow() of
+ * <nolock/bpf.h> tells; before, they would not load. The object's licence has to be one that goes
+ * with the GPL, and the kernel must have BTF.
+ *
  * Build with clang 19 or newer, -target bpf -mcpu=v4. Kernels: 6.12 or newer.
  */
 #ifndef NOLOCK_BPF_H
@@ -111,9 +119,14 @@ struct nolock_bpf_oversize {
 
 /* What nolock_bpf_prefill() says when no sheaf of the table will do. */
 #define NOLOCK_BPF_OVERSIZE 1
+#ifdef NOLOCK_TINY
+#define NOLOCK_BPF_CACHE_BYTES 192u
+#define NOLOCK_BPF_NO_CACHE 128u
+#else
 #define NOLOCK_BPF_CACHE_BYTES 384u
-#define NOLOCK_BPF_CACHE_LIVE 2u
 #define NOLOCK_BPF_NO_CACHE 256u
+#endif
+#define NOLOCK_BPF_CACHE_LIVE 2u
 #define NOLOCK_BPF_KIND_SLAB 2u
 #define NOLOCK_BPF_SLAB_MAX 4096u
 #define NOLOCK_BPF_SHEAF_MAX 126u
@@ -145,7 +158,7 @@ NOLOCK_BPF_INLINE nolock_bpf_slot_t *nolock_bpf_slot(nolock_bpf_heap_t *h, unsig
 {
 	unsigned int off = (unsigned int)nolock_bpf_get(&h->off_aslot) & ~7u;
 
-	return (nolock_bpf_slot_t *)(unsigned long long)(off + (cpu << 16) + at);
+	return (nolock_bpf_slot_t *)(unsigned long long)(off + cpu * (NOLOCK_BPF_NO_CACHE << 8) + at);
 }
 
 /* One try decides: see nl_slot_trylock(), which this is. 0: it is ours. An acquire. */
@@ -324,13 +337,20 @@ NOLOCK_BPF_INLINE unsigned int nolock_bpf_cache_id(nolock_bpf_heap_t *h, void __
 /* --- kmalloc --- */
 
 /*
+ * nolock_bpf_grow - open another 4 MiB of the heap now, ahead of demand
+ * Returns 1; or 0: the heap is as large as it may be, there was no memory, or the object is not
+ * linked with libnolock-grow.bpf.o.
+ */
+int nolock_bpf_grow(void) __attribute__((weak));
+
+/*
  * kmalloc_nolock - allocate size bytes from the heap
  * @size: bytes, up to KMALLOC_MAX_CACHE_SIZE; 0 gives ZERO_SIZE_PTR
  * @flags: __GFP_ZERO, __GFP_ACCOUNT, __GFP_NOWARN; others give NULL
  * @node: NUMA_NO_NODE or 0
- * Returns the object, aligned as kmalloc()'s of slab.h, or NULL: nothing left in the size's
- * bucket, the next larger one and the free chunks; or the arena holds no heap. (An object that was
- * given no heap at all does not load: its arena has no address.)
+ * Returns the object, aligned as kmalloc()'s of slab.h, or NULL, counted: nothing left in the size's
+ * bucket, the next larger one and the free chunks, and none could be opened; or the arena holds no
+ * heap. (An object that was given no heap at all does not load: its arena has no address.)
  * Any context, wait-free. Source: kmalloc_nolock() of Linux's slub.c.
  */
 NOLOCK_BPF_INLINE void __arena *kmalloc_nolock(unsigned long size, gfp_t flags, int node)

@@ -145,7 +145,10 @@ NL_INLINE nl_u64 nl_bpf_alloc_one(nl_heap_t *h, nl_u32 id, nl_u32 cpu, nl_u32 *s
 	}
 	if ((*scans)++ >= NL_BPF_SCANS)
 		return 0;
-	return nl_alloc_last(h, id, cpu, who(cpu), NL_RESERVE);
+	obj = nl_alloc_last(h, id, cpu, who(cpu), NL_RESERVE);
+	if (!obj && nolock_bpf_grow() > 0)
+		obj = nl_alloc_last(h, id, cpu, who(cpu), NL_RESERVE);
+	return obj;
 }
 
 __attribute__((noinline)) int nolock_bpf_alloc_bulk(void NLA *cache NL_ARG, unsigned int flags,

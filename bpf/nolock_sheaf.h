@@ -54,8 +54,9 @@ NL_FUNC int nl_bpf_give_sheaf(nl_heap_t *h NL_ARG, nl_u32 number, nl_u32 cpu)
 	    !nl_cas(&s->owner, owner, (nl_u64)who(cpu) << 32))
 		return -1;
 	nl_bpf_settle(h, id, cpu, s);
-	if (s->size && s->size <= nl_cache(h, id)->capacity && nl_barn_lock(barn, who(cpu), 0)) {
-		if (barn->full.nr < NL_BARN_MAX) {
+	if (s->size && s->size <= nl_cache(h, id)->capacity &&
+	    !(nl_cache(h, id)->mode & NL_CACHE_ARRAY) && nl_barn_lock(barn, who(cpu), 0)) {
+		if (nl_barn_room(barn)) {
 			nl_barn_push(h, &barn->full, number);
 			kept = 1;
 		}

@@ -11,7 +11,8 @@
 #include "core/slot.h"
 
 #define ALL_SLAB_FLAGS                                                                             \
-	(SLAB_HWCACHE_ALIGN | SLAB_PANIC | SLAB_ACCOUNT | SLAB_NO_MERGE | NL_DEBUG_FLAGS)
+	(SLAB_HWCACHE_ALIGN | SLAB_PANIC | SLAB_ACCOUNT | SLAB_NO_MERGE | SLAB_TYPESAFE_BY_RCU |   \
+	 NL_DEBUG_FLAGS)
 
 static struct kmem_cache *create(struct nolock_heap *heap, const char *name,
 				 unsigned int object_size, const struct kmem_cache_args *args,
@@ -31,6 +32,10 @@ static struct kmem_cache *create(struct nolock_heap *heap, const char *name,
 	    ((flags & NL_DEBUG_FLAGS) && heap->type != NL_HEAP_PRIVATE) ||
 	    (args->ctor && heap->type != NL_HEAP_PRIVATE)) {
 		errno = EINVAL;
+		return NULL;
+	}
+	if ((flags & SLAB_TYPESAFE_BY_RCU) && heap->type == NL_HEAP_PRIVATE && !heap->rcu) {
+		errno = EOPNOTSUPP;
 		return NULL;
 	}
 	if (flags & SLAB_HWCACHE_ALIGN) {
@@ -58,6 +63,10 @@ static struct kmem_cache *create(struct nolock_heap *heap, const char *name,
 	nl_cache_shape(c, id, object_size, size);
 	c->align = align;
 	c->flags = flags;
+	c->mode = (flags & SLAB_TYPESAFE_BY_RCU) && heap->type == NL_HEAP_PRIVATE ?
+			  NL_CACHE_TYPESAFE :
+			  0;
+	c->rcu_sheaf = c->rcu_sheaf_fail = 0;
 	c->left = 0;
 	c->bugs = 0;
 	c->ctor = (nl_u64)(uintptr_t)args->ctor;
@@ -145,16 +154,27 @@ int kmem_cache_destroy(struct kmem_cache *s)
 	nl_cache_t *c = (nl_cache_t *)s;
 	struct nolock_heap *heap;
 	unsigned long left;
+	slab_flags_t flags;
+	int err;
 
 	if (!s)
 		return 0;
 	heap = nolock_heap_of(s);
 	if (!heap || c->id < NL_NR_KMALLOC || nl_load(&c->state) != NL_CACHE_LIVE)
 		return -EINVAL;
+	err = nl_rcu_drain(heap);
+	if (err)
+		return err;
 	nl_debug_unkeep(heap, c->id);
+	flags = c->flags;
+	/* Nobody reads its objects any more, in no process. */
+	if (heap->type != NL_HEAP_PRIVATE)
+		nl_store(&c->flags, flags & ~SLAB_TYPESAFE_BY_RCU);
 	nl_cache_shrink(heap, c->id);
+	nl_rcu_kick(heap);
 	left = objects_left(heap->h, c);
 	if (left || nl_load(&c->nr_slabs)) {
+		nl_store(&c->flags, flags);
 		fprintf(stderr, "nolock: cache '%s' is not destroyed: %lu object%s still in use\n",
 			c->name, left, left == 1 ? "" : "s");
 		nl_debug_leaks(heap, c->id, left);
@@ -174,5 +194,11 @@ int kmem_cache_shrink(struct kmem_cache *s)
 {
 	struct nolock_heap *heap = s ? nolock_heap_of(s) : NULL;
 
-	return heap ? (int)nl_cache_shrink(heap, nl_cache_id(s)) : 0;
+	int slabs;
+
+	if (!heap)
+		return 0;
+	slabs = (int)nl_cache_shrink(heap, nl_cache_id(s));
+	nl_rcu_kick(heap);
+	return slabs;
 }

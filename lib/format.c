@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause */
 /* format.c - where everything lies in a new heap, its kmalloc caches, and is a header sane? */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <string.h>
 #include "internal.h"
@@ -11,8 +12,7 @@ static nl_u64 round_up(nl_u64 value, nl_u64 to)
 	return (value + to - 1) / to * to;
 }
 
-/* Fill in every constant of the header from the shape. 0 or -EINVAL. */
-static int lay_out(struct nl_heap *h, const struct nl_shape *shape)
+int nl_heap_lay_out(struct nl_heap *h, const struct nl_shape *shape)
 {
 	nl_u64 off, groups = shape->size / NL_GROUP_SIZE, sheaves, end;
 
@@ -32,8 +32,7 @@ static int lay_out(struct nl_heap *h, const struct nl_shape *shape)
 	if (shape->name)
 		strncpy(h->name, shape->name, NL_NAME - 1);
 
-	/* Room for two sheaves of every slot and a full barn for most kmalloc caches. */
-	sheaves = 48ULL * (4 * h->nr_slots + 2 * NL_BARN_MAX + 4);
+	sheaves = NL_SHEAVES((nl_u64)h->nr_slots);
 	if (sheaves > shape->size / (16 * sizeof(struct nl_sheaf)))
 		sheaves = shape->size / (16 * sizeof(struct nl_sheaf));
 	h->nr_sheaves = (nl_u32)round_up(sheaves ? sheaves : 1, 64);
@@ -50,7 +49,7 @@ static int lay_out(struct nl_heap *h, const struct nl_shape *shape)
 	h->off_sheaf = off = round_up(off, sizeof(struct nl_sheaf));
 	off += (nl_u64)h->nr_sheaves * sizeof(struct nl_sheaf);
 	h->off_gfree = off;
-	off += (groups + 63) / 64 * 8;
+	off += 2 * ((groups + 63) / 64 * 8);
 	h->off_gpart = off = round_up(off, 64);
 	off += (nl_u64)h->nr_nodes * NL_MAX_CACHES * ((groups + 63) / 64) * 8;
 	h->off_tag = off = round_up(off, NL_PAGE);
@@ -71,19 +70,17 @@ nl_u64 nl_heap_fixed_size(const struct nl_shape *shape)
 {
 	struct nl_heap h;
 
-	return lay_out(&h, shape) ? 0 : h.off_tag;
+	return nl_heap_lay_out(&h, shape) ? 0 : h.off_tag;
 }
 
 /* A budget of bytes a sheaf: 8 KiB of small objects, and never fewer than 4 large ones. */
 nl_u32 nl_default_capacity(nl_u32 size)
 {
-	nl_u32 objects = 8192 / size;
+	nl_u32 objects = (size > 512 ? NL_SHEAF_BYTES_BIG : NL_SHEAF_BYTES) / size;
 
-	if (size > 512)
-		objects = 16384 / size;
-	if (objects > 120)
-		objects = 120;
-	return objects < 4 ? 4 : objects;
+	if (objects > NL_SHEAF_MOST)
+		return NL_SHEAF_MOST;
+	return objects < NL_SHEAF_LEAST ? NL_SHEAF_LEAST : objects;
 }
 
 void nl_cache_shape(struct nl_cache *c, nl_u32 id, nl_u32 object_size, nl_u32 size)
@@ -103,22 +100,25 @@ void nl_cache_shape(struct nl_cache *c, nl_u32 id, nl_u32 object_size, nl_u32 si
 int nl_heap_format(void *mem, const struct nl_shape *shape)
 {
 	struct nl_heap *h = mem, header;
-	int err = lay_out(&header, shape);
+	int err = nl_heap_lay_out(&header, shape);
 
 	if (err)
 		return err;
 	*h = header;
 	for (nl_u32 id = 0; id < NL_NR_KMALLOC; id++) {
 		struct nl_cache *c = nl_cache(h, id);
-		nl_u32 size = nl_kmalloc_size(id), digits = 0;
+		bool accounted = id >= NL_NR_BUCKETS;
+		nl_u32 size = nl_kmalloc_size(id % NL_NR_BUCKETS), digits = 0;
 		char *p = c->name, text[8];
 
 		nl_cache_shape(c, id, size, size);
 		c->align = size & -size;
-		if (id + 1 < NL_NR_KMALLOC)
+		if ((id + 1) % NL_NR_BUCKETS)
 			c->next = id + 1;
-		memcpy(p, "kmalloc-", 8);
-		for (p += 8; size; size /= 10)
+		if (accounted)
+			c->flags = SLAB_ACCOUNT;
+		p = stpcpy(p, accounted ? "kmalloc-cg-" : "kmalloc-");
+		for (; size; size /= 10)
 			text[digits++] = (char)('0' + size % 10);
 		while (digits)
 			*p++ = text[--digits];
@@ -158,7 +158,7 @@ int nl_heap_validate(const struct nl_heap *copy, nl_u64 base, nl_u64 size, const
 	if (copy->base != base || copy->size != size)
 		return -EUCLEAN;
 	*why = "its layout does not fit its size";
-	if (copy->nr_slots > 65536 || lay_out(&want, &shape))
+	if (copy->nr_slots > 65536 || nl_heap_lay_out(&want, &shape))
 		return -EUCLEAN;
 	if (copy->nr_groups != want.nr_groups || copy->first_chunk != want.first_chunk ||
 	    copy->nr_sheaves != want.nr_sheaves || copy->off_cache != want.off_cache ||

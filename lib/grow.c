@@ -2,18 +2,16 @@
 /*
  * grow.c - making more of a heap usable: opening groups, the nolock reserve, prefilled caches.
  *
- * A group is opened by whoever drew its number from the heap's cursor, one cmpxchg, and is
- * handed out by setting its chunk bits: nobody waits for anybody. A private heap's memory is made
- * accessible; a shared heap's is made present for everybody, so that BPF programs, for which an
- * absent page reads as 0 and drops what is written, never see one.
+ * Who opens which group is core/grow.h's; here is how its memory is made usable. A private heap's
+ * is made accessible; a shared heap's is made present for everybody, so that BPF programs, for
+ * which an absent page reads as 0 and drops what is written, never see one.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <sys/mman.h>
 #include "internal.h"
 #include "probes.h"
-#include "core/core.h"
-#include "core/word.h"
+#include "core/grow.h"
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
@@ -29,66 +27,22 @@ static int open_range(struct nolock_heap *heap, nl_u64 from, nl_u64 to)
 	return madvise(heap->base + from, to - from, MADV_POPULATE_WRITE) ? -ENOMEM : 0;
 }
 
-/* The chunks of a group that the heap may hand out: not those of its metadata. */
-static nl_u64 group_chunks(nl_heap_t *h, nl_u32 g)
-{
-	nl_u32 start = g << NL_GROUP_SHIFT;
-
-	return h->first_chunk <= start ? ~0ULL : ~0ULL << (h->first_chunk - start);
-}
-
-/*
- * Open groups [g, g + n), which are this caller's by the cursor. Scans stop at nr_open, so all
- * metadata below it must be accessible: that of groups whose openers are still at it is opened
- * along, which is idempotent and leaves them empty.
- */
+/* Open groups [g, g + n), which are this caller's by the cursor. 0 or -ENOMEM. */
 static int open_groups(struct nolock_heap *heap, nl_u32 g, nl_u32 n)
 {
 	nl_heap_t *h = heap->h;
-	nl_u32 low = nl_load(&h->nr_open), open;
+	nl_u32 low = nl_load(&h->nr_open);
 
+	/* Along with the metadata of groups below, whose openers are still at it: idempotent. */
 	if (low > g)
 		low = g;
-	if (open_range(heap, h->off_tag + (nl_u64)low * NL_GROUP_CHUNKS * sizeof(nl_u32),
-		       h->off_tag + (nl_u64)(g + n) * NL_GROUP_CHUNKS * sizeof(nl_u32)) ||
-	    open_range(heap, h->off_group + (nl_u64)low * sizeof(struct nl_group),
-		       h->off_group + (nl_u64)(g + n) * sizeof(struct nl_group)) ||
-	    open_range(heap,
-		       (nl_u64)g * NL_GROUP_SIZE > (nl_u64)h->first_chunk << NL_CHUNK_SHIFT ?
-			       (nl_u64)g * NL_GROUP_SIZE :
-			       (nl_u64)h->first_chunk << NL_CHUNK_SHIFT,
-		       (nl_u64)(g + n) * NL_GROUP_SIZE))
+	if (open_range(heap, nl_tags_at(h, low), nl_tags_at(h, g + n)) ||
+	    open_range(heap, nl_groups_at(h, low), nl_groups_at(h, g + n)) ||
+	    open_range(heap, nl_chunks_at(h, g), nl_chunks_at(h, g + n)) ||
+	    nl_rcu_open(heap, g, n) || nl_groups_reach(h, g, n))
 		return -ENOMEM;
-	for (nl_u32 i = g; i < g + n; i++)
-		nl_store(&nl_group(h, i)->state, NL_GROUP_OPEN);
-	/* The metadata first, then the bound: pairs with the acquire in nl_nr_open(). */
-	open = nl_load(&h->nr_open);
-	while (open < g + n && !nl_cas(&h->nr_open, open, g + n))
-		open = nl_load(&h->nr_open);
 	nl_heap_refresh(heap);
 	return 0;
-}
-
-#define NO_GROUP (~0u)
-
-/* Draw n adjacent groups from the cursor: the first one's number, or NO_GROUP. */
-static nl_u32 draw_groups(nl_heap_t *h, nl_u32 n)
-{
-	nl_u32 cursor;
-
-	/* Never past the limit, so nothing is skipped; each failed try is somebody else's draw. */
-	do {
-		cursor = nl_load(&h->cursor);
-		if (cursor >= h->limit || n > h->limit - cursor)
-			return NO_GROUP;
-	} while (!nl_cas(&h->cursor, cursor, cursor + n));
-	return cursor;
-}
-
-/* Undo a draw that could not be opened, unless somebody has drawn since. */
-static void undraw_groups(nl_heap_t *h, nl_u32 g, nl_u32 n)
-{
-	(void)nl_cas(&h->cursor, g + n, g);
 }
 
 nl_u32 nl_heap_grow(struct nolock_heap *heap, nl_u32 groups)
@@ -97,20 +51,22 @@ nl_u32 nl_heap_grow(struct nolock_heap *heap, nl_u32 groups)
 	nl_u32 left, g;
 
 	left = h->limit > nl_load(&h->cursor) ? h->limit - nl_load(&h->cursor) : 0;
+	if (!left)
+		left = nl_load(&h->nr_left) != 0;
 	if (groups > left)
 		groups = left;
 	if (!groups)
 		return 0;
-	g = draw_groups(h, groups);
-	if (g == NO_GROUP)
+	g = nl_groups_draw(h, groups);
+	if (g == NL_NO_GROUP)
 		return 0;
 	if (open_groups(heap, g, groups)) {
-		undraw_groups(h, g, groups);
+		nl_groups_undraw(h, g, groups);
 		return 0;
 	}
 	NL_PROBE2(heap_grow, h, groups);
 	for (nl_u32 i = g; i < g + groups; i++) {
-		nl_chunk_publish(h, i, group_chunks(h, i));
+		nl_chunk_publish(h, i, nl_group_chunks(h, i));
 	}
 	return groups;
 }
@@ -125,11 +81,17 @@ void nl_heap_reopen(struct nolock_heap *heap)
 	nl_u32 end = nl_load(&h->cursor);
 
 	for (nl_u32 g = h->first_chunk >> NL_GROUP_SHIFT; g < end && g < h->nr_groups; g++) {
-		if (nl_load(&nl_group(h, g)->state) == NL_GROUP_OPEN && g < nl_nr_open(h))
+		nl_u32 *state = &nl_group(h, g)->state;
+
+		if (nl_load(state) == NL_GROUP_OPEN && g < nl_nr_open(h))
 			continue;
-		if (open_groups(heap, g, 1))
+		if (!nl_group_claim(h, g, NL_GROUP_REPAIR) && nl_load(state) == NL_GROUP_BPF)
+			continue;
+		if (open_groups(heap, g, 1)) {
+			nl_store(state, NL_GROUP_CLOSED);
 			return;
-		nl_chunk_publish(h, g, group_chunks(h, g));
+		}
+		nl_chunk_publish(h, g, nl_group_chunks(h, g));
 	}
 }
 
@@ -151,14 +113,14 @@ nl_u32 nl_heap_grow_run(struct nolock_heap *heap, nl_u32 nr)
 	nl_heap_t *h = heap->h;
 	nl_u32 g;
 
-	/* The first group of all has metadata in its lower chunks. */
+	/* The first group of all is no whole one. */
 	if (nl_load(&h->cursor) == h->first_chunk >> NL_GROUP_SHIFT)
 		nl_heap_grow(heap, 1);
-	g = draw_groups(h, n);
-	if (g == NO_GROUP)
+	g = nl_groups_draw(h, n);
+	if (g == NL_NO_GROUP)
 		return 0;
 	if (open_groups(heap, g, n)) {
-		undraw_groups(h, g, n);
+		nl_groups_undraw(h, g, n);
 		return 0;
 	}
 	NL_PROBE2(heap_grow, h, n);
@@ -168,6 +130,19 @@ nl_u32 nl_heap_grow_run(struct nolock_heap *heap, nl_u32 nr)
 		nl_chunk_publish(h, g + n - 1, ~0ULL << (nr % NL_GROUP_CHUNKS));
 	}
 	return chunk;
+}
+
+bool nl_heap_any_chunk(const struct nolock_heap *heap)
+{
+	nl_word_t *map = nl_group_free_map(heap->h);
+	nl_u32 words = nl_group_words(heap->h);
+
+	/* A hint stays until somebody finds it to be wrong, so each is followed. */
+	for (nl_u32 i = 0; i < words; i++)
+		for (nl_u64 hints = nl_load(map + i); hints; hints &= hints - 1)
+			if (nl_load(&nl_group(heap->h, i * 64 + nl_lowest(hints))->chunk_free))
+				return true;
+	return false;
 }
 
 nl_u32 nl_heap_free_chunks(const struct nolock_heap *heap)
@@ -268,6 +243,10 @@ nl_u32 nl_heap_prefill(struct nolock_heap *heap, nl_u64 bytes)
 
 	for (nl_u32 id = 0; id < NL_MAX_CACHES; id++) {
 		if (nl_load(&nl_cache(h, id)->state) != NL_CACHE_LIVE)
+			continue;
+		/* Twice the memory for objects that few programs ask for: once they do. */
+		if (id >= NL_NR_BUCKETS && id < NL_NR_KMALLOC &&
+		    !nl_load(&nl_cache(h, id)->nr_slabs))
 			continue;
 		/* At most as many slabs as the watermark is long: the figures are racy. */
 		for (nl_u64 tries = 0;

@@ -37,6 +37,10 @@ static const char *const names[NOLOCK_NR_STAT_ITEMS] = {
 	[NOLOCK_ALLOC_NEXT_BUCKET] = "alloc_next_bucket",
 	[NOLOCK_ALLOC_FAIL] = "alloc_fail",
 	[NOLOCK_FREE_REFUSED] = "free_refused",
+	[NOLOCK_ALLOC_CPU_CACHE] = "alloc_cpu_cache",
+	[NOLOCK_FREE_CPU_CACHE] = "free_cpu_cache",
+	[NOLOCK_FREE_RCU_SHEAF] = "free_rcu_sheaf",
+	[NOLOCK_FREE_RCU_SHEAF_FAIL] = "free_rcu_sheaf_fail",
 };
 
 /* Which of a slot's counters is which item. */
@@ -114,8 +118,22 @@ int nolock_heap_stat(const struct nolock_heap *heap, struct nolock_heap_stat *st
 		st->chunks_free += (unsigned long)(reserve + __builtin_popcountll(
 								     nl_load(&group->chunk_free)));
 	}
-	for (nl_u32 id = 0; id < NL_MAX_CACHES; id++)
-		st->nr_caches += nl_load(&nl_cache(heap->h, id)->state) == NL_CACHE_LIVE;
+	for (nl_u32 id = 0; id < NL_MAX_CACHES; id++) {
+		struct nolock_cache_stat cs;
+
+		if (nl_load(&nl_cache(heap->h, id)->state) != NL_CACHE_LIVE)
+			continue;
+		st->nr_caches++;
+		if ((nl_load(&nl_cache(heap->h, id)->flags) & SLAB_ACCOUNT) &&
+		    !nolock_heap_cache_stat(heap, id, &cs))
+			st->accounted += cs.accounted;
+	}
+	for (nl_u32 chunk = head.first_chunk;
+	     head.nr_large && chunk < head.nr_open << NL_GROUP_SHIFT; chunk++)
+		if (NL_TAG_KIND(nl_load(nl_tag(heap->h, chunk))) == NL_KIND_LARGE &&
+		    nl_load(&nl_slab(heap->h, chunk)->accounted))
+			st->accounted += (unsigned long)nl_load(&nl_slab(heap->h, chunk)->nr_chunks)
+					 << NL_CHUNK_SHIFT;
 	for (nl_u32 i = 1; i <= NL_MAX_CLIENTS; i++)
 		st->clients += head.client[i].pid != 0;
 	return 0;
@@ -188,13 +206,20 @@ int nolock_heap_cache_stat(const struct nolock_heap *heap, unsigned int id,
 		add_slot(heap, &head, nl_rslot(heap->h, cpu, id), st);
 		add_slot(heap, &head, nl_aslot(heap->h, cpu, id), st);
 	}
+	st->stat[NOLOCK_FREE_RCU_SHEAF] = nl_load(&c->rcu_sheaf);
+	st->stat[NOLOCK_FREE_RCU_SHEAF_FAIL] = nl_load(&c->rcu_sheaf_fail);
+	if (nl_load(&c->mode) & NL_CACHE_ARRAY) {
+		st->stat[NOLOCK_ALLOC_CPU_CACHE] = st->stat[NOLOCK_ALLOC_FASTPATH];
+		st->stat[NOLOCK_FREE_CPU_CACHE] = st->stat[NOLOCK_FREE_FASTPATH];
+		st->stat[NOLOCK_ALLOC_FASTPATH] = st->stat[NOLOCK_FREE_FASTPATH] = 0;
+	}
 	for (nl_u32 node = 0; node < head.nr_nodes; node++) {
 		nl_u32 sheaf = nl_load(&c->barn[node].full.first);
 
 		st->barn_full += nl_load(&c->barn[node].full.nr);
 		st->barn_empty += nl_load(&c->barn[node].empty.nr);
 		/* The list may change under the walk: bounded, and good enough for a figure. */
-		for (nl_u32 n = 0; sheaf && sheaf <= head.nr_sheaves && n < 2 * NL_BARN_MAX; n++) {
+		for (nl_u32 n = 0; sheaf && sheaf <= head.nr_sheaves && n <= 2 * NL_BARN_MAX; n++) {
 			st->in_sheaves += nl_load(&nl_sheaf(heap->h, sheaf - 1)->size);
 			sheaf = nl_load(&nl_sheaf(heap->h, sheaf - 1)->next);
 		}
@@ -204,6 +229,8 @@ int nolock_heap_cache_stat(const struct nolock_heap *heap, unsigned int id,
 		st->in_slabs = free_in_slabs(heap, &head, id, c->words);
 	if (st->objects > st->in_sheaves + st->in_slabs)
 		st->allocated = st->objects - st->in_sheaves - st->in_slabs;
+	if (st->flags & SLAB_ACCOUNT)
+		st->accounted = st->allocated * c->size;
 	return 0;
 }
 

@@ -5,9 +5,13 @@
 #ifndef CMD_H
 #define CMD_H
 
-/* Exit statuses beside 0: not whole (check alone), and anything that could not be done. */
+/*
+ * Exit statuses beside 0: not whole (check alone), anything that could not be done, and done in part
+ * (stat --kernel without BPF).
+ */
 #define EXIT_DAMAGED 1
 #define EXIT_TROUBLE 2
+#define EXIT_PART 3
 
 int cmd_stat(int argc, char **argv);
 int cmd_trace(int argc, char **argv);

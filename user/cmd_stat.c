@@ -31,6 +31,9 @@ static const char doc[] =
 	"served; NEXT served by the next larger bucket; FAIL no memory; REFUSED frees of what was "
 	"not allocated. With --interval ALLOC/s and FREE/s are of the last interval.\n"
 	"\n"
+	"EXIT STATUS\n"
+	"  0 all was shown, 2 nothing could be, 3 --kernel without BPF: what /proc/slabinfo has\n"
+	"\n"
 	"EXAMPLES\n"
 	"  nolock stat --heap=demo --interval=1\n"
 	"  nolock stat --pid=1234 --sort=used\n"
@@ -238,9 +241,14 @@ static json_object *collect_kernel(void)
 		return NULL;
 	}
 	o = nl_kernel_stat_json(&stat, trace);
+	if (o)
+		json_put_text(o, "why",
+			      trace && nl_trace_error(trace) ? nl_trace_error(trace) : "");
 	nl_kernel_stat_free(&stat);
 	return o;
 }
+
+static bool in_part; /* the kernel's caches were shown, but not all about them */
 
 /* Everything that is to be shown now, as one object; NULL after a line to the user. */
 static json_object *collect(void)
@@ -255,6 +263,10 @@ static json_object *collect(void)
 		o = collect_kernel();
 		if (!o)
 			return NULL;
+		if (*json_text(o, "why") && !in_part)
+			warnx("neither sheaves, barns nor events of the kernel are shown: %s",
+			      json_text(o, "why"));
+		in_part |= !!*json_text(o, "why");
 	} else {
 		o = json_object_new_object();
 		list = json_object_new_array();
@@ -342,5 +354,5 @@ int cmd_stat(int argc, char **argv)
 	while (nr_heaps)
 		nolock_heap_close(heaps[--nr_heaps]);
 	free(heaps);
-	return status;
+	return !status && in_part ? EXIT_PART : status;
 }

@@ -44,14 +44,33 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	return 0;
 }
 
+/* Of an arena: what BPF programs made present, and what they cannot do here. */
+static void print_arena(const char *name, json_object *o)
+{
+	char set_up[SHORT_LEN], grown[SHORT_LEN];
+
+	if (*json_text(o, "why")) {
+		printf("heap %s: pages by madvise: %s\n", name, json_text(o, "why"));
+		return;
+	}
+	printf("heap %s: pages by BPF programs: %s set up, %s of groups opened\n", name,
+	       short_bytes(set_up, json_u64(o, "set_up_bytes")),
+	       short_bytes(grown, json_u64(o, "grown_bytes")));
+	if (json_object_get_boolean(json_object_object_get(o, "any_context")))
+		printf("heap %s: BPF programs of any context may grow it\n", name);
+	else
+		printf("heap %s: BPF programs that may not sleep cannot grow it: %s\n", name,
+		       json_text(o, "any_context_why"));
+}
+
 static void print_heaps(json_object *list)
 {
 	static const char *const heads[] = { "<HEAP",  "<TYPE",	   "<STATE", "<PIN", "SIZE",
 					     "OPENED", "FREE",	   "ASIDE",  "OF",   "CLIENTS",
 					     "GONE",   "REPAIRED", NULL };
 	size_t i, n = json_object_array_length(list);
+	json_object *o, *arena;
 	struct table *t;
-	json_object *o;
 
 	if (!n) {
 		printf("no heap; nolockd --heap=NAME makes one\n");
@@ -80,6 +99,8 @@ static void print_heaps(json_object *list)
 		o = json_object_array_get_idx(list, i);
 		if (*json_text(o, "why"))
 			printf("heap %s %s\n", json_text(o, "name"), json_text(o, "why"));
+		if (json_object_object_get_ex(o, "arena", &arena))
+			print_arena(json_text(o, "name"), arena);
 	}
 }
 

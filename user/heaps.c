@@ -344,9 +344,10 @@ int heaps_start(const struct heap_spec *spec, const struct heaps_options *opts, 
 	if (h->state != HEAP_SERVED)
 		return -EUCLEAN;
 	memory_publish(&h->mem, &opts->access);
-	say("heap '%s': %s, %s, %llu MiB at %#llx", spec->name, h->mem.adopted ? "adopted" : "made",
-	    heap_type_name(h->mem.type), (unsigned long long)h->mem.size >> 20,
-	    (unsigned long long)h->mem.base);
+	say("heap '%s': %s, %s, %llu MiB at %#llx%s%s", spec->name,
+	    h->mem.adopted ? "adopted" : "made", heap_type_name(h->mem.type),
+	    (unsigned long long)h->mem.size >> 20, (unsigned long long)h->mem.base,
+	    *h->mem.arena.why ? "; pages by madvise: " : "", h->mem.arena.why);
 	return 0;
 }
 
@@ -482,6 +483,23 @@ static json_object *clients_status(struct heap *h)
 	return list;
 }
 
+/* Who makes the pages of an arena present. */
+static json_object *arena_status(const struct heap *h)
+{
+	const struct arena *a = &h->mem.arena;
+	json_object *o = json_object_new_object();
+
+	json_put_bool(o, "programs", a->progs);
+	json_put_bool(o, "set_up", h->mem.set_up);
+	json_put_u64(o, "set_up_bytes", h->mem.by_program);
+	json_put_u64(o, "grown_bytes", h->figures.grown);
+	json_put_text(o, "why",
+		      *a->why || !h->figures.error ? a->why : strerrordesc_np(-h->figures.error));
+	json_put_bool(o, "any_context", a->any_context);
+	json_put_text(o, "any_context_why", a->why_not_any);
+	return o;
+}
+
 json_object *heaps_status(void)
 {
 	static const char *const states[] = { "starting", "served", "damaged" };
@@ -506,6 +524,8 @@ json_object *heaps_status(void)
 		json_put_u64(o, "keeper_restarts", h->restarts);
 		json_put_u64(o, "clients_gone", h->repaired);
 		json_put_u64(o, "locks_repaired", h->locks);
+		if (h->mem.type == NOLOCK_HEAP_ARENA)
+			json_object_object_add(o, "arena", arena_status(h));
 		json_object_object_add(o, "clients", clients_status(h));
 		json_object_array_add(list, o);
 	}

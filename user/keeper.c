@@ -37,6 +37,8 @@
 static const struct keeper_job *job;
 static struct nolock_heap *heap;
 static struct nl_heap header; /* private copy, as validated */
+static nl_u64 grown;	      /* groups opened by the program */
+static int grow_error;	      /* why the program is not asked any more, or 0 */
 
 static void report(const struct keeper_report *r)
 {
@@ -58,17 +60,29 @@ static void fail(int err, const char *fmt, ...)
 	_exit(1);
 }
 
-/* Keep the pair's end, the heap's memory and the standard three: nothing of nolockd's other. */
+static int by_number(const void *a, const void *b)
+{
+	return *(const int *)a - *(const int *)b;
+}
+
+/*
+ * Keep the pair's end, the heap's memory, the program that grows it and the standard three:
+ * nothing of nolockd's other.
+ */
 static void close_others(void)
 {
-	int a = job->sock < job->memory->fd ? job->sock : job->memory->fd;
-	int b = job->sock < job->memory->fd ? job->memory->fd : job->sock;
+	int keep[] = { 2, job->memory->arena.grow, job->memory->fd, job->sock };
+	unsigned int i, n = sizeof(keep) / sizeof(*keep);
 
-	if (a > 3)
-		close_range(3, a - 1, 0);
-	if (b > a + 1)
-		close_range(a + 1, b - 1, 0);
-	close_range(b + 1, ~0U, 0);
+	qsort(keep, n, sizeof(*keep), by_number);
+	for (i = 0; i < n; i++) {
+		if (keep[i] < 2)
+			continue;
+		if (i + 1 == n)
+			close_range(keep[i] + 1, ~0U, 0);
+		else if (keep[i + 1] > keep[i] + 1)
+			close_range(keep[i] + 1, keep[i + 1] - 1, 0);
+	}
 }
 
 /* From here on the process can do nothing but read and write the heap and answer. */
@@ -106,46 +120,18 @@ static void be_alone(pid_t parent)
 	prctl(PR_SET_NAME, name);
 }
 
-/* How many nodes the heap's barns are made for. */
-static unsigned int count_nodes(void)
-{
-	unsigned int nodes = 1, last;
-	char buf[64], *p;
-	FILE *f;
-
-	f = fopen("/sys/devices/system/node/possible", "re");
-	if (!f)
-		return 1;
-	if (fgets(buf, sizeof(buf), f)) {
-		p = strpbrk(buf, "-,");
-		while (p && strpbrk(p + 1, "-,"))
-			p = strpbrk(p + 1, "-,");
-		last = strtoul(p ? p + 1 : buf, NULL, 10);
-		nodes = last + 1 < NL_MAX_NODES ? last + 1 : NL_MAX_NODES;
-	}
-	fclose(f);
-	return nodes;
-}
-
 static void format_heap(void *mem)
 {
 	const struct memory *m = job->memory;
-	int cpus = libbpf_num_possible_cpus();
-	struct nl_shape shape = {
-		.base = m->base,
-		.size = m->size,
-		.type = m->type == NOLOCK_HEAP_ARENA ? NL_HEAP_ARENA : NL_HEAP_MEMFD,
-		.nr_slots = cpus > 0 ? cpus : sysconf(_SC_NPROCESSORS_CONF),
-		.nr_nodes = count_nodes(),
-		.slot_by_cpu = 1,
-		.name = m->name,
-	};
-	nl_u64 fixed = nl_heap_fixed_size(&shape);
+	struct nl_shape shape;
+	nl_u64 fixed;
 
+	memory_shape(m, &shape);
+	fixed = nl_heap_fixed_size(&shape);
 	if (!fixed)
 		fail(-EINVAL, "cannot be made: %llu MiB do not hold its metadata for %u CPUs",
 		     (unsigned long long)m->size >> 20, shape.nr_slots);
-	if (madvise(mem, fixed, MADV_POPULATE_WRITE))
+	if (!m->set_up && madvise(mem, fixed, MADV_POPULATE_WRITE))
 		fail(-errno, "cannot make %llu MiB present: %s", (unsigned long long)fixed >> 20,
 		     strerror(errno));
 	if (nl_heap_format(mem, &shape))
@@ -214,25 +200,33 @@ static void check_header(void)
 		fail(-EUCLEAN, "has had its header overwritten by a client");
 }
 
-/* Chunks that are to be free at any time, opened ahead of demand. */
-static nl_u32 chunks_ahead(void)
+/*
+ * Open another group: by the program where there is one, because what it has begun it ends, should
+ * the keeper be killed meanwhile.
+ */
+static bool grow(void)
 {
-	nl_u64 eighth = job->memory->size / NL_CHUNK_SIZE / 8;
+	int err = job->memory->arena.grow < 0 ? -ENODEV : grow_error;
 
-	return eighth < NL_GROUP_CHUNKS ? eighth : NL_GROUP_CHUNKS;
+	if (!err) {
+		err = arena_grow(job->memory->arena.grow);
+		grown += !err;
+		if (!err || err == -ENOSPC)
+			return !err;
+		/* For want of memory now; else for good: a filter on system calls, say. */
+		if (err != -ENOMEM && err != -ETIME)
+			grow_error = err;
+	}
+	return nl_heap_grow(heap, 1) > 0;
 }
 
 /* Keep memory ahead of demand. Returns whether there was anything to do. */
 static bool look_after(void)
 {
-	nl_u32 target, reserve, max = job->memory->size / NL_CHUNK_SIZE / 2;
+	nl_u32 target, reserve, want, max = job->memory->size / NL_CHUNK_SIZE / 2;
 	bool busy = false;
 
 	check_header();
-	if (nl_heap_free_chunks(heap) < chunks_ahead())
-		busy = nl_heap_grow(heap, 1) > 0;
-	if (nl_heap_prefill(heap, job->watermark))
-		busy = true;
 	/* A client may have asked for more than nolockd did; less than nolockd's is not kept to. */
 	target = nl_load(&heap->h->reserve_target);
 	if (target < job->populate / NL_CHUNK_SIZE)
@@ -240,6 +234,11 @@ static bool look_after(void)
 	if (target > max)
 		target = max;
 	reserve = nl_load(&heap->h->nr_reserve);
+	want = memory_chunks_ahead(job->memory) + (reserve < target ? target - reserve : 0);
+	while (nl_heap_free_chunks(heap) < want && grow())
+		busy = true;
+	if (nl_heap_prefill(heap, job->watermark))
+		busy = true;
 	if (reserve < target || nl_load(&heap->h->reserve_target) != target) {
 		nolock_heap_populate(heap, (size_t)target * NL_CHUNK_SIZE);
 		busy |= nl_load(&heap->h->nr_reserve) > reserve;
@@ -319,6 +318,8 @@ static void report_figures(void)
 	r.free = (st.chunks_free - st.chunks_reserve) * (nl_u64)NL_CHUNK_SIZE;
 	r.reserve = st.chunks_reserve * (nl_u64)NL_CHUNK_SIZE;
 	r.target = st.reserve_target * (nl_u64)NL_CHUNK_SIZE;
+	r.grown = grown * NL_GROUP_SIZE;
+	r.error = grow_error;
 	report(&r);
 }
 

@@ -44,7 +44,7 @@ enum keeper_event {
 struct keeper_report {
 	uint32_t event;
 	uint32_t client;
-	int32_t error; /* negative errno */
+	int32_t error; /* negative errno; FIGURES: why the heap's program does not grow it */
 	int32_t pid;
 	uint64_t starttime;
 	uint64_t value;	  /* REPAIRED: locks */
@@ -52,6 +52,7 @@ struct keeper_report {
 	uint64_t free;	  /* of it in free chunks, the reserve not counted */
 	uint64_t reserve; /* set aside for nolock callers */
 	uint64_t target;  /* what was asked for to be set aside */
+	uint64_t grown;	  /* opened by the heap's program since the keeper began */
 	char text[128];	  /* READY: the error in words */
 };
 

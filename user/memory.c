@@ -17,8 +17,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include <bpf/bpf.h>
+#include <bpf/libbpf.h>
 
-#include "core/layout.h"
+#include "core/grow.h"
+#include "internal.h"
 #include "memory.h"
 #include "say.h"
 
@@ -148,6 +150,83 @@ static int find_arena(struct memory *m, bool fresh)
 		return fd;
 	}
 	return adopt_arena(m, fd, &info);
+}
+
+/* How many nodes the heap's barns are made for. */
+static unsigned int count_nodes(void)
+{
+	unsigned int nodes = 1, last;
+	char buf[64], *p;
+	FILE *f;
+
+	f = fopen("/sys/devices/system/node/possible", "re");
+	if (!f)
+		return 1;
+	if (fgets(buf, sizeof(buf), f)) {
+		p = strpbrk(buf, "-,");
+		while (p && strpbrk(p + 1, "-,"))
+			p = strpbrk(p + 1, "-,");
+		last = strtoul(p ? p + 1 : buf, NULL, 10);
+		nodes = last + 1 < NL_MAX_NODES ? last + 1 : NL_MAX_NODES;
+	}
+	fclose(f);
+	return nodes;
+}
+
+void memory_shape(const struct memory *m, struct nl_shape *shape)
+{
+	int cpus = libbpf_num_possible_cpus();
+
+	*shape = (struct nl_shape){
+		.base = m->base,
+		.size = m->size,
+		.type = m->type == NOLOCK_HEAP_ARENA ? NL_HEAP_ARENA : NL_HEAP_MEMFD,
+		.nr_slots = cpus > 0 ? cpus : sysconf(_SC_NPROCESSORS_CONF),
+		.nr_nodes = count_nodes(),
+		.slot_by_cpu = 1,
+		.name = m->name,
+	};
+}
+
+uint32_t memory_chunks_ahead(const struct memory *m)
+{
+	uint64_t eighth = m->size / NL_CHUNK_SIZE / 8;
+
+	return eighth < NL_GROUP_CHUNKS ? eighth : NL_GROUP_CHUNKS;
+}
+
+/*
+ * Make present what a new heap begins with: its fixed metadata, and groups enough for what is to
+ * be set aside and what is kept free. Where that fails the keeper does it.
+ */
+static void set_up_arena(struct memory *m, uint64_t populate)
+{
+	uint32_t chunks = populate / NL_CHUNK_SIZE + memory_chunks_ahead(m), first, end;
+	struct nl_shape shape;
+	struct nl_heap h;
+	int err;
+
+	memory_shape(m, &shape);
+	if (!m->arena.progs || nl_heap_lay_out(&h, &shape))
+		return;
+	first = h.first_chunk / NL_GROUP_CHUNKS;
+	end = (h.first_chunk + chunks + NL_GROUP_CHUNKS - 1) / NL_GROUP_CHUNKS;
+	if (end > h.nr_groups)
+		end = h.nr_groups;
+	err = arena_setup(&m->arena, 0, h.off_tag, &m->by_program);
+	if (!err)
+		err = arena_setup(&m->arena, nl_tags_at(&h, first), nl_tags_at(&h, end),
+				  &m->by_program);
+	if (!err)
+		err = arena_setup(&m->arena, nl_groups_at(&h, first), nl_groups_at(&h, end),
+				  &m->by_program);
+	if (!err)
+		err = arena_setup(&m->arena, nl_chunks_at(&h, first), nl_chunks_at(&h, end),
+				  &m->by_program);
+	m->set_up = !err;
+	if (err)
+		snprintf(m->arena.why, sizeof(m->arena.why), "its program could not set it up: %s",
+			 strerror(-err));
 }
 
 /* Returns 0 or a negative errno, said to nobody: a memfd may do instead. */
@@ -336,6 +415,7 @@ int memory_open(struct memory *m, const struct heap_spec *spec, bool fresh)
 	memset(m, 0, sizeof(*m));
 	m->fd = -1;
 	m->lock = -1;
+	m->arena.grow = -1;
 	strcpy(m->name, spec->name);
 
 	err = find_arena(m, fresh);
@@ -367,6 +447,11 @@ out:
 		memory_close(m, false);
 		return err;
 	}
+	if (m->type == NOLOCK_HEAP_ARENA) {
+		arena_load(&m->arena, m->fd);
+		if (!m->adopted)
+			set_up_arena(m, spec->populate);
+	}
 	if (m->adopted && spec->sized && m->size != spec->size)
 		complain("heap '%s': keeps the size that it was made with, %llu MiB", m->name,
 			 (unsigned long long)m->size >> 20);
@@ -391,6 +476,7 @@ void memory_close(struct memory *m, bool destroy)
 {
 	if (destroy && m->pinned)
 		bpffs_unpin(m->name);
+	arena_unload(&m->arena);
 	if (m->fd >= 0)
 		close(m->fd);
 	if (m->type == NOLOCK_HEAP_MEMFD) {

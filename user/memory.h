@@ -9,6 +9,7 @@
 #ifndef MEMORY_H
 #define MEMORY_H
 
+#include "arena.h"
 #include "bpffs.h"
 #include "spec.h"
 
@@ -25,7 +26,18 @@ struct memory {
 	uint64_t size;
 	bool adopted; /* made by an earlier nolockd: has a heap in it already */
 	bool pinned;
+	struct arena arena;  /* programs on it; none on a memfd */
+	bool set_up;	     /* by one of them: what a new heap begins with is present */
+	uint64_t by_program; /* bytes that it made present */
 };
+
+struct nl_shape;
+
+/* memory_shape - the shape of the heap that belongs in it. */
+void memory_shape(const struct memory *m, struct nl_shape *shape);
+
+/* memory_chunks_ahead - chunks that are to be free at any time, opened ahead of demand. */
+uint32_t memory_chunks_ahead(const struct memory *m);
 
 /*
  * memory_open - find the heap's memory, or make it

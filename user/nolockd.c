@@ -28,6 +28,11 @@
 #include "server.h"
 #include "tracing.h"
 
+/* Exit statuses beside 0; wrong arguments are argp's and ours. */
+#define EXIT_NOTHING 1
+#define EXIT_ARGUMENTS 2
+#define EXIT_PART 3
+
 #define TICK_MS 100
 #define MAX_HEAPS 32
 
@@ -54,6 +59,16 @@ static const char doc[] =
 	"  nolockd --heap=demo --group=prof --mode=660\n"
 	"                                       for the members of group prof, too\n"
 	"  nolockd --usdt=/usr/lib/libnolock.so no heap: trace only\n"
+	"\n"
+	"EXIT STATUS\n"
+	"  0    all that was asked for was done, until nolockd was stopped\n"
+	"  1    it could not start: also when there is no heap to serve and the kernel lets nothing be "
+	"traced; or it could not go on\n"
+	"  2    wrong arguments\n"
+	"  3    it served, but without part of what was asked for: tracing, because the kernel has no "
+	"BTF or nolockd no right to use BPF, or a file of --usdt without probes. One line at the start "
+	"says so; --no-trace asks for less\n"
+	"  With --daemon it is the status of nolockd as it goes to the background.\n"
 	"\n"
 	"FILES\n"
 	"  " NL_SOCKET_PATH "    the socket (NOLOCK_SOCKET or --socket changes it)\n";
@@ -130,12 +145,13 @@ static void add_heap(struct argp_state *state, const char *arg)
 	unsigned int i;
 
 	if (config.nr_heaps == MAX_HEAPS)
-		argp_failure(state, 2, 0, "--heap: more than %d heaps", MAX_HEAPS);
+		argp_failure(state, EXIT_ARGUMENTS, 0, "--heap: more than %d heaps", MAX_HEAPS);
 	if (spec_heap(arg, spec, &why))
-		argp_failure(state, 2, 0, "--heap=%s: %s", arg, why);
+		argp_failure(state, EXIT_ARGUMENTS, 0, "--heap=%s: %s", arg, why);
 	for (i = 0; i < config.nr_heaps; i++)
 		if (!strcmp(config.heaps[i].name, spec->name))
-			argp_failure(state, 2, 0, "--heap=%s: named twice", spec->name);
+			argp_failure(state, EXIT_ARGUMENTS, 0, "--heap=%s: named twice",
+				     spec->name);
 	config.nr_heaps++;
 }
 
@@ -145,7 +161,8 @@ static uint64_t size_option(struct argp_state *state, const char *name, const ch
 	uint64_t value = 0;
 
 	if (spec_size(arg, &value) || value < min || value > max)
-		argp_failure(state, 2, 0, "--%s=%s: must be a size from %lluK to %lluM", name, arg,
+		argp_failure(state, EXIT_ARGUMENTS, 0,
+			     "--%s=%s: must be a size from %lluK to %lluM", name, arg,
 			     (unsigned long long)min >> 10, (unsigned long long)max >> 20);
 	return value;
 }
@@ -158,7 +175,7 @@ static uid_t user_option(struct argp_state *state, const char *arg)
 	if (pw)
 		return pw->pw_uid;
 	if (spec_number(arg, 0, UINT32_MAX - 1, &id))
-		argp_failure(state, 2, 0, "--owner=%s: no such user", arg);
+		argp_failure(state, EXIT_ARGUMENTS, 0, "--owner=%s: no such user", arg);
 	return id;
 }
 
@@ -170,7 +187,7 @@ static gid_t group_option(struct argp_state *state, const char *arg)
 	if (gr)
 		return gr->gr_gid;
 	if (spec_number(arg, 0, UINT32_MAX - 1, &id))
-		argp_failure(state, 2, 0, "--group=%s: no such group", arg);
+		argp_failure(state, EXIT_ARGUMENTS, 0, "--group=%s: no such group", arg);
 	return id;
 }
 
@@ -181,7 +198,7 @@ static mode_t mode_option(struct argp_state *state, const char *arg)
 
 	mode = strtoul(arg, &end, 8);
 	if (*end || !*arg || mode > 0666 || mode & 0111)
-		argp_failure(state, 2, 0,
+		argp_failure(state, EXIT_ARGUMENTS, 0,
 			     "--mode=%s: must be octal, of read and write bits alone, as in 660",
 			     arg);
 	return mode;
@@ -197,8 +214,9 @@ static void match_reformat(struct argp_state *state)
 			if (!strcmp(config.reformat[i], config.heaps[k].name))
 				break;
 		if (k == config.nr_heaps)
-			argp_failure(state, 2, 0, "--reformat=%s: there is no --heap=%s",
-				     config.reformat[i], config.reformat[i]);
+			argp_failure(state, EXIT_ARGUMENTS, 0,
+				     "--reformat=%s: there is no --heap=%s", config.reformat[i],
+				     config.reformat[i]);
 		config.fresh[k] = true;
 	}
 }
@@ -215,7 +233,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		break;
 	case OPT_REFORMAT:
 		if (config.nr_reformat == MAX_HEAPS)
-			argp_failure(state, 2, 0, "--reformat: more than %d heaps", MAX_HEAPS);
+			argp_failure(state, EXIT_ARGUMENTS, 0, "--reformat: more than %d heaps",
+				     MAX_HEAPS);
 		config.reformat[config.nr_reformat++] = arg;
 		break;
 	case OPT_DESTROY:
@@ -238,7 +257,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		break;
 	case OPT_USDT:
 		if (config.trace.nr_usdt == sizeof(config.trace.usdt) / sizeof(char *))
-			argp_failure(state, 2, 0, "--usdt: more than %u files",
+			argp_failure(state, EXIT_ARGUMENTS, 0, "--usdt: more than %u files",
 				     config.trace.nr_usdt);
 		config.trace.usdt[config.trace.nr_usdt++] = arg;
 		break;
@@ -264,7 +283,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		config.check_only = true;
 		break;
 	case ARGP_KEY_ARG:
-		argp_failure(state, 2, 0,
+		argp_failure(state, EXIT_ARGUMENTS, 0,
 			     "'%s': nolockd takes options alone; heaps are given as "
 			     "--heap=NAME",
 			     arg);
@@ -286,7 +305,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 static int detach(void)
 {
 	int pipefd[2];
-	char ready;
+	char status;
 	pid_t pid;
 
 	if (pipe2(pipefd, O_CLOEXEC)) {
@@ -300,19 +319,19 @@ static int detach(void)
 	}
 	if (pid) {
 		close(pipefd[1]);
-		_exit(read(pipefd[0], &ready, 1) == 1 ? 0 : 1);
+		_exit(read(pipefd[0], &status, 1) == 1 ? status : EXIT_NOTHING);
 	}
 	close(pipefd[0]);
 	setsid();
 	return pipefd[1];
 }
 
-static void attached_no_more(int pipefd)
+static void attached_no_more(int pipefd, char status)
 {
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
 	say_to_syslog();
-	if (write(pipefd, "", 1) != 1)
+	if (write(pipefd, &status, 1) != 1)
 		complain("nobody waited for nolockd to be ready");
 	close(pipefd);
 	if (null >= 0) {
@@ -405,6 +424,19 @@ static int start_signals(void)
 	return signals.fd < 0 ? -errno : loop_add(&signals, EPOLLIN);
 }
 
+/* What nolockd will have done by its end: 0 or EXIT_PART. */
+static int outcome;
+
+/* Returns -1 when nothing is left to do. */
+static int start_tracing(void)
+{
+	enum tracing_outcome traced = tracing_start(&config.trace);
+
+	if (traced != TRACING_ON)
+		outcome = EXIT_PART;
+	return traced == TRACING_REFUSED && !config.nr_heaps ? -1 : 0;
+}
+
 static bool pidfile_written;
 
 static int write_pidfile(void)
@@ -433,7 +465,8 @@ static int start(void)
 	for (i = 0; i < config.nr_heaps; i++)
 		if (heaps_start(&config.heaps[i], &config.heap_opts, config.fresh[i]))
 			return -1;
-	tracing_start(&config.trace);
+	if (start_tracing())
+		return -1;
 	if (config.pidfile && write_pidfile())
 		return -1;
 	drop_capabilities();
@@ -462,7 +495,7 @@ int main(int argc, char **argv)
 	uint64_t ticked = 0;
 	int pipefd = -1, err;
 
-	argp_err_exit_status = 2;
+	argp_err_exit_status = EXIT_ARGUMENTS;
 	config.heap_opts.access.uid = geteuid();
 	config.heap_opts.access.gid = getegid();
 	argp_parse(&argp, argc, argv, 0, NULL, NULL);
@@ -483,13 +516,13 @@ int main(int argc, char **argv)
 		pipefd = detach();
 	if (start()) {
 		stop();
-		return 1;
+		return EXIT_NOTHING;
 	}
 	printf("READY %u heaps at %s\n", heaps_count(), config.socket);
 	fflush(stdout);
 	notify("READY=1");
 	if (pipefd >= 0)
-		attached_no_more(pipefd);
+		attached_no_more(pipefd, outcome);
 	do {
 		err = loop_once(TICK_MS);
 		if (now_ms() - ticked >= TICK_MS) {
@@ -502,5 +535,5 @@ int main(int argc, char **argv)
 		complain("cannot wait for events: %s", strerror(-err));
 	notify("STOPPING=1");
 	stop();
-	return err ? 1 : 0;
+	return err ? EXIT_NOTHING : outcome;
 }

@@ -11,6 +11,7 @@
 #include <bpf/bpf.h>
 #include <bpf/btf.h>
 #include <bpf/libbpf.h>
+#include "capture.h"
 #include "trace.h"
 
 #define NL_TRACE_MAPS 6
@@ -97,13 +98,6 @@ void nl_trace_fail(struct nl_trace *t, int i, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 /* recursion_misses of a program, 0 if the kernel does not say */
 uint64_t nl_trace_misses(const struct nl_prog *p);
-
-/*
- * What libbpf says between begin and end is kept; the text of the last complaint that explains
- * something, or "".
- */
-void nl_capture_begin(void);
-const char *nl_capture_end(void);
 
 /* trace_ksyms.c */
 void nl_ksyms_load(struct nl_ksyms *k);

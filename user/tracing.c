@@ -16,6 +16,7 @@
 
 static struct nl_trace *trace;
 static const char *off_why = "nolockd was started with --no-trace";
+static char none_why[256]; /* why not one program is attached, or "" */
 
 static struct {
 	struct watch w;
@@ -29,40 +30,63 @@ static struct {
 	unsigned int events;
 } stream = { .w.fd = -1 };
 
-void tracing_start(const struct tracing_options *opts)
+/* Libnolock's probes in the files asked for: how many were attached. */
+static int attach_usdt(const struct tracing_options *opts, bool *all)
+{
+	unsigned int i;
+	int n = 0;
+
+	for (i = 0; i < opts->nr_usdt; i++) {
+		int probes = nl_trace_usdt(trace, opts->usdt[i], -1);
+
+		if (probes < 0) {
+			complain("tracing: no probes of libnolock attached in %s: %s",
+				 opts->usdt[i], strerror(-probes));
+			*all = false;
+		} else {
+			n += probes;
+		}
+	}
+	return n;
+}
+
+enum tracing_outcome tracing_start(const struct tracing_options *opts)
 {
 	struct nl_trace_opts topts = { .sz = sizeof(topts), .ring_bytes = opts->ring_bytes };
-	unsigned int i, asked;
-	int n;
+	unsigned int asked;
+	bool all = true;
+	int n, probes;
 
 	if (opts->off)
-		return;
+		return TRACING_ON;
 	if (opts->nested)
 		topts.what = NL_TRACE_ALL | NL_TRACE_NESTED;
 	trace = nl_trace_open(&topts);
 	if (!trace) {
 		off_why = "nolockd was out of memory";
 		complain("tracing: out of memory: off");
-		return;
+		return TRACING_REFUSED;
 	}
 	n = nl_trace_attach(trace);
 	if (nl_trace_error(trace)) {
-		complain("tracing: %s: off, the heaps go on", nl_trace_error(trace));
-		return;
+		complain("tracing: off: %s", nl_trace_error(trace));
+		return TRACING_REFUSED;
 	}
 	asked = nl_trace_nr_progs(trace);
-	for (i = 0; i < opts->nr_usdt; i++) {
-		int probes = nl_trace_usdt(trace, opts->usdt[i], -1);
-
-		if (probes < 0)
-			complain("tracing: no probes of libnolock attached in %s: %s",
-				 opts->usdt[i], strerror(-probes));
+	probes = attach_usdt(opts, &all);
+	if (!n && probes <= 0) {
+		snprintf(none_why, sizeof(none_why),
+			 "the kernel refuses every program, the first because: %s",
+			 asked ? nl_trace_prog(trace, 0)->reason : "there is none");
+		complain("tracing: off: %s", none_why);
+		return TRACING_REFUSED;
 	}
 	if (n < (int)asked)
 		say("tracing: %d of %u programs attached; nolock status says what is missing", n,
 		    asked);
 	else
 		say("tracing: all %u programs attached", asked);
+	return all ? TRACING_ON : TRACING_IN_PART;
 }
 
 void tracing_stop(void)
@@ -75,7 +99,9 @@ void tracing_stop(void)
 /* Why nothing can be traced, or NULL. */
 static const char *why_not(void)
 {
-	return trace ? nl_trace_error(trace) : off_why;
+	if (!trace)
+		return off_why;
+	return *none_why ? none_why : nl_trace_error(trace);
 }
 
 json_object *tracing_status(void)
@@ -109,6 +135,8 @@ json_object *tracing_kernel(const char **why)
 		return NULL;
 	}
 	o = nl_kernel_stat_json(&stat, trace);
+	if (o)
+		json_put_text(o, "why", why_not() ? why_not() : "");
 	nl_kernel_stat_free(&stat);
 	*why = o ? "" : "nolockd is out of memory";
 	return o;

@@ -23,8 +23,17 @@ struct tracing_options {
 /* Where the lines of so many events go. Never waits. */
 typedef void (*tracing_sink)(void *arg, const char *lines, size_t len, unsigned int events);
 
-/* tracing_start - attach what can be; what cannot is in the status. Says one line. */
-void tracing_start(const struct tracing_options *opts);
+enum tracing_outcome {
+	TRACING_ON,	 /* as asked for: also switched off */
+	TRACING_IN_PART, /* files of --usdt have no probes to attach to */
+	TRACING_REFUSED, /* nothing is traced */
+};
+
+/*
+ * tracing_start - attach what can be; what cannot is in the status. Says one line, and one for
+ * each file of --usdt that has nothing to attach to.
+ */
+enum tracing_outcome tracing_start(const struct tracing_options *opts);
 void tracing_stop(void);
 
 /* tracing_status - attached and missing programs, counts. */

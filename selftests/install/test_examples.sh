@@ -209,6 +209,7 @@ ok "make install DESTDIR prefix=/usr"
 
 missing=
 for f in include/nolock/{slab,gfp,heap,stat,page,nolock.bpf}.h lib/libnolock.{so,so.0,a} \
+	 lib/libnolock-malloc.so \
 	 lib/bpf/libnolock.bpf.o lib/pkgconfig/nolock.pc bin/nolock sbin/nolockd \
 	 share/doc/nolock/examples/{hash,queue,skiplist}{.h,.bpf.c,.c}; do
 	[ -e "$tree/usr/$f" ] || missing="$missing $f"

@@ -26,7 +26,8 @@ enum {
 	HOLD_RSLOTS = 1,
 	HOLD_ASLOTS = 2,
 	HOLD_BARNS = 4,
-	HOLD_ALL = 7,
+	HOLD_SLABS = 8, /* of all chunks that are opened, whatever they are */
+	HOLD_ALL = 15,
 };
 
 /* Hold, or release, the locks of cache @id, or of all caches. Returns how many. */
@@ -34,6 +35,11 @@ static unsigned long hold(nl_heap_t *h, nl_u32 id, unsigned int which, bool all_
 {
 	unsigned long n = 0;
 
+	for (nl_u32 chunk = h->first_chunk;
+	     (which & HOLD_SLABS) && chunk < nl_nr_open(h) << NL_GROUP_SHIFT; chunk++) {
+		nl_slab(h, chunk)->lock = word;
+		n++;
+	}
 	for (nl_u32 c = 0; c < NL_MAX_CACHES; c++) {
 		if ((c != id && !all_caches) || nl_cache(h, c)->state != NL_CACHE_LIVE)
 			continue;
@@ -202,6 +208,11 @@ Test(p1, barns_held)
 Test(p1, slots_held)
 {
 	each_size("slots_held", HOLD_RSLOTS | HOLD_ASLOTS, false);
+}
+
+Test(p1, slabs_held)
+{
+	each_size("slabs_held", HOLD_SLABS, false);
 }
 
 Test(p1, everything_held_of_all_caches)

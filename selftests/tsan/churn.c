@@ -39,7 +39,7 @@ static unsigned int next(struct worker *w)
 /* Plain writes and reads of the whole object: a race on it is a race of the allocator. */
 static void *get(struct worker *w)
 {
-	unsigned int size = 16 + next(w) % 500, what = next(w) % 5;
+	unsigned int size = 16 + next(w) % 500, what = next(w) % 8;
 	unsigned int *p;
 
 	switch (what) {
@@ -55,6 +55,20 @@ static void *get(struct worker *w)
 		p = kmalloc_nolock(size, 0, NUMA_NO_NODE);
 		break;
 	case 3:
+		size = 4096;
+		p = next(w) % 2 ? alloc_pages(GFP_KERNEL, 0) :
+				  alloc_pages_nolock(0, NUMA_NO_NODE, 0);
+		break;
+	case 4:
+		p = kmalloc_node(size, GFP_ATOMIC, 0);
+		break;
+	case 5:
+		/* Moved or not, it is ours alone. */
+		p = kmalloc(size / 2, GFP_NOWAIT);
+		if (p)
+			p = krealloc(p, size, GFP_KERNEL);
+		break;
+	case 6:
 		size = next(w) % 50 ? 4096 : 150000;
 		p = kzalloc(size, GFP_KERNEL);
 		break;
@@ -104,12 +118,31 @@ static void *work(void *arg)
 			put(w, __atomic_exchange_n(&slot[k % SLOTS], get(w), __ATOMIC_ACQ_REL));
 			continue;
 		}
+		if (next(w) % 200 == 1) {
+			void *many[30];
+
+			if (kmem_cache_alloc_bulk(cache, GFP_KERNEL, 30, many))
+				kmem_cache_free_bulk(cache, 30, many);
+			else
+				w->failed++;
+		}
+		if (next(w) % 1000 == 0) {
+			struct kmem_cache *own = kmem_cache_create("own", 200, NULL, 0);
+
+			if (!own || kmem_cache_destroy(own))
+				w->failed++;
+		}
 		if (next(w) % 200 == 0) {
 			sheaf = kmem_cache_prefill_sheaf(cache, GFP_KERNEL, 1 + k);
-			if (!sheaf)
+			if (!sheaf) {
 				w->failed++;
-			else
+			} else {
+				kmem_cache_free(cache,
+						kmem_cache_alloc_from_sheaf(cache, 0, sheaf));
+				if (kmem_cache_refill_sheaf(cache, GFP_KERNEL, &sheaf, 1 + k))
+					w->failed++;
 				kmem_cache_return_sheaf(cache, GFP_KERNEL, sheaf);
+			}
 		}
 		put(w, keep[k]);
 		keep[k] = get(w);

@@ -10,10 +10,12 @@
 #include <ftw.h>
 #include <limits.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -177,7 +179,7 @@ bool can_bpf(void)
 }
 
 /* In the child: become the program. */
-static void become(uid_t uid, bool drop_bpf, const char *const argv[])
+static void become(uid_t uid, unsigned int without, const char *const argv[])
 {
 	char name[64];
 
@@ -187,11 +189,15 @@ static void become(uid_t uid, bool drop_bpf, const char *const argv[])
 	snprintf(name, sizeof(name), "user/%s", argv[0]);
 	fd = open(build_path(name), O_RDONLY | O_CLOEXEC);
 	signal(SIGPIPE, SIG_DFL);
-	if (drop_bpf) {
+	if ((without & WITHOUT_BTF) &&
+	    (unshare(CLONE_NEWNS) || mount("none", "/sys", NULL, MS_REC | MS_PRIVATE, NULL) ||
+	     mount("none", "/sys/kernel/btf", "tmpfs", 0, NULL)))
+		_exit(124);
+	if (without & (WITHOUT_BPF | WITHOUT_PERFMON)) {
 		/* The effective user stays root, who would get everything back at execve(). */
 		capng_get_caps_process();
 		capng_updatev(CAPNG_DROP, CAPNG_EFFECTIVE | CAPNG_PERMITTED | CAPNG_BOUNDING_SET,
-			      CAP_BPF, CAP_SYS_ADMIN, CAP_PERFMON, -1);
+			      CAP_SYS_ADMIN, CAP_PERFMON, without & WITHOUT_BPF ? CAP_BPF : -1, -1);
 		capng_apply(CAPNG_SELECT_BOTH);
 	}
 	if (uid && (setgid(uid) || setuid(uid)))
@@ -235,7 +241,7 @@ static int wait_for(pid_t pid)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-void run_as(struct output *o, uid_t uid, bool drop_bpf, const char *const argv[])
+void run_as(struct output *o, uid_t uid, unsigned int without, const char *const argv[])
 {
 	int out = temporary(), err = temporary();
 	pid_t pid = test_fork();
@@ -243,14 +249,14 @@ void run_as(struct output *o, uid_t uid, bool drop_bpf, const char *const argv[]
 	if (pid == 0) {
 		dup2(out, 1);
 		dup2(err, 2);
-		become(uid, drop_bpf, argv);
+		become(uid, without, argv);
 	}
 	o->status = wait_for(pid);
 	slurp(out, o->out, sizeof(o->out));
 	slurp(err, o->err, sizeof(o->err));
 }
 
-void daemon_spawn(struct daemon *d, bool drop_bpf, const char *const argv[])
+void daemon_spawn(struct daemon *d, unsigned int without, const char *const argv[])
 {
 	int out[2], err;
 	char path[96];
@@ -259,11 +265,12 @@ void daemon_spawn(struct daemon *d, bool drop_bpf, const char *const argv[])
 	snprintf(d->log, sizeof(d->log), "%s/log.%u", the_dir, nr_logs);
 	err = open(d->log, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	cr_assert(err >= 0 && !pipe2(out, O_CLOEXEC));
+	d->without = without;
 	d->pid = test_fork();
 	if (d->pid == 0) {
 		dup2(out[1], 1);
 		dup2(err, 2);
-		become(0, drop_bpf, argv);
+		become(0, without, argv);
 	}
 	snprintf(path, sizeof(path), "%s/pid.%u", the_dir, nr_logs++);
 	f = fopen(path, "w");
@@ -307,13 +314,25 @@ const char *daemon_said(const struct daemon *d)
 	return text;
 }
 
-void daemon_stop(struct daemon *d)
+void daemon_stop_with(struct daemon *d, int want)
 {
 	int status;
 
 	kill(d->pid, SIGTERM);
 	status = daemon_wait(d);
-	cr_assert_eq(status, 0, "nolockd ended with %d: %s", status, daemon_said(d));
+	cr_assert_eq(status, want, "nolockd ended with %d: %s", status, daemon_said(d));
+}
+
+int traced_status(void)
+{
+	return can_bpf() ? 0 : 3;
+}
+
+void daemon_stop(struct daemon *d)
+{
+	bool off = strstr(daemon_said(d), "tracing: off");
+
+	daemon_stop_with(d, off && d->without ? 3 : off ? traced_status() : 0);
 }
 
 json_object *get_status(void)

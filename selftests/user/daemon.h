@@ -16,15 +16,21 @@
 
 /* What a program wrote and how it ended. */
 struct output {
-	char out[262144];
+	char out[1048576];
 	char err[16384];
 	int status; /* exit status, or 128 + signal */
 };
 
+/* What a program is to do without. */
+#define WITHOUT_BPF 1u	   /* CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN */
+#define WITHOUT_PERFMON 2u /* CAP_PERFMON and CAP_SYS_ADMIN */
+#define WITHOUT_BTF 4u	   /* /sys/kernel/btf, in a mount namespace of its own */
+
 struct daemon {
 	pid_t pid;
-	int out;       /* read end of its stdout */
-	char log[160]; /* file of its stderr */
+	int out;	      /* read end of its stdout */
+	unsigned int without; /* WITHOUT_* */
+	char log[160];	      /* file of its stderr */
 };
 
 /* setup - call it first in every test: a directory of its own, its socket, the janitor. */
@@ -52,14 +58,16 @@ bool can_bpf(void);
 /*
  * run_as - run a program and wait for it
  * @uid: the user to be, or 0
- * @drop_bpf: without CAP_BPF and CAP_SYS_ADMIN
+ * @without: WITHOUT_*, or 0
  * @argv: argv[0] is nolockd or nolock. nolockd is told the socket by NOLOCK_SOCKET.
  */
-void run_as(struct output *o, uid_t uid, bool drop_bpf, const char *const argv[]);
-#define RUN(o, ...) run_as((o), 0, false, (const char *const[]){ __VA_ARGS__, NULL })
+void run_as(struct output *o, uid_t uid, unsigned int without, const char *const argv[]);
+#define RUN(o, ...) RUN_WITHOUT(o, 0, __VA_ARGS__)
+#define RUN_WITHOUT(o, without, ...)                                                               \
+	run_as((o), 0, (without), (const char *const[]){ __VA_ARGS__, NULL })
 
 /* daemon_spawn - start nolockd, do not wait for its READY. */
-void daemon_spawn(struct daemon *d, bool drop_bpf, const char *const argv[]);
+void daemon_spawn(struct daemon *d, unsigned int without, const char *const argv[]);
 
 /* daemon_ready - wait until it is ready; false when it ended instead. */
 bool daemon_ready(struct daemon *d);
@@ -71,14 +79,20 @@ int daemon_wait(struct daemon *d);
 const char *daemon_said(const struct daemon *d);
 
 /* Start nolockd with a heap of this test and the given options, and wait; asserts. */
-#define START(d, ...)                                                                              \
+#define START(d, ...) START_WITHOUT(d, 0, __VA_ARGS__)
+#define START_WITHOUT(d, without, ...)                                                             \
 	do {                                                                                       \
-		daemon_spawn((d), false, (const char *const[]){ "nolockd", __VA_ARGS__, NULL });   \
+		daemon_spawn((d), (without),                                                       \
+			     (const char *const[]){ "nolockd", __VA_ARGS__, NULL });               \
 		cr_assert(daemon_ready(d), "nolockd did not start: %s", daemon_said(d));           \
 	} while (0)
 
-/* Stop it by SIGTERM and assert that it ended as it should. */
+/* Stop it by SIGTERM and assert that it ended as it should, or with the given status. */
 void daemon_stop(struct daemon *d);
+void daemon_stop_with(struct daemon *d, int want);
+
+/* What a nolockd that is to trace ends with here: 3 without the right to use BPF. */
+int traced_status(void);
 
 /* nolock status --json, parsed; asserts. */
 json_object *get_status(void);

@@ -94,7 +94,7 @@ Test(adopt, memfd_says_why)
 
 	if (geteuid())
 		cr_skip_test("drops capabilities");
-	daemon_spawn(&d, true, argv);
+	daemon_spawn(&d, WITHOUT_BPF, argv);
 	cr_assert(daemon_ready(&d), "%s", daemon_said(&d));
 	cr_assert(strstr(daemon_said(&d), "CAP_BPF"), "%s", daemon_said(&d));
 	cr_assert(strstr(daemon_said(&d), "memfd"), "%s", daemon_said(&d));
@@ -122,7 +122,7 @@ Test(adopt, foreign_memfd)
 	snprintf(name, sizeof(name), "nolock:%s", heap_name());
 	fd = memfd_create(name, 0);
 	cr_assert(fd >= 0 && !ftruncate(fd, 64 << 20));
-	daemon_spawn(&d, true, argv);
+	daemon_spawn(&d, WITHOUT_BPF, argv);
 	cr_assert(daemon_ready(&d), "%s", daemon_said(&d));
 	cr_assert(strstr(daemon_said(&d), "made"), "%s", daemon_said(&d));
 	daemon_stop(&d);

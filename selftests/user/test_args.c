@@ -24,7 +24,7 @@ static void all_refused(const struct wrong *wrong, size_t n)
 	size_t i;
 
 	for (i = 0; i < n; i++) {
-		run_as(&o, 0, false, wrong[i].argv);
+		run_as(&o, 0, 0, wrong[i].argv);
 		cr_expect_eq(o.status, 2, "%s %s: %d", wrong[i].argv[0], wrong[i].argv[1],
 			     o.status);
 		cr_expect_str_empty(o.out, "%s %s: %s", wrong[i].argv[0], wrong[i].argv[1], o.out);

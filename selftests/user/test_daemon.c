@@ -46,7 +46,7 @@ static void starts_and_stops(int sig)
 	cr_assert_eq(exists(pin()), can_bpf());
 	cr_assert_eq(children(d.pid), 1);
 	kill(d.pid, sig);
-	cr_assert_eq(daemon_wait(&d), 0, "%s", daemon_said(&d));
+	cr_assert_eq(daemon_wait(&d), traced_status(), "%s", daemon_said(&d));
 	cr_assert(!exists(sock()), "the socket is left behind");
 	cr_assert(!exists(pin()), "the pin is left behind");
 }
@@ -177,7 +177,7 @@ Test(daemon, another_user_in_roots_directory)
 	if (geteuid())
 		cr_skip_test("becomes another user");
 	snprintf(arg, sizeof(arg), "--socket=%s/n.sock", dir());
-	run_as(&o, 65534, false, (const char *const[]){ "nolockd", "--no-trace", arg, NULL });
+	run_as(&o, 65534, 0, (const char *const[]){ "nolockd", "--no-trace", arg, NULL });
 	cr_assert_eq(o.status, 1, "%s", o.err);
 	cr_assert(strstr(o.err, "Permission denied"), "%s", o.err);
 	cr_assert_eq(lines(o.err), 1, "%s", o.err);
@@ -193,21 +193,21 @@ Test(daemon, access_by_others)
 	if (geteuid())
 		cr_skip_test("becomes another user");
 	START(&d, heap_arg(), "--no-trace", "--destroy-on-exit");
-	run_as(&o, 65534, false, stat);
+	run_as(&o, 65534, 0, stat);
 	cr_assert_eq(o.status, 2);
 	cr_assert(strstr(o.err, "may not use nolockd's socket"), "%s", o.err);
 	cr_assert_eq(lines(o.err), 1, "%s", o.err);
 	daemon_stop(&d);
 
 	START(&d, heap_arg(), "--no-trace", "--destroy-on-exit", "--group=65534", "--mode=660");
-	run_as(&o, 65534, false, stat);
+	run_as(&o, 65534, 0, stat);
 	cr_assert_eq(o.status, 0, "%s", o.err);
 	cr_assert(strstr(o.out, heap_name()), "%s", o.out);
 	/* The kernel's and everybody's events are for root alone. */
-	run_as(&o, 65534, false, kernel);
+	run_as(&o, 65534, 0, kernel);
 	cr_assert_eq(o.status, 2);
 	cr_assert_eq(lines(o.err), 1, "%s", o.err);
-	run_as(&o, 65534, false, trace);
+	run_as(&o, 65534, 0, trace);
 	cr_assert_eq(o.status, 2);
 	cr_assert_eq(lines(o.err), 1, "%s", o.err);
 	daemon_stop(&d);

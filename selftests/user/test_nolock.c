@@ -170,20 +170,20 @@ Test(nolock, stat_of_the_kernel)
 		cr_skip_test("the kernel's caches are root's to see");
 	/* By itself, then from a nolockd. */
 	RUN(&o, "nolock", "stat", "--kernel", "--json");
-	cr_assert_eq(o.status, 0, "%s", o.err);
+	cr_assert_eq(o.status, traced_status(), "%s", o.err);
 	object = parse(o.out);
 	find(json_object_object_get(object, "caches"), "kmalloc-64");
 	json_object_put(object);
 	START(&d, heap_arg(), "--destroy-on-exit");
 	RUN(&o, "nolock", "stat", "--kernel", "--json");
-	cr_assert_eq(o.status, 0, "%s", o.err);
+	cr_assert_eq(o.status, traced_status(), "%s", o.err);
 	object = parse(o.out);
 	find(json_object_object_get(object, "caches"), "filp");
 	if (can_bpf())
 		cr_assert(number(json_object_object_get(object, "events"), "seen") > 0);
 	json_object_put(object);
 	RUN(&o, "nolock", "stat", "--kernel", "--sort=name");
-	cr_assert_eq(o.status, 0, "%s", o.err);
+	cr_assert_eq(o.status, traced_status(), "%s", o.err);
 	cr_assert(strstr(o.out, "task_struct"), "%s", o.out);
 	daemon_stop(&d);
 }
@@ -337,7 +337,7 @@ Test(nolock, trace_by_two)
 	START(&d, "--destroy-on-exit");
 	first = test_fork();
 	if (first == 0) {
-		run_as(&o, 0, false,
+		run_as(&o, 0, 0,
 		       (const char *const[]){ "nolock", "trace", "--sample=1000", "--duration=60",
 					      NULL });
 		_exit(0);
@@ -367,8 +367,7 @@ Test(nolock, trace_loses_its_nolockd)
 	START(&d, "--destroy-on-exit");
 	pid = test_fork();
 	if (pid == 0) {
-		run_as(&o, 0, false,
-		       (const char *const[]){ "nolock", "trace", "--sample=1000", NULL });
+		run_as(&o, 0, 0, (const char *const[]){ "nolock", "trace", "--sample=1000", NULL });
 		_exit(o.status == 2 && strstr(o.err, "ended the stream") ? 0 : 1);
 	}
 	cr_assert(EVENTUALLY(number(json_object_object_get(get_status(), "tracing"), "reader")));

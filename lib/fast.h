@@ -46,7 +46,7 @@ NL_INLINE bool free_fast(const void *p)
 {
 	nl_u64 off = (nl_u64)p - nl_free_map.first;
 	nl_u32 last = nl_self.last_tag, guess = last, tag;
-	nl_u64 rslots = nl_self.rslots;
+	nl_u64 rslots;
 
 	/* What the compiler knows to be equal to the tag, it would compute from the tag. */
 	__asm__("" : "+r"(guess));
@@ -54,7 +54,8 @@ NL_INLINE bool free_fast(const void *p)
 		return false;
 	tag = nl_load(nl_free_map.tags + (off >> NL_CHUNK_SHIFT));
 	if (nl_likely(tag == last))
-		return nl_likely(nl_rseq_push_cid(rslots, NL_TAG_SLOT(guess), (nl_u64)p));
+		return nl_likely(nl_rseq_push_cid(nl_self.rslots, NL_TAG_SLOT(guess), (nl_u64)p));
+	rslots = nl_self.rslots;
 	/* Another cache's than the last one freed: the guess is this one from now on. */
 	if (nl_unlikely(tag >> 16 != NL_KIND_SLAB) || nl_unlikely(!rslots))
 		return false;

@@ -62,7 +62,8 @@ NL_FUNC int nl_slab_release(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 chunk, nl_u32
 NL_FUNC nl_u32 nl_sheaf_get(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 who);
 NL_FUNC int nl_sheaf_put(nl_heap_t *h NL_ARG, nl_u32 sheaf);
 /* Move objects between a sheaf and the slabs. They return how many were moved. */
-NL_FLAT nl_u32 nl_sheaf_fill(nl_heap_t *h NL_ARG, nl_u32 sheaf, nl_u32 id, nl_u32 want, nl_u32 who);
+NL_FLAT nl_u32 nl_sheaf_fill(nl_heap_t *h NL_ARG, nl_u32 sheaf, nl_u32 id, nl_u32 want, nl_u32 who,
+			     nl_u32 flags);
 NL_FUNC nl_u32 nl_sheaf_flush(nl_heap_t *h NL_ARG, nl_u32 sheaf, nl_u32 id, nl_u32 keep,
 			      nl_u32 who);
 

@@ -49,149 +49,166 @@ __u64 done, failed, sum;
 /* In the heap: pointers of a batch, the cache of its objects, the table. */
 __u64 array, cache, table;
 
-#define LOOP(body)                                                                                 \
-	__u64 n = turns, nr = batch, first = from, at = unknown_zero;                              \
-                                                                                                   \
-	(void)nr;                                                                                  \
-	for (; at < n && may_go_on; at++) {                                                        \
-		body                                                                               \
-	}                                                                                          \
-	done = at;                                                                                 \
-	(void)first;                                                                               \
-	return TC_ACT_OK;
-
-#define EACH(i) for (__u64 i = unknown_zero; i < nr && may_go_on; i++)
-
-SEC("tc") int empty(struct __sk_buff *skb)
-{
-	LOOP(EACH(i) { __asm__ volatile("" : "+r"(i)); })
-}
-
-SEC("tc") int batch_heap(struct __sk_buff *skb)
-{
-	__u64 __arena *p = (__u64 __arena *)array;
-
-	LOOP(
-		EACH(i) {
-			struct maps_value __arena *v =
-				kmalloc_nolock(sizeof(*v), 0, NUMA_NO_NODE);
-
-			if (v)
-				*(volatile __u64 __arena *)&v->word[0] = i;
-			else
-				failed++;
-			p[i] = (__u64)v;
-		}
-		EACH(k) {
-			kfree_nolock((void __arena *)p[k]);
-		})
-}
-
-SEC("tc") int batch_bulk(struct __sk_buff *skb)
-{
-	struct kmem_cache __arena *c = (struct kmem_cache __arena *)cache;
-	void __arena *__arena *p = (void __arena *__arena *)array;
-
-	LOOP(
-		if (kmem_cache_alloc_bulk_nolock(c, 0, nr, p)) {
-			EACH(i) {
-				struct maps_value __arena *v = p[i];
-
-				*(volatile __u64 __arena *)&v->word[0] = i;
-			}
-			kmem_cache_free_bulk_nolock(c, nr, p);
-		} else {
-			failed++;
-		})
-}
-
-#define BATCH_MAP(name, map)                                                                       \
+/* A program that does one step for each turn. */
+#define PROGRAM(name)                                                                              \
 	SEC("tc") int name(struct __sk_buff *skb)                                                  \
 	{                                                                                          \
-		struct maps_value v = {};                                                          \
+		__u64 n = turns, at;                                                               \
                                                                                                    \
-		LOOP(                                                                              \
-			EACH(i) {                                                                  \
-				__u64 key = MAPS_KEY(i);                                           \
-                                                                                                   \
-				v.word[0] = i;                                                     \
-				if (bpf_map_update_elem(&map, &key, &v, BPF_ANY))                  \
-					failed++;                                                  \
-			}                                                                          \
-			EACH(k) {                                                                  \
-				__u64 key = MAPS_KEY(k);                                           \
-                                                                                                   \
-				if (bpf_map_delete_elem(&map, &key))                               \
-					failed++;                                                  \
-			})                                                                         \
+		for (at = unknown_zero; at < n && may_go_on; at++)                                 \
+			name##_step(at);                                                           \
+		done = at;                                                                         \
+		return TC_ACT_OK;                                                                  \
 	}
 
-BATCH_MAP(batch_map, few)
-BATCH_MAP(batch_lazy, few_lazy)
+#define STEP static __always_inline void
+#define EACH(i, nr) for (__u64 i = unknown_zero; i < (nr) && may_go_on; i++)
 
-SEC("tc") int table_insert(struct __sk_buff *skb)
+STEP empty_step(__u64 at)
 {
-	hash_t *t = (hash_t *)table;
+	__u64 nr = batch;
 
-	LOOP(
-		if (hash_add(t, MAPS_KEY(first + at), first + at + 1))
-			failed++;
-	)
+	EACH(i, nr)
+		__asm__ volatile("" : "+r"(i));
 }
 
-SEC("tc") int table_lookup(struct __sk_buff *skb)
+STEP batch_heap_step(__u64 at)
 {
-	hash_t *t = (hash_t *)table;
-	__u64 value = 0;
+	__u64 __arena *p = (__u64 __arena *)array;
+	__u64 nr = batch;
 
-	LOOP(
-		if (hash_get(t, MAPS_KEY(first + at), &value))
-			failed++;
+	EACH(i, nr) {
+		struct maps_value __arena *v = kmalloc_nolock(sizeof(*v), 0, NUMA_NO_NODE);
+
+		if (v)
+			*(volatile __u64 __arena *)&v->word[0] = i;
 		else
-			sum += value;
-	)
-}
-
-SEC("tc") int table_delete(struct __sk_buff *skb)
-{
-	hash_t *t = (hash_t *)table;
-
-	LOOP(
-		if (hash_del(t, MAPS_KEY(first + at)))
 			failed++;
-	)
+		p[i] = (__u64)v;
+	}
+	EACH(k, nr)
+		kfree_nolock((void __arena *)p[k]);
 }
 
-#define TABLE_MAP(name, map)                                                                       \
-	SEC("tc") int name##_insert(struct __sk_buff *skb)                                         \
-	{                                                                                          \
-		LOOP(                                                                              \
-			__u64 key = MAPS_KEY(first + at), value = first + at + 1;                  \
-			if (bpf_map_update_elem(&map, &key, &value, BPF_ANY))                      \
-				failed++;                                                          \
-		)                                                                                  \
-	}                                                                                          \
-	SEC("tc") int name##_lookup(struct __sk_buff *skb)                                         \
-	{                                                                                          \
-		LOOP(                                                                              \
-			__u64 key = MAPS_KEY(first + at);                                          \
-			__u64 *value = bpf_map_lookup_elem(&map, &key);                            \
-			if (value)                                                                 \
-				sum += *value;                                                     \
-			else                                                                       \
-				failed++;                                                          \
-		)                                                                                  \
-	}                                                                                          \
-	SEC("tc") int name##_delete(struct __sk_buff *skb)                                         \
-	{                                                                                          \
-		LOOP(                                                                              \
-			__u64 key = MAPS_KEY(first + at);                                          \
-			if (bpf_map_delete_elem(&map, &key))                                       \
-				failed++;                                                          \
-		)                                                                                  \
-	}
+STEP batch_bulk_step(__u64 at)
+{
+	struct kmem_cache __arena *c = (struct kmem_cache __arena *)cache;
+	void __arena *__arena *p = (void __arena * __arena *)array;
+	__u64 nr = batch;
 
-TABLE_MAP(map, many)
-TABLE_MAP(lazy, many_lazy)
+	if (!kmem_cache_alloc_bulk_nolock(c, 0, nr, p)) {
+		failed++;
+		return;
+	}
+	EACH(i, nr) {
+		struct maps_value __arena *v = p[i];
+
+		*(volatile __u64 __arena *)&v->word[0] = i;
+	}
+	kmem_cache_free_bulk_nolock(c, nr, p);
+}
+
+STEP batch_map_update(void *map, __u64 i)
+{
+	struct maps_value v = { .word[0] = i };
+	__u64 key = MAPS_KEY(i);
+
+	if (bpf_map_update_elem(map, &key, &v, BPF_ANY))
+		failed++;
+}
+
+STEP map_delete_one(void *map, __u64 i)
+{
+	__u64 key = MAPS_KEY(i);
+
+	if (bpf_map_delete_elem(map, &key))
+		failed++;
+}
+
+STEP batch_map_step(__u64 at)
+{
+	__u64 nr = batch;
+
+	EACH(i, nr)
+		batch_map_update(&few, i);
+	EACH(k, nr)
+		map_delete_one(&few, k);
+}
+
+STEP batch_lazy_step(__u64 at)
+{
+	__u64 nr = batch;
+
+	EACH(i, nr)
+		batch_map_update(&few_lazy, i);
+	EACH(k, nr)
+		map_delete_one(&few_lazy, k);
+}
+
+PROGRAM(empty)
+PROGRAM(batch_heap)
+PROGRAM(batch_bulk)
+PROGRAM(batch_map)
+PROGRAM(batch_lazy)
+
+STEP table_insert_step(__u64 at)
+{
+	__u64 i = from + at;
+
+	if (hash_add((hash_t *)table, MAPS_KEY(i), i + 1))
+		failed++;
+}
+
+STEP table_lookup_step(__u64 at)
+{
+	__u64 value;
+
+	if (hash_get((hash_t *)table, MAPS_KEY(from + at), &value))
+		failed++;
+	else
+		sum += value;
+}
+
+STEP table_delete_step(__u64 at)
+{
+	if (hash_del((hash_t *)table, MAPS_KEY(from + at)))
+		failed++;
+}
+
+STEP map_insert_one(void *map, __u64 i)
+{
+	__u64 key = MAPS_KEY(i), value = i + 1;
+
+	if (bpf_map_update_elem(map, &key, &value, BPF_ANY))
+		failed++;
+}
+
+STEP map_lookup_one(void *map, __u64 i)
+{
+	__u64 key = MAPS_KEY(i), *value = bpf_map_lookup_elem(map, &key);
+
+	if (value)
+		sum += *value;
+	else
+		failed++;
+}
+
+PROGRAM(table_insert)
+PROGRAM(table_lookup)
+PROGRAM(table_delete)
+
+#define map_insert_step(at) map_insert_one(&many, from + (at))
+#define map_lookup_step(at) map_lookup_one(&many, from + (at))
+#define map_delete_step(at) map_delete_one(&many, from + (at))
+PROGRAM(map_insert)
+PROGRAM(map_lookup)
+PROGRAM(map_delete)
+
+#define lazy_insert_step(at) map_insert_one(&many_lazy, from + (at))
+#define lazy_lookup_step(at) map_lookup_one(&many_lazy, from + (at))
+#define lazy_delete_step(at) map_delete_one(&many_lazy, from + (at))
+PROGRAM(lazy_insert)
+PROGRAM(lazy_lookup)
+PROGRAM(lazy_delete)
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

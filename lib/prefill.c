@@ -61,6 +61,8 @@ static bool take_over(struct nolock_heap *heap, nl_sheaf_t *s)
 		return false;
 	return NL_OWNER_CLIENT(owner) == heap->client ||
 	       nl_cas(&s->owner, owner, (nl_u64)nl_who(heap) << 32 | NL_PREFILLED);
+}
+
 /* One object, of this cache and no larger bucket; or 0. */
 static nl_u64 alloc_one(struct nolock_heap *heap, nl_u32 id, gfp_t gfp, bool nolock)
 {

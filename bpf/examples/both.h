@@ -10,6 +10,8 @@
  *   read_barrier, full_barrier       loads before it happen before loads after it; everything does
  *   kmalloc_here(p, size)            a nolock allocation from the heap that p lies in
  *   bounded(i, n)                    for i from 0 to n - 1: a loop that the verifier accepts
+ *   unknown(n)                       n: to begin with, of what such a loop changes; so the verifier
+ *                                    looks at its body once, not once for each value
  */
 #ifndef EXAMPLES_BOTH_H
 #define EXAMPLES_BOTH_H
@@ -63,8 +65,8 @@ BOTH_INLINE void full_barrier(void)
 		loaded;                                                                            \
 	})
 
-/* Unknown to the verifier, which then looks at a loop's body once. */
 static volatile unsigned int unknown_zero;
+#define unknown(n) ((n) + unknown_zero)
 
 #define may_go_on                                                                                  \
 	({                                                                                         \
@@ -104,6 +106,7 @@ l_continue:                                                                     
 	nolock_heap_kmalloc_nolock(nolock_heap_of(p), (size), 0, NUMA_NO_NODE)
 #define read_barrier() __atomic_thread_fence(__ATOMIC_ACQUIRE)
 #define full_barrier() __atomic_thread_fence(__ATOMIC_SEQ_CST)
+#define unknown(n) (n)
 #define bounded(i, n) for (unsigned int i = 0; i < (n); i++)
 
 #endif

@@ -16,7 +16,7 @@
 #include "skiplist.h"
 #include "me.h"
 
-#define AT_ONCE 16
+#define AT_ONCE 256
 
 /* How long a system call is given. */
 const volatile __u64 allowed_ns = 2000000;

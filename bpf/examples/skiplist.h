@@ -80,7 +80,7 @@ BOTH_INLINE void skip_unlock(skiplist_t *l)
 BOTH_FUNC __u64 skip_search(skiplist_t *l BOTH_ARG, __u64 key)
 {
 	skip_node_t *at = skip_head(l), *next = 0;
-	unsigned int level = SKIP_LEVELS - 1;
+	unsigned int level = unknown(SKIP_LEVELS - 1);
 
 	if (!l)
 		return -1ULL;
@@ -231,7 +231,7 @@ BOTH_FUNC __u64 skip_take_first(skiplist_t *l BOTH_ARG, __u64 most)
 BOTH_INLINE skip_node_t *skip_first_from(skiplist_t *l, __u64 key)
 {
 	skip_node_t *at = skip_head(l), *next = 0;
-	unsigned int level = SKIP_LEVELS - 1;
+	unsigned int level = unknown(SKIP_LEVELS - 1);
 
 	bounded(i, SKIP_STEPS) {
 		next = skip_next(at, level % SKIP_LEVELS);

@@ -9,9 +9,10 @@
  *     keeps allocating, for all of it;
  *   - of the full sheaves in the cache's barn one half is flushed, and so are the sheaves of this
  *     CPU's slots if nothing was allocated from them since.
- * So what a burst has left goes back smoothly, and what is in steady use stays. R-slots of other
- * CPUs are left to nolock_heap_trim(): they want a membarrier(), which a seccomp filter made for
- * another malloc need not allow. Nothing here waits: two visits at once take different bits.
+ * So what a burst has left goes back smoothly, and what is in steady use stays, as do per-CPU
+ * arrays. R-slots of other CPUs are left to nolock_heap_trim(): they want a membarrier(), which a
+ * seccomp filter made for another malloc need not allow. Nothing here waits: two visits at once
+ * take different bits.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -88,13 +89,14 @@ static void visit_group(struct nolock_heap *heap, nl_u32 g)
 	nl_store(&group->idle, idle & ~ripe);
 	for (nl_u64 left = ripe & empty; left; left &= left - 1) {
 		nl_u32 chunk = (g << NL_GROUP_SHIFT) + nl_lowest(left);
-		nl_u32 tag = nl_load(nl_tag(h, chunk));
+		nl_u32 tag = nl_load(nl_tag(h, chunk)), id = NL_TAG_CACHE(tag);
+		nl_cache_t *c = nl_cache(h, id);
 
-		if (NL_TAG_KIND(tag) != NL_KIND_SLAB ||
-		    nl_slab_release(h, NL_TAG_CACHE(tag), chunk, who))
+		if (NL_TAG_KIND(tag) != NL_KIND_SLAB || !nl_rcu_may_release(heap, c) ||
+		    nl_slab_release(h, id, chunk, who))
 			continue;
-		nl_chunk_give(h, g, NL_BIT(chunk));
-		nl_add(&nl_aslot(h, nl_cpu(heap), NL_TAG_CACHE(tag))->stat[NL_STAT_FREE_SLAB], 1);
+		nl_rcu_release(heap, chunk, c);
+		nl_add(&nl_aslot(h, nl_cpu(heap), id)->stat[NL_STAT_FREE_SLAB], 1);
 	}
 	if (ripe)
 		nl_group_purge(heap, g, ripe);
@@ -113,7 +115,7 @@ static void visit_slot(nl_heap_t *h, nl_slot_t *slot, nl_u32 id, nl_u32 who)
 static void visit_cache(struct nolock_heap *heap, nl_u32 id)
 {
 	nl_heap_t *h = heap->h;
-	nl_u32 who = nl_who(heap), half = (nl_cache(h, id)->barn[0].full.nr + 1) / 2;
+	nl_u32 who = nl_who(heap), half = (nl_load(&nl_cache(h, id)->barn[0].full.nr) + 1) / 2;
 	nl_slot_t *slot = nl_aslot(h, nl_cpu(heap), id);
 	nl_u64 res;
 
@@ -138,7 +140,8 @@ static void visit(struct nolock_heap *heap)
 
 	for (nl_u32 id = nl_load(&heap->decay_visits) % EPOCHS; id < NL_MAX_CACHES; id += EPOCHS)
 		if (nl_load(&nl_cache(h, id)->state) == NL_CACHE_LIVE &&
-		    nl_load(&nl_cache(h, id)->nr_slabs))
+		    nl_load(&nl_cache(h, id)->nr_slabs) &&
+		    !(nl_load(&nl_cache(h, id)->mode) & NL_CACHE_ARRAY))
 			visit_cache(heap, id);
 	nl_store(&heap->decay_visits, nl_load(&heap->decay_visits) + 1);
 	n = (open - first + EPOCHS - 1) / EPOCHS;

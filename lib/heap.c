@@ -371,6 +371,9 @@ void nl_fork_check(void)
 		return;
 	/* Once, also for a handler in between: whatever it finds held it leaves alone. */
 	nl_store(&page->done, 1);
+	/* There was no other: nobody held anything. A child in a sandbox may depend on no stat(). */
+	if (nl_load(&page->older) == 2)
+		return;
 	for_each_private(heap) {
 		nl_heap_repair_fork(heap, nl_load(&page->older));
 		nl_rcu_fork(heap);

@@ -117,6 +117,8 @@ NL_HIDDEN nl_u64 nl_heap_fixed_size(const struct nl_shape *shape);
 NL_HIDDEN int nl_heap_lay_out(struct nl_heap *h, const struct nl_shape *shape);
 
 /* What a cache's size means for its slabs; the default objects per sheaf. */
+/* A copy of a live cache's entry, whole though the entry be destroyed and made again meanwhile. */
+NL_HIDDEN bool nl_cache_read(nl_cache_t *c, struct nl_cache *copy);
 NL_HIDDEN void nl_cache_shape(struct nl_cache *c, nl_u32 id, nl_u32 object_size, nl_u32 size);
 NL_HIDDEN nl_u32 nl_default_capacity(nl_u32 size);
 

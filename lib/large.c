@@ -90,17 +90,33 @@ static bool claim(nl_heap_t *h, nl_u32 chunk, nl_u32 nr, nl_u32 who)
 	return false;
 }
 
-/* First fit over all open groups. A chunk number or 0. */
+/*
+ * First fit over those open groups that have free chunks, by the hints of chunk.h: most of a large
+ * heap has none. A chunk number or 0.
+ */
 static nl_u32 find_run(nl_heap_t *h, nl_u32 nr, nl_u32 who)
 {
 	nl_u32 start = h->first_chunk, restarts = 0;
+	nl_word_t *map = nl_group_free_map(h);
 
 again:
 	for (nl_u32 c = start, run = 0, end = nl_nr_open(h) << NL_GROUP_SHIFT; c < end;) {
-		nl_u64 word = nl_load(&nl_group(h, c >> NL_GROUP_SHIFT)->chunk_free);
-		nl_u32 bit = c & (NL_GROUP_CHUNKS - 1);
+		nl_u32 g = c >> NL_GROUP_SHIFT, bit = c & (NL_GROUP_CHUNKS - 1);
+		nl_u64 hints = nl_load(map + g / 64) >> g % 64, word;
 		nl_u32 ones, zeros;
 
+		if (!(hints & 1)) {
+			run = 0;
+			g += hints ? nl_lowest(hints) : 64 - g % 64;
+			c = g << NL_GROUP_SHIFT;
+			continue;
+		}
+		word = nl_load(&nl_group(h, g)->chunk_free);
+		if (!word) {
+			nl_hint_clear(map + g / 64, NL_BIT(g));
+			if (nl_load(&nl_group(h, g)->chunk_free))
+				nl_hint_set(map + g / 64, NL_BIT(g));
+		}
 		word >>= bit;
 		if (!word) {
 			run = 0;

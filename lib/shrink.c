@@ -75,7 +75,13 @@ static bool slot_used(const nl_slot_t *slot)
 	return nl_load(&slot->main) || nl_load(&slot->spare);
 }
 
-static void empty_private_rslots(struct nolock_heap *heap, nl_u32 id)
+static bool cache_live(nl_heap_t *h, nl_u32 id)
+{
+	return nl_load(&nl_cache(h, id)->state) == NL_CACHE_LIVE;
+}
+
+/* The slots of the caches from one number up to another: all of them for one pair of barriers. */
+static void empty_private_rslots(struct nolock_heap *heap, nl_u32 from, nl_u32 to)
 {
 	nl_u64 owner = shrink_owner(heap);
 	nl_u32 who = nl_who(heap);
@@ -84,28 +90,34 @@ static void empty_private_rslots(struct nolock_heap *heap, nl_u32 id)
 	/* Without membarrier a lock that was set could neither be trusted nor taken back. */
 	if (heap->rseq_slots && !restart_all_sequences())
 		return;
-	for (nl_u32 cpu = 0; cpu < heap->nr_slots; cpu++) {
-		nl_slot_t *slot = nl_rslot(heap->h, cpu, id);
+	for (nl_u32 id = from; id < to; id++) {
+		if (!cache_live(heap->h, id))
+			continue;
+		for (nl_u32 cpu = 0; cpu < heap->nr_slots; cpu++) {
+			nl_slot_t *slot = nl_rslot(heap->h, cpu, id);
 
-		if (slot_used(slot) && nl_cas(&slot->lock, 0, owner))
-			any = true;
+			if (slot_used(slot) && nl_cas(&slot->lock, 0, owner))
+				any = true;
+		}
 	}
 	if (!any)
 		return;
 	/* It worked a moment ago. If it does not now, the slots stay locked: A-slots serve. */
 	if (heap->rseq_slots && !restart_all_sequences())
 		return;
-	for (nl_u32 cpu = 0; cpu < heap->nr_slots; cpu++) {
-		nl_slot_t *slot = nl_rslot(heap->h, cpu, id);
+	for (nl_u32 id = from; id < to; id++) {
+		for (nl_u32 cpu = 0; cpu < heap->nr_slots; cpu++) {
+			nl_slot_t *slot = nl_rslot(heap->h, cpu, id);
 
-		if (nl_load_acquire(&slot->lock) != owner)
-			continue;
-		nl_slot_empty(heap->h, slot, id, who);
-		nl_slot_unlock(slot);
+			if (nl_load_acquire(&slot->lock) != owner)
+				continue;
+			nl_slot_empty(heap->h, slot, id, who);
+			nl_slot_unlock(slot);
+		}
 	}
 }
 
-static void empty_shared_rslots(struct nolock_heap *heap, nl_u32 id)
+static void empty_shared_rslots(struct nolock_heap *heap, nl_u32 from, nl_u32 to)
 {
 	nl_u64 owner = shrink_owner(heap);
 	nl_u32 who = nl_who(heap);
@@ -115,23 +127,27 @@ static void empty_shared_rslots(struct nolock_heap *heap, nl_u32 id)
 	if (!heap->rseq_slots || sched_getaffinity(0, sizeof(before), &before))
 		return;
 	for (nl_u32 cpu = 0; cpu < heap->nr_slots && cpu < CPU_SETSIZE; cpu++) {
-		nl_slot_t *slot;
-		nl_u64 res;
+		bool there = false;
 
-		if (!slot_used(nl_rslot(heap->h, cpu, id)))
-			continue;
-		CPU_ZERO(&one);
-		CPU_SET(cpu, &one);
-		if (sched_setaffinity(0, sizeof(one), &one))
-			continue; /* not allowed there: its slot stays as it is */
-		moved = true;
-		res = NL_RSEQ_RETRY(heap,
-				    nl_rseq_lock_once(heap, (nl_u64)id << NL_SLOT_SHIFT, owner));
-		if (!NL_RSEQ_DONE(res))
-			continue;
-		slot = (nl_slot_t *)res;
-		nl_slot_empty(heap->h, slot, id, who);
-		nl_slot_unlock(slot);
+		for (nl_u32 id = from; id < to; id++) {
+			nl_slot_t *slot = nl_rslot(heap->h, cpu, id);
+			nl_u64 res;
+
+			if (!cache_live(heap->h, id) || !slot_used(slot))
+				continue;
+			CPU_ZERO(&one);
+			CPU_SET(cpu, &one);
+			if (!there && sched_setaffinity(0, sizeof(one), &one))
+				break; /* not allowed there: its slots stay as they are */
+			there = moved = true;
+			res = NL_RSEQ_RETRY(
+				heap, nl_rseq_lock_once(heap, (nl_u64)id << NL_SLOT_SHIFT, owner));
+			if (!NL_RSEQ_DONE(res))
+				continue;
+			slot = (nl_slot_t *)res;
+			nl_slot_empty(heap->h, slot, id, who);
+			nl_slot_unlock(slot);
+		}
 	}
 	if (moved)
 		sched_setaffinity(0, sizeof(before), &before);
@@ -162,30 +178,35 @@ void nl_barn_flush(struct nolock_heap *heap, nl_u32 id, nl_u32 max)
 	}
 }
 
-static nl_u32 shrink(struct nolock_heap *heap, nl_u32 id)
+static nl_u32 shrink(struct nolock_heap *heap, nl_u32 from, nl_u32 to)
 {
 	nl_heap_t *h = heap->h;
 	nl_u32 who = nl_who(heap), end, freed = 0;
-	nl_cache_t *c = nl_cache(h, id);
 
 	if (heap->type == NL_HEAP_PRIVATE)
-		empty_private_rslots(heap, id);
+		empty_private_rslots(heap, from, to);
 	else
-		empty_shared_rslots(heap, id);
-	for (nl_u32 cpu = 0; cpu < heap->nr_slots; cpu++) {
-		nl_slot_t *slot = nl_aslot(h, cpu, id);
-
-		if (!slot_used(slot) || !nl_slot_trylock(slot, who))
+		empty_shared_rslots(heap, from, to);
+	for (nl_u32 id = from; id < to; id++) {
+		if (!cache_live(h, id))
 			continue;
-		nl_slot_empty(h, slot, id, who);
-		nl_slot_unlock(slot);
+		for (nl_u32 cpu = 0; cpu < heap->nr_slots; cpu++) {
+			nl_slot_t *slot = nl_aslot(h, cpu, id);
+
+			if (!slot_used(slot) || !nl_slot_trylock(slot, who))
+				continue;
+			nl_slot_empty(h, slot, id, who);
+			nl_slot_unlock(slot);
+		}
+		nl_barn_flush(heap, id, h->nr_sheaves);
 	}
-	nl_barn_flush(heap, id, h->nr_sheaves);
 	end = nl_load_acquire(&h->nr_open) << NL_GROUP_SHIFT;
-	for (nl_u32 chunk = h->first_chunk;
-	     chunk < end && nl_load(&c->nr_slabs) && nl_rcu_may_release(heap, c); chunk++) {
-		if (nl_load(nl_tag(h, chunk)) != NL_TAG(NL_KIND_SLAB, id) ||
-		    nl_slab_release(h, id, chunk, who))
+	for (nl_u32 chunk = h->first_chunk; chunk < end; chunk++) {
+		nl_u32 tag = nl_load(nl_tag(h, chunk)), id = NL_TAG_CACHE(tag);
+		nl_cache_t *c = nl_cache(h, id);
+
+		if (NL_TAG_KIND(tag) != NL_KIND_SLAB || id < from || id >= to ||
+		    !nl_rcu_may_release(heap, c) || nl_slab_release(h, id, chunk, who))
 			continue;
 		nl_rcu_release(heap, chunk, c);
 		nl_slot_count(nl_aslot(h, nl_cpu(heap), id), NL_STAT_FREE_SLAB, 1);
@@ -194,27 +215,26 @@ static nl_u32 shrink(struct nolock_heap *heap, nl_u32 id)
 	return freed;
 }
 
-nl_u32 nl_cache_shrink(struct nolock_heap *heap, nl_u32 id)
+static nl_u32 shrink_caches(struct nolock_heap *heap, nl_u32 from, nl_u32 to)
 {
 	nl_u32 freed;
 
 	nl_depth++;
 	nl_fork_check();
 	nl_fork_inventory();
-	freed = shrink(heap, id);
+	freed = shrink(heap, from, to);
 	nl_depth--;
 	return freed;
 }
 
+nl_u32 nl_cache_shrink(struct nolock_heap *heap, nl_u32 id)
+{
+	return shrink_caches(heap, id, id + 1);
+}
+
 nl_u32 nl_heap_shrink(struct nolock_heap *heap)
 {
-	nl_u32 freed = 0;
-
-	for (nl_u32 id = 0; id < NL_MAX_CACHES; id++)
-		if (nl_load(&nl_cache(heap->h, id)->state) == NL_CACHE_LIVE &&
-		    nl_load(&nl_cache(heap->h, id)->nr_slabs))
-			freed += nl_cache_shrink(heap, id);
-	return freed;
+	return shrink_caches(heap, 0, NL_MAX_CACHES);
 }
 
 /* Drop the pages of the chunks in the mask, run by run. Returns the mask of those it worked for. */

@@ -255,7 +255,7 @@ struct nl_cache {
 	nl_u64 bugs;	       /* atomic: what debugging found and mended in it */
 	nl_u64 rcu_sheaf;      /* atomic: objects freed to an rcu sheaf */
 	nl_u64 rcu_sheaf_fail; /* atomic: noted otherwise */
-	nl_u64 pad2;
+	nl_u64 made;	       /* how often the entry was written: nl_cache_read() */
 	struct nl_barn barn[NL_MAX_NODES];
 };
 

@@ -103,8 +103,9 @@ const char *bpf_pairs(unsigned int rounds, double *ns[NR_BENCH_BPF]);
 struct nolock_heap *bpf_heap(uint64_t size);
 /* What failed and why, as bpf_pairs() returns it. */
 const char *bpf_because(const char *what, int error);
-/* This thread's, in ns. */
-uint64_t bpf_cpu_time(void);
+/* One run on a packet: the ns that the kernel says it took, or a negative errno. */
+struct bpf_program;
+double bpf_packet(const struct bpf_program *prog);
 
 /*
  * maps.c - the heap in BPF programs against the kernel's hash maps

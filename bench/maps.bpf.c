@@ -46,8 +46,8 @@ struct {
 /* turns: batches, or records; batch: records of one; from: the first record's number. */
 __u64 turns, batch, from;
 __u64 done, failed, sum;
-/* In the heap: pointers of a batch, the cache of its objects, the table. */
-__u64 array, cache, table;
+/* In the heap: pointers of a batch, the cache of its objects. The table is at its root. */
+__u64 array, cache;
 
 /* A program that does one step for each turn. */
 #define PROGRAM(name)                                                                              \
@@ -69,7 +69,7 @@ STEP empty_step(__u64 at)
 	__u64 nr = batch;
 
 	EACH(i, nr)
-		__asm__ volatile("" : "+r"(i));
+	__asm__ volatile("" : "+r"(i));
 }
 
 STEP batch_heap_step(__u64 at)
@@ -77,7 +77,8 @@ STEP batch_heap_step(__u64 at)
 	__u64 __arena *p = (__u64 __arena *)array;
 	__u64 nr = batch;
 
-	EACH(i, nr) {
+	EACH(i, nr)
+	{
 		struct maps_value __arena *v = kmalloc_nolock(sizeof(*v), 0, NUMA_NO_NODE);
 
 		if (v)
@@ -87,20 +88,21 @@ STEP batch_heap_step(__u64 at)
 		p[i] = (__u64)v;
 	}
 	EACH(k, nr)
-		kfree_nolock((void __arena *)p[k]);
+	kfree_nolock((void __arena *)p[k]);
 }
 
 STEP batch_bulk_step(__u64 at)
 {
 	struct kmem_cache __arena *c = (struct kmem_cache __arena *)cache;
-	void __arena *__arena *p = (void __arena * __arena *)array;
+	void __arena *__arena *p = (void __arena *__arena *)array;
 	__u64 nr = batch;
 
 	if (!kmem_cache_alloc_bulk_nolock(c, 0, nr, p)) {
 		failed++;
 		return;
 	}
-	EACH(i, nr) {
+	EACH(i, nr)
+	{
 		struct maps_value __arena *v = p[i];
 
 		*(volatile __u64 __arena *)&v->word[0] = i;
@@ -130,9 +132,9 @@ STEP batch_map_step(__u64 at)
 	__u64 nr = batch;
 
 	EACH(i, nr)
-		batch_map_update(&few, i);
+	batch_map_update(&few, i);
 	EACH(k, nr)
-		map_delete_one(&few, k);
+	map_delete_one(&few, k);
 }
 
 STEP batch_lazy_step(__u64 at)
@@ -140,9 +142,9 @@ STEP batch_lazy_step(__u64 at)
 	__u64 nr = batch;
 
 	EACH(i, nr)
-		batch_map_update(&few_lazy, i);
+	batch_map_update(&few_lazy, i);
 	EACH(k, nr)
-		map_delete_one(&few_lazy, k);
+	map_delete_one(&few_lazy, k);
 }
 
 PROGRAM(empty)
@@ -155,7 +157,7 @@ STEP table_insert_step(__u64 at)
 {
 	__u64 i = from + at;
 
-	if (hash_add((hash_t *)table, MAPS_KEY(i), i + 1))
+	if (hash_add((hash_t *)nolock_heap_root(), MAPS_KEY(i), i + 1))
 		failed++;
 }
 
@@ -163,7 +165,7 @@ STEP table_lookup_step(__u64 at)
 {
 	__u64 value;
 
-	if (hash_get((hash_t *)table, MAPS_KEY(from + at), &value))
+	if (hash_get((hash_t *)nolock_heap_root(), MAPS_KEY(from + at), &value))
 		failed++;
 	else
 		sum += value;
@@ -171,7 +173,7 @@ STEP table_lookup_step(__u64 at)
 
 STEP table_delete_step(__u64 at)
 {
-	if (hash_del((hash_t *)table, MAPS_KEY(from + at)))
+	if (hash_del((hash_t *)nolock_heap_root(), MAPS_KEY(from + at)))
 		failed++;
 }
 

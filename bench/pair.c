@@ -13,7 +13,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "bench.h"
@@ -84,28 +83,23 @@ static int be_quiet(enum libbpf_print_level level, const char *fmt, va_list ap)
 	return 0;
 }
 
-uint64_t bpf_cpu_time(void)
+double bpf_packet(const struct bpf_program *prog)
 {
-	struct timespec t;
+	char packet[64] = { 0 };
+	LIBBPF_OPTS(bpf_test_run_opts, opts, .data_in = packet, .data_size_in = sizeof(packet));
+	int error = bpf_prog_test_run_opts(bpf_program__fd(prog), &opts);
 
-	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+	return error ? error : (double)opts.duration;
 }
 
 /* One run of one loop: ns for each turn, or a negative errno. */
 static double run(struct pairs_bpf *skel, const struct bpf_program *prog)
 {
-	char packet[64] = { 0 };
-	LIBBPF_OPTS(bpf_test_run_opts, opts, .data_in = packet, .data_size_in = sizeof(packet));
-	uint64_t start = bpf_cpu_time();
-	int error = bpf_prog_test_run_opts(bpf_program__fd(prog), &opts);
+	double ns = bpf_packet(prog);
 
-	start = bpf_cpu_time() - start;
-	if (error)
-		return error;
-	if (skel->bss->failed || skel->bss->done != TURNS)
+	if (ns >= 0 && (skel->bss->failed || skel->bss->done != TURNS))
 		return -ENOMEM;
-	return (double)start / TURNS;
+	return ns < 0 ? ns : ns / TURNS;
 }
 
 const char *bpf_pairs(unsigned int rounds, double *ns[NR_BENCH_BPF])

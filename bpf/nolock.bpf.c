@@ -49,7 +49,6 @@ SAME(nolock_bpf_heap, nl_heap, off_cache);
 SAME(nolock_bpf_heap, nl_heap, off_aslot);
 SAME(nolock_bpf_heap, nl_heap, off_tag);
 SAME(nolock_bpf_heap, nl_heap, nr_open);
-SAME(nolock_bpf_heap, nl_heap, root);
 SAME(nolock_bpf_slot, nl_slot, lock);
 SAME(nolock_bpf_slot, nl_slot, word);
 SAME(nolock_bpf_slot, nl_slot, objs);
@@ -59,7 +58,8 @@ SAME(nolock_bpf_cache, nl_cache, size);
 SAME(nolock_bpf_cache, nl_cache, recip);
 SAME(nolock_bpf_cache, nl_cache, per_slab);
 SAME(nolock_bpf_cache, nl_cache, id);
-_Static_assert(sizeof(struct nl_slot) == 256 && NL_SLOT_SHIFT == 8 && NL_CHUNK_SHIFT == 16 && NL_GROUP_SHIFT == 6,
+_Static_assert(sizeof(struct nl_slot) == 256 && NL_SLOT_SHIFT == 8 && NL_CHUNK_SHIFT == 16 &&
+		       NL_GROUP_SHIFT == 6,
 	       "slots by a shift");
 _Static_assert(NOLOCK_BPF_CACHE_BYTES == sizeof(struct nl_cache) &&
 		       NOLOCK_BPF_CACHE_LIVE == NL_CACHE_LIVE &&
@@ -196,6 +196,12 @@ __attribute__((noinline)) int nolock_bpf_free(void NLA *p NL_ARG)
 refused:
 	nl_add(&h->refused, 1);
 	return -1;
+}
+
+/* No load in line: a program that only reads is told its arena here. */
+__attribute__((noinline)) unsigned long long nolock_bpf_root(void)
+{
+	return nl_load(&the_heap()->root);
 }
 
 #include "nolock_bulk.h"

@@ -69,6 +69,7 @@ unsigned long long nolock_bpf_from_sheaf(void __arena *cache __arg_arena, unsign
 					 void __arena *sheaf __arg_arena);
 int nolock_bpf_return(void __arena *cache __arg_arena, void __arena *sheaf __arg_arena);
 unsigned int nolock_bpf_sheaf_size(void __arena *sheaf __arg_arena);
+unsigned long long nolock_bpf_root(void);
 
 /* --- the common case in line: not to be used directly either --- */
 
@@ -91,8 +92,6 @@ struct nolock_bpf_heap {
 	unsigned long long off_tag;
 	unsigned long long pad7[11];
 	unsigned int nr_open;
-	unsigned int pad8[5];
-	unsigned long long root;
 };
 
 struct nolock_bpf_slot {
@@ -158,7 +157,8 @@ NOLOCK_BPF_INLINE nolock_bpf_slot_t *nolock_bpf_slot(nolock_bpf_heap_t *h, unsig
 {
 	unsigned int off = (unsigned int)nolock_bpf_get(&h->off_aslot) & ~7u;
 
-	return (nolock_bpf_slot_t *)(unsigned long long)(off + cpu * (NOLOCK_BPF_NO_CACHE << 8) + at);
+	return (nolock_bpf_slot_t *)(unsigned long long)(off + cpu * (NOLOCK_BPF_NO_CACHE << 8) +
+							 at);
 }
 
 /* One try decides: see nl_slot_trylock(), which this is. 0: it is ours. An acquire. */
@@ -512,11 +512,13 @@ NOLOCK_BPF_INLINE unsigned int kmem_cache_sheaf_size(struct slab_sheaf __arena *
 
 /*
  * nolock_heap_root - what nolock_heap_set_root() of heap.h stored, or NULL
- * The place for a pointer to what programs and processes share. Any context, wait-free.
+ * The place for a pointer to what programs and processes share. Any context, wait-free. A program
+ * that calls nothing else of this header, and only follows pointers, must call this: so the kernel
+ * learns which arena it uses, and else refuses it.
  */
 NOLOCK_BPF_INLINE void __arena *nolock_heap_root(void)
 {
-	return (void __arena *)nolock_bpf_get(&nolock_bpf_heap()->root);
+	return (void __arena *)nolock_bpf_root();
 }
 
 #endif /* NOLOCK_BPF_H */

@@ -102,8 +102,7 @@ l_continue:                                                                     
 #define cas(p, old, new) __sync_bool_compare_and_swap((p), (old), (new))
 #define xchg(p, v) __atomic_exchange_n((p), (v), __ATOMIC_SEQ_CST)
 #define add(p, v) ((void)__atomic_fetch_add((p), (v), __ATOMIC_SEQ_CST))
-#define kmalloc_here(p, size)                                                                      \
-	nolock_heap_kmalloc_nolock(nolock_heap_of(p), (size), 0, NUMA_NO_NODE)
+#define kmalloc_here(p, size) nolock_heap_kmalloc_nolock(nolock_heap_of(p), (size), 0, NUMA_NO_NODE)
 #define read_barrier() __atomic_thread_fence(__ATOMIC_ACQUIRE)
 #define full_barrier() __atomic_thread_fence(__ATOMIC_SEQ_CST)
 #define unknown(n) (n)

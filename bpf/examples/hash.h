@@ -65,7 +65,8 @@ BOTH_INLINE hash_bucket_t *hash_bucket(hash_t *t, __u64 key)
 /* 0: it is locked, and *was is what it was; or EBUSY_HERE. The cmpxchg is an acquire. */
 BOTH_INLINE int hash_lock(hash_t *t, hash_bucket_t *b, __u64 *was)
 {
-	bounded(i, HASH_TRIES) {
+	bounded(i, HASH_TRIES)
+	{
 		__u64 word = load(b);
 
 		*was = word;
@@ -97,7 +98,8 @@ BOTH_FUNC int hash_add(hash_t *t BOTH_ARG, __u64 key, __u64 by)
 	if (err)
 		return err;
 	n = hash_node(t, (__u32)was);
-	bounded(i, HASH_CHAIN) {
+	bounded(i, HASH_CHAIN)
+	{
 		if (!n)
 			break;
 		if (n->key == key) {
@@ -136,7 +138,8 @@ BOTH_INLINE int hash_take(hash_t *t, __u64 key, __u64 *value)
 		return err;
 	first = (__u32)was;
 	n = hash_node(t, first);
-	bounded(i, HASH_CHAIN) {
+	bounded(i, HASH_CHAIN)
+	{
 		if (!n || n->key == key)
 			break;
 		before = n;
@@ -175,7 +178,8 @@ BOTH_INLINE int hash_get(hash_t *t, __u64 key, __u64 *value)
 	__u64 word = 1ULL << 32, was;
 	__u32 link = 0;
 
-	bounded(i, HASH_TRIES + HASH_CHAIN) {
+	bounded(i, HASH_TRIES + HASH_CHAIN)
+	{
 		if (!n) {
 			/* The start, or the start again. */
 			word = load_acquire(b);

@@ -49,7 +49,8 @@ static __always_inline void obey(queues_t *q)
 {
 	if (!queue_trylock(&q->down))
 		return; /* somebody below us is at it */
-	bounded(i, COMMANDS_AT_ONCE) {
+	bounded(i, COMMANDS_AT_ONCE)
+	{
 		event_t *command = (event_t *)queue_next(&q->down);
 
 		if (!command)

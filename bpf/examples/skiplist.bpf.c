@@ -48,7 +48,8 @@ int on_timer(void *ctx)
 
 	if (!l || !is_me())
 		return 0;
-	bounded(i, AT_ONCE) {
+	bounded(i, AT_ONCE)
+	{
 		__u64 now = bpf_ktime_get_ns(), key = skip_take_first(l, now);
 
 		if (!key)

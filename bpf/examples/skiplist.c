@@ -121,8 +121,8 @@ int main(int argc, char **argv)
 	       "left; %llu given up\n",
 	       (__u64)skel->bss->added, added, (__u64)skel->bss->expired, cancelled, left,
 	       (__u64)skel->bss->not_added + not_added);
-	printf("%llu readings of %llu nodes, %llu epochs; limbo is %s\n", readings, nodes_read, epochs,
-	       list->limbo_first ? "not empty" : "empty");
+	printf("%llu readings of %llu nodes, %llu epochs; limbo is %s\n", readings, nodes_read,
+	       epochs, list->limbo_first ? "not empty" : "empty");
 	if (skel->bss->early)
 		errx(1, "%llu were taken out too early", (__u64)skel->bss->early);
 	if (skel->bss->added + added != skel->bss->expired + cancelled + left)

@@ -449,7 +449,8 @@ sbindir ?= $(prefix)/sbin
 docdir ?= $(prefix)/share/doc/nolock
 INSTALL ?= install
 PC = sed -e 's|@prefix@|$(prefix)|g' -e 's|@libdir@|$(libdir)|g' \
-	-e 's|@includedir@|$(includedir)|g' -e 's|@version@|$(VERSION)|g' lib/nolock.pc.in
+	-e 's|@includedir@|$(includedir)|g' -e 's|@version@|$(VERSION)|g' \
+	-e 's|@bpfarch@|$(BPF_ARCH)|g' -e "s|@machine@|$$(uname -m)|g" lib/nolock.pc.in
 
 install: all
 	$(INSTALL) -d $(DESTDIR)$(includedir)/nolock $(DESTDIR)$(libdir)/pkgconfig \

@@ -69,7 +69,7 @@ STEP empty_step(__u64 at)
 	__u64 nr = batch;
 
 	EACH(i, nr)
-	__asm__ volatile("" : "+r"(i));
+		__asm__ volatile("" : "+r"(i));
 }
 
 STEP batch_heap_step(__u64 at)
@@ -77,8 +77,7 @@ STEP batch_heap_step(__u64 at)
 	__u64 __arena *p = (__u64 __arena *)array;
 	__u64 nr = batch;
 
-	EACH(i, nr)
-	{
+	EACH(i, nr) {
 		struct maps_value __arena *v = kmalloc_nolock(sizeof(*v), 0, NUMA_NO_NODE);
 
 		if (v)
@@ -88,7 +87,7 @@ STEP batch_heap_step(__u64 at)
 		p[i] = (__u64)v;
 	}
 	EACH(k, nr)
-	kfree_nolock((void __arena *)p[k]);
+		kfree_nolock((void __arena *)p[k]);
 }
 
 STEP batch_bulk_step(__u64 at)
@@ -101,8 +100,7 @@ STEP batch_bulk_step(__u64 at)
 		failed++;
 		return;
 	}
-	EACH(i, nr)
-	{
+	EACH(i, nr) {
 		struct maps_value __arena *v = p[i];
 
 		*(volatile __u64 __arena *)&v->word[0] = i;
@@ -132,9 +130,9 @@ STEP batch_map_step(__u64 at)
 	__u64 nr = batch;
 
 	EACH(i, nr)
-	batch_map_update(&few, i);
+		batch_map_update(&few, i);
 	EACH(k, nr)
-	map_delete_one(&few, k);
+		map_delete_one(&few, k);
 }
 
 STEP batch_lazy_step(__u64 at)
@@ -142,9 +140,9 @@ STEP batch_lazy_step(__u64 at)
 	__u64 nr = batch;
 
 	EACH(i, nr)
-	batch_map_update(&few_lazy, i);
+		batch_map_update(&few_lazy, i);
 	EACH(k, nr)
-	map_delete_one(&few_lazy, k);
+		map_delete_one(&few_lazy, k);
 }
 
 PROGRAM(empty)

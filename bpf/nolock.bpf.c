@@ -23,6 +23,9 @@ struct {
 	__uint(max_entries, 1);
 } nolock_heap SEC(".maps");
 
+/* For loaders, which compare it with the heap's: nolock_bpf_attach_heap(). */
+const volatile __u32 nolock_bpf_layout __attribute__((used)) = NL_VERSION;
+
 /* Naming the map makes it the arena of every program that this is linked into. */
 NL_INLINE nl_heap_t *the_heap(void)
 {

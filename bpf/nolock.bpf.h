@@ -5,7 +5,7 @@
  *
  * Include it after vmlinux.h (or <linux/bpf.h>) and <bpf/bpf_helpers.h>, link the object with
  * libnolock.bpf.o (bpftool gen object), and hand it the heap before it is loaded, with
- * nolock_bpf_attach_heap() of <nolock/bpf.h>. A program object works on one heap.
+ * nolock_bpf_open_heap() of <nolock/bpf.h>. A program object works on one heap.
  *
  * Objects are addresses in user space, the same in every process that has the heap open, and may
  * be freed on either side. In BPF they are arena pointers: a wild one reaches nothing but the
@@ -14,8 +14,9 @@
  * gets the pointer from an atomic operation (xchg, cmpxchg) after it was put there by one.
  *
  * Cost: with constant flags, and a constant size, the common case is in line: one cmpxchg and about
- * 20 instructions an allocation, one and about 40 a free. That needs the machine's name, as
- * bpf_tracing.h wants it: -D__TARGET_ARCH_x86 or the like; without, every call is a call.
+ * 20 instructions an allocation, one and about 40 a free. That needs the name of the machine that it
+ * runs on, as bpf_tracing.h wants it: -D__TARGET_ARCH_x86 or arm64, as pkg-config's bpfcflags has it;
+ * without, every call is a call. Not x86 where it may run elsewhere: releases are plain stores then.
  *
  * Verifier: each of the functions is checked once for a program, however often it is called.
  *

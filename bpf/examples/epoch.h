@@ -42,8 +42,7 @@ typedef struct epoch __shared epoch_t;
 BOTH_INLINE int epoch_enter(epoch_t *e, unsigned int slot)
 {
 	slot &= EPOCH_SLOTS - 1;
-	bounded(i, EPOCH_TRIES)
-	{
+	bounded(i, EPOCH_TRIES) {
 		__u64 now = load(&e->now);
 		int of = (int)(now % 3);
 

@@ -4,8 +4,8 @@
  * system calls by number, at the tracepoint; and where it is found by a timer interrupt, which may
  * come in the middle of the former. The process beside it: hash.c.
  *
- *	clang-19 -target bpf -mcpu=v4 -D__TARGET_ARCH_x86 -O2 -g $(pkg-config --cflags nolock) \
- *		-idirafter /usr/include/$(uname -m)-linux-gnu -c hash.bpf.c -o hash.o
+ *	clang-19 $(pkg-config --variable=bpfcflags nolock) $(pkg-config --cflags nolock) \
+ *		-c hash.bpf.c -o hash.o
  *	bpftool gen object hash.bpf.o hash.o $(pkg-config --variable=bpfobject nolock)
  *	bpftool gen skeleton hash.bpf.o name hash_bpf >hash.skel.h
  */

@@ -65,8 +65,7 @@ BOTH_INLINE hash_bucket_t *hash_bucket(hash_t *t, __u64 key)
 /* 0: it is locked, and *was is what it was; or EBUSY_HERE. The cmpxchg is an acquire. */
 BOTH_INLINE int hash_lock(hash_t *t, hash_bucket_t *b, __u64 *was)
 {
-	bounded(i, HASH_TRIES)
-	{
+	bounded(i, HASH_TRIES) {
 		__u64 word = load(b);
 
 		*was = word;
@@ -98,8 +97,7 @@ BOTH_FUNC int hash_add(hash_t *t BOTH_ARG, __u64 key, __u64 by)
 	if (err)
 		return err;
 	n = hash_node(t, (__u32)was);
-	bounded(i, HASH_CHAIN)
-	{
+	bounded(i, HASH_CHAIN) {
 		if (!n)
 			break;
 		if (n->key == key) {
@@ -114,9 +112,10 @@ BOTH_FUNC int hash_add(hash_t *t BOTH_ARG, __u64 key, __u64 by)
 		hash_unlock(b, was, (__u32)was);
 		return ENOMEM_HERE;
 	}
-	fresh->key = key;
-	fresh->value = by;
-	fresh->next = (__u32)was;
+	/* Somebody may still be reading what was here before, and will not believe it. */
+	store(&fresh->key, key);
+	store(&fresh->value, by);
+	store(&fresh->next, (__u32)was);
 	hash_unlock(b, was, (__u32)(__u64)fresh);
 	return 0;
 }
@@ -138,8 +137,7 @@ BOTH_INLINE int hash_take(hash_t *t, __u64 key, __u64 *value)
 		return err;
 	first = (__u32)was;
 	n = hash_node(t, first);
-	bounded(i, HASH_CHAIN)
-	{
+	bounded(i, HASH_CHAIN) {
 		if (!n || n->key == key)
 			break;
 		before = n;
@@ -178,8 +176,7 @@ BOTH_INLINE int hash_get(hash_t *t, __u64 key, __u64 *value)
 	__u64 word = 1ULL << 32, was;
 	__u32 link = 0;
 
-	bounded(i, HASH_TRIES + HASH_CHAIN)
-	{
+	bounded(i, HASH_TRIES + HASH_CHAIN) {
 		if (!n) {
 			/* The start, or the start again. */
 			word = load_acquire(b);

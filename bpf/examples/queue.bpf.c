@@ -4,8 +4,8 @@
  * (queue.h). Events come from a tracepoint and from a timer interrupt, which may come in the
  * middle of the former; each adds to the same queue without waiting. The process: queue.c.
  *
- *	clang-19 -target bpf -mcpu=v4 -D__TARGET_ARCH_x86 -O2 -g $(pkg-config --cflags nolock) \
- *		-idirafter /usr/include/$(uname -m)-linux-gnu -c queue.bpf.c -o queue.o
+ *	clang-19 $(pkg-config --variable=bpfcflags nolock) $(pkg-config --cflags nolock) \
+ *		-c queue.bpf.c -o queue.o
  *	bpftool gen object queue.bpf.o queue.o $(pkg-config --variable=bpfobject nolock)
  *	bpftool gen skeleton queue.bpf.o name queue_bpf >queue.skel.h
  */
@@ -49,8 +49,7 @@ static __always_inline void obey(queues_t *q)
 {
 	if (!queue_trylock(&q->down))
 		return; /* somebody below us is at it */
-	bounded(i, COMMANDS_AT_ONCE)
-	{
+	bounded(i, COMMANDS_AT_ONCE) {
 		event_t *command = (event_t *)queue_next(&q->down);
 
 		if (!command)

@@ -74,14 +74,19 @@ static void make_queue(struct nolock_heap *heap, queue_t *q)
 
 int main(int argc, char **argv)
 {
-	struct nolock_heap *heap = nolock_heap_open(argc > 1 ? argv[1] : "examples");
+	const char *name = argc > 1 ? argv[1] : "examples";
 	struct bpf_link *timers[MAX_TIMERS + 1];
 	struct queue_bpf *skel;
+	struct nolock_heap *heap;
 	__u64 sent = 0, sources = 0;
 	queues_t *q;
 
+	skel = queue_bpf__open();
+	if (!skel)
+		err(1, "cannot open the programs");
+	heap = nolock_bpf_open_heap(skel->obj, name);
 	if (!heap)
-		err(1, "cannot open the heap: nolockd must be there");
+		err(1, "cannot give the programs heap %s: nolockd must be there", name);
 	q = nolock_heap_kmalloc(heap, sizeof(*q), GFP_KERNEL);
 	if (!q)
 		err(1, "cannot make the queues");
@@ -89,12 +94,11 @@ int main(int argc, char **argv)
 	make_queue(heap, &q->down);
 	nolock_heap_set_root(heap, q);
 
-	skel = queue_bpf__open();
-	if (!skel)
-		err(1, "cannot open the programs");
 	set_me(skel);
-	if (nolock_bpf_attach_heap(skel->obj, heap) || queue_bpf__load(skel))
+	if (queue_bpf__load(skel))
 		err(1, "cannot load the programs (root?)");
+	if (nolock_bpf_ready(skel->obj, heap))
+		errx(1, "the programs are on another heap");
 	skel->links.on_call = bpf_program__attach(skel->progs.on_call);
 	if (!skel->links.on_call)
 		err(1, "cannot attach to the system calls");

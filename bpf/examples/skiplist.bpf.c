@@ -5,8 +5,8 @@
  * interrupt, which may come in the middle of either, takes out those that are over. The process:
  * skiplist.c.
  *
- *	clang-19 -target bpf -mcpu=v4 -D__TARGET_ARCH_x86 -O2 -g $(pkg-config --cflags nolock) \
- *		-idirafter /usr/include/$(uname -m)-linux-gnu -c skiplist.bpf.c -o skiplist.o
+ *	clang-19 $(pkg-config --variable=bpfcflags nolock) $(pkg-config --cflags nolock) \
+ *		-c skiplist.bpf.c -o skiplist.o
  *	bpftool gen object skiplist.bpf.o skiplist.o $(pkg-config --variable=bpfobject nolock)
  *	bpftool gen skeleton skiplist.bpf.o name skiplist_bpf >skiplist.skel.h
  */
@@ -48,8 +48,7 @@ int on_timer(void *ctx)
 
 	if (!l || !is_me())
 		return 0;
-	bounded(i, AT_ONCE)
-	{
+	bounded(i, AT_ONCE) {
 		__u64 now = bpf_ktime_get_ns(), key = skip_take_first(l, now);
 
 		if (!key)

@@ -66,25 +66,29 @@ static void *reader(void *arg)
 
 int main(int argc, char **argv)
 {
-	struct nolock_heap *heap = nolock_heap_open(argc > 1 ? argv[1] : "examples");
+	const char *name = argc > 1 ? argv[1] : "examples";
 	struct bpf_link *timers[MAX_TIMERS + 1];
 	__u64 added = 0, cancelled = 0, not_added = 0, epochs = 0, left, keys[AT_ONCE];
 	struct skiplist_bpf *skel;
+	struct nolock_heap *heap;
 	pthread_t thread;
 
+	skel = skiplist_bpf__open();
+	if (!skel)
+		err(1, "cannot open the programs");
+	heap = nolock_bpf_open_heap(skel->obj, name);
 	if (!heap)
-		err(1, "cannot open the heap: nolockd must be there");
+		err(1, "cannot give the programs heap %s: nolockd must be there", name);
 	list = skip_create(heap);
 	if (!list)
 		err(1, "cannot make the list");
 	nolock_heap_set_root(heap, list);
 
-	skel = skiplist_bpf__open();
-	if (!skel)
-		err(1, "cannot open the programs");
 	set_me(skel);
-	if (nolock_bpf_attach_heap(skel->obj, heap) || skiplist_bpf__load(skel))
+	if (skiplist_bpf__load(skel))
 		err(1, "cannot load the programs (root?)");
+	if (nolock_bpf_ready(skel->obj, heap))
+		errx(1, "the programs are on another heap");
 	skel->links.on_call = bpf_program__attach(skel->progs.on_call);
 	if (!skel->links.on_call)
 		err(1, "cannot attach to the system calls");

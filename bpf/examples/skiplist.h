@@ -60,8 +60,7 @@ BOTH_INLINE skip_node_t *skip_next(skip_node_t *n, unsigned int level)
 
 BOTH_INLINE int skip_lock(skiplist_t *l)
 {
-	bounded(i, SKIP_TRIES)
-	{
+	bounded(i, SKIP_TRIES) {
 		if (!load(&l->lock) && cas(&l->lock, 0, 1))
 			return 0;
 	}
@@ -85,8 +84,7 @@ BOTH_FUNC __u64 skip_search(skiplist_t *l BOTH_ARG, __u64 key)
 
 	if (!l)
 		return -1ULL;
-	bounded(i, SKIP_STEPS)
-	{
+	bounded(i, SKIP_STEPS) {
 		next = skip_next(at, level % SKIP_LEVELS);
 		if (next && next->key < key) {
 			at = next;
@@ -103,8 +101,7 @@ BOTH_FUNC __u64 skip_search(skiplist_t *l BOTH_ARG, __u64 key)
 /* Those in limbo that nobody can be reading, with the lock held. */
 BOTH_INLINE void skip_free_some(skiplist_t *l)
 {
-	bounded(i, SKIP_FREES)
-	{
+	bounded(i, SKIP_FREES) {
 		skip_node_t *n = (skip_node_t *)l->limbo_first;
 
 		if (!n || !epoch_over(&l->epoch, n->tag))
@@ -119,8 +116,7 @@ BOTH_INLINE void skip_unlink(skiplist_t *l, skip_node_t *n)
 {
 	unsigned int levels = n->levels < SKIP_LEVELS ? n->levels : SKIP_LEVELS;
 
-	bounded(i, levels)
-	{
+	bounded(i, levels) {
 		unsigned int level = levels - 1 - i;
 		skip_node_t *before = (skip_node_t *)l->before[level];
 
@@ -172,12 +168,10 @@ BOTH_FUNC int skip_add(skiplist_t *l BOTH_ARG, __u64 key, __u64 value)
 	n->key = key;
 	n->value = value;
 	n->levels = levels;
-	bounded(i, levels)
-	{
+	bounded(i, levels) {
 		n->next[i] = ((skip_node_t *)l->before[i % SKIP_LEVELS])->next[i];
 	}
-	bounded(k, levels)
-	{
+	bounded(k, levels) {
 		store_release(&((skip_node_t *)l->before[k % SKIP_LEVELS])->next[k], (__u64)n);
 	}
 	l->nr++;
@@ -221,8 +215,7 @@ BOTH_FUNC __u64 skip_take_first(skiplist_t *l BOTH_ARG, __u64 most)
 	first = skip_next(skip_head(l), 0);
 	if (first && first->key <= most) {
 		key = first->key;
-		bounded(i, SKIP_LEVELS)
-		{
+		bounded(i, SKIP_LEVELS) {
 			l->before[i % SKIP_LEVELS] = (__u64)l->head;
 		}
 		skip_unlink(l, first);
@@ -240,8 +233,7 @@ BOTH_INLINE skip_node_t *skip_first_from(skiplist_t *l, __u64 key)
 	skip_node_t *at = skip_head(l), *next = 0;
 	unsigned int level = unknown(SKIP_LEVELS - 1);
 
-	bounded(i, SKIP_STEPS)
-	{
+	bounded(i, SKIP_STEPS) {
 		next = skip_next(at, level % SKIP_LEVELS);
 		if (next && load(&next->key) < key)
 			at = next;

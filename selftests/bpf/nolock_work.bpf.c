@@ -85,6 +85,18 @@ SEC("uprobe") int work_uprobe(struct pt_regs *regs)
 	return run_type(TYPE_UPROBE);
 }
 
+SEC("uprobe.s") int work_uprobe_s(struct pt_regs *regs)
+{
+	return run_type(TYPE_UPROBE_S);
+}
+
+/* All of the packet may pass. */
+SEC("socket") int work_socket(struct __sk_buff *skb)
+{
+	run_type(TYPE_SOCKET);
+	return skb->len;
+}
+
 SEC("iter/bpf_map") int work_iter(struct bpf_iter__bpf_map *ctx)
 {
 	return ctx->map ? run_type(TYPE_ITER) : 0;

@@ -117,6 +117,79 @@ Test(nolock_types, xdp)
 	finish(&e, "xdp", RUNS);
 }
 
+/* A network of our own, in which we alone send: each packet is received on this CPU. */
+static void loopback_up(void)
+{
+	struct ifreq r = { .ifr_name = "lo", .ifr_flags = IFF_UP };
+	int fd;
+
+	cr_assert_eq(unshare(CLONE_NEWNET), 0, "%s", strerror(errno));
+	fd = socket(AF_INET, SOCK_DGRAM, 0);
+	cr_assert(fd >= 0 && !ioctl(fd, SIOCSIFFLAGS, &r), "%s", strerror(errno));
+	close(fd);
+}
+
+/* Datagrams to ourselves, one by one, through what is attached to the socket or the interface. */
+static void send_packets(int filter)
+{
+	struct sockaddr_in at = { .sin_family = AF_INET };
+	int to = socket(AF_INET, SOCK_DGRAM, 0), from = socket(AF_INET, SOCK_DGRAM, 0);
+	socklen_t len = sizeof(at);
+	char data[64] = { 0 };
+
+	at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	cr_assert(to >= 0 && from >= 0);
+	if (filter >= 0)
+		cr_assert_eq(setsockopt(to, SOL_SOCKET, SO_ATTACH_BPF, &filter, sizeof(filter)), 0,
+			     "%s", strerror(errno));
+	cr_assert_eq(bind(to, (struct sockaddr *)&at, sizeof(at)), 0);
+	cr_assert_eq(getsockname(to, (struct sockaddr *)&at, &len), 0);
+	for (unsigned int i = 0; i < RUNS; i++) {
+		cr_assert_eq(sendto(from, data, sizeof(data), 0, (struct sockaddr *)&at, len),
+			     sizeof(data), "%s", strerror(errno));
+		cr_assert_eq(recv(to, data, sizeof(data), 0), sizeof(data));
+	}
+	close(from);
+	close(to);
+}
+
+/* In the softirq that receives, where test_run() is in a task. */
+Test(nolock_types, xdp_received)
+{
+	struct env e = start("work_xdp", TYPE_XDP);
+
+	loopback_up();
+	e.link = bpf_program__attach_xdp(e.s->progs.work_xdp, (int)if_nametoindex("lo"));
+	cr_assert(e.link, "%s", strerror(errno));
+	send_packets(-1);
+	finish(&e, "xdp, received", RUNS);
+}
+
+Test(nolock_types, tc_received)
+{
+	LIBBPF_OPTS(bpf_tc_hook, hook, .attach_point = BPF_TC_INGRESS);
+	LIBBPF_OPTS(bpf_tc_opts, opts, .handle = 1, .priority = 1);
+	struct env e = start("work_tc", TYPE_TC);
+
+	loopback_up();
+	hook.ifindex = (int)if_nametoindex("lo");
+	opts.prog_fd = bpf_program__fd(e.s->progs.work_tc);
+	cr_assert_eq(bpf_tc_hook_create(&hook), 0);
+	cr_assert_eq(bpf_tc_attach(&hook, &opts), 0);
+	send_packets(-1);
+	cr_assert_eq(bpf_tc_hook_destroy(&hook), 0);
+	finish(&e, "tc, received", RUNS);
+}
+
+Test(nolock_types, socket)
+{
+	struct env e = start("work_socket", TYPE_SOCKET);
+
+	loopback_up();
+	send_packets(bpf_program__fd(e.s->progs.work_socket));
+	finish(&e, "socket", RUNS);
+}
+
 Test(nolock_types, tp_btf)
 {
 	struct env e = start("work_tp_btf", TYPE_TP_BTF);
@@ -184,16 +257,27 @@ static size_t file_offset(const void *fn)
 	return 0;
 }
 
-Test(nolock_types, uprobe)
+static void probe(const char *prog, unsigned int type, const char *name)
 {
-	struct env e = start("work_uprobe", TYPE_UPROBE);
+	struct env e = start(prog, type);
 
-	e.link = bpf_program__attach_uprobe(e.s->progs.work_uprobe, false, getpid(),
-					    "/proc/self/exe", file_offset(nolock_types_probed));
+	e.link = bpf_program__attach_uprobe(bpf_object__find_program_by_name(e.s->obj, prog), false,
+					    getpid(), "/proc/self/exe",
+					    file_offset(nolock_types_probed));
 	cr_assert(e.link, "%s", strerror(errno));
 	for (unsigned int i = 0; i < RUNS; i++)
 		nolock_types_probed();
-	finish(&e, "uprobe", RUNS);
+	finish(&e, name, RUNS);
+}
+
+Test(nolock_types, uprobe)
+{
+	probe("work_uprobe", TYPE_UPROBE, "uprobe");
+}
+
+Test(nolock_types, uprobe_sleepable)
+{
+	probe("work_uprobe_s", TYPE_UPROBE_S, "uprobe.s");
 }
 
 Test(nolock_types, iter)
@@ -267,15 +351,6 @@ Test(nolock_types, fentry)
 	finish(&e, "fentry", RUNS);
 }
 
-static void loopback_up(void)
-{
-	struct ifreq r = { .ifr_name = "lo", .ifr_flags = IFF_UP };
-	int fd = socket(AF_INET, SOCK_DGRAM, 0);
-
-	cr_assert(fd >= 0 && !ioctl(fd, SIOCSIFFLAGS, &r), "%s", strerror(errno));
-	close(fd);
-}
-
 /* A connection to ourselves, with the program as its congestion control. */
 static void tcp_talk(const char *control, nl_u64 *runs)
 {
@@ -318,8 +393,6 @@ Test(nolock_types, struct_ops)
 	nl_u64 runs;
 
 	cr_assert(s);
-	/* A namespace of its own: other connections of the machine do not come by. */
-	cr_assert_eq(unshare(CLONE_NEWNET), 0, "%s", strerror(errno));
 	loopback_up();
 	cr_assert_eq(bpf_map__reuse_fd(s->maps.nolock_heap, nolock_heap_fd(e.heap)), 0);
 	cr_assert_eq(nolock_ops_bpf__load(s), 0, "cannot load the programs");

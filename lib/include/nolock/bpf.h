@@ -59,10 +59,10 @@ static inline unsigned int nolock_bpf_layout_of(struct bpf_object *obj)
  * nolock_bpf_attach_heap - let the programs of an object allocate from a heap that is open
  * @obj: opened and not yet loaded
  * @heap: from nolock_heap_open(), of type NOLOCK_HEAP_ARENA
- * Returns 0; -ENOENT: the object was not linked with libnolock.bpf.o; -EOPNOTSUPP: the heap is no
- * arena, so BPF cannot reach it: nolockd says why when it makes one; -EPROTO: the object was linked
- * with the libnolock.bpf.o of another version: link it again; or libbpf's error (-EINVAL: it is
- * loaded already). The heap may be closed after the load.
+ * Returns 0; -ENOENT: the object was not linked with libnolock.bpf.o, or was given a heap before;
+ * -EOPNOTSUPP: the heap is no arena, so BPF cannot reach it: nolockd says why when it makes one;
+ * -EPROTO: the object was linked with the libnolock.bpf.o of another version: link it again; or
+ * libbpf's error. The heap may be closed after the load.
  */
 static inline int nolock_bpf_attach_heap(struct bpf_object *obj, const struct nolock_heap *heap)
 {
@@ -103,8 +103,7 @@ static inline struct nolock_heap *nolock_bpf_open_heap(struct bpf_object *obj, c
  * @obj: loaded
  * @heap: the one that it is to work on
  * Makes sure that the programs run on this heap and no other. Returns 0; -ENOENT: not linked with
- * libnolock.bpf.o; -EXDEV: it was given another heap, or none; or the error of
- * bpf_obj_get_info_by_fd() (-EBADF: it is not loaded).
+ * libnolock.bpf.o; -ENXIO: not loaded; -EXDEV: it was given another heap.
  */
 static inline int nolock_bpf_ready(struct bpf_object *obj, const struct nolock_heap *heap)
 {
@@ -121,10 +120,10 @@ static inline int nolock_bpf_ready(struct bpf_object *obj, const struct nolock_h
 	memset(&of_obj, 0, sizeof(of_obj));
 	memset(&of_heap, 0, sizeof(of_heap));
 	if (bpf_obj_get_info_by_fd(bpf_map__fd(map), &of_obj, &len))
-		return -errno;
+		return -ENXIO;
 	len = sizeof(of_heap);
 	if (bpf_obj_get_info_by_fd(nolock_heap_fd(heap), &of_heap, &len))
-		return -errno;
+		return -EXDEV;
 	return of_obj.id == of_heap.id ? 0 : -EXDEV;
 }
 

@@ -30,33 +30,16 @@
 /* A round takes seconds. */
 #define TABLE_ROUNDS 5u
 
-const char *const maps_rows[NR_MAPS] = { "bpf-batch", "bpf-table" };
+const struct maps_row maps_rows[NR_MAPS] = {
+	{ "bpf-batch", "records of 64 B that come and go, in a BPF program, and in hash maps" },
+	{ "bpf-table", "a table of a million records in a heap, and hash maps of as many" },
+};
 
-static json_object *must(json_object *o)
-{
-	if (!o)
-		errx(2, "out of memory");
-	return o;
-}
-
-static void add_number(json_object *o, const char *key, double value)
-{
-	char digits[32];
-
-	snprintf(digits, sizeof(digits), "%.3f", value);
-	json_object_object_add(o, key, must(json_object_new_double_s(value, digits)));
-}
-
-/* Median and quartiles; @values are left sorted. */
+/* Values are left sorted. */
 static json_object *figures(double *values, unsigned int n, struct spread *s)
 {
-	json_object *o = must(json_object_new_object());
-
 	*s = spread_of(values, n);
-	add_number(o, "q1", s->q1);
-	add_number(o, "median", s->median);
-	add_number(o, "q3", s->q3);
-	return o;
+	return json_spread(s);
 }
 
 /* The programs on a heap of their own. */
@@ -149,10 +132,10 @@ static const char *measure_batch(struct side *s, unsigned int batch, unsigned in
 static void report_batch(json_object *all, struct table *t, unsigned int batch, unsigned int rounds,
 			 double *ns[NR_SIDES], double *ratio)
 {
-	json_object *row = must(json_object_new_object());
+	json_object *row = json_must(json_object_new_object());
 	struct spread s;
 
-	json_object_object_add(row, "batch", must(json_object_new_int((int)batch)));
+	json_object_object_add(row, "batch", json_must(json_object_new_int((int)batch)));
 	table_cell(t, "  %u", batch);
 	/* The ratios before the times, which spread_of() sorts. */
 	for (unsigned int i = HEAP; i <= BULK; i++) {
@@ -163,8 +146,7 @@ static void report_batch(json_object *all, struct table *t, unsigned int batch, 
 				ratio[round] = ns[i][round] / ns[k][round];
 			snprintf(key, sizeof(key), "%s : %s", side_names[i], side_names[k]);
 			json_object_object_add(row, key, figures(ratio, rounds, &s));
-			if (i == HEAP)
-				table_cell(t, "1/%.1f", 1 / s.median);
+			table_cell(t, "1/%.1f", 1 / s.median);
 		}
 	}
 	for (unsigned int i = HEAP; i < NR_SIDES; i++) {
@@ -176,9 +158,10 @@ static void report_batch(json_object *all, struct table *t, unsigned int batch, 
 
 static const char *run_batches(struct report *r, struct side *s, unsigned int rounds)
 {
-	static const char *const heads[] = { "<batch", ": map", ": lazy", "kmalloc_nolock",
-					     "bulk",   "map",	"lazy",	  NULL };
-	json_object *all = must(json_object_new_array());
+	static const char *const heads[] = { "<batch",	    "one : map", "one : lazy", "bulk : map",
+					     "bulk : lazy", "one",	 "bulk",       "map",
+					     "lazy",	    NULL };
+	json_object *all = json_must(json_object_new_array());
 	double *ns[NR_SIDES], *ratio = calloc(rounds, sizeof(*ratio));
 	struct table *t = table_new(heads);
 	const char *problem = NULL;
@@ -201,11 +184,11 @@ static const char *run_batches(struct report *r, struct side *s, unsigned int ro
 	if (!problem) {
 		printf("\n%s: records of %d B that come and go in batches, in a BPF program, 1 "
 		       "thread: ratios, then ns a record, less the loop\n",
-		       maps_rows[MAPS_BATCHES], MAPS_VALUE);
+		       maps_rows[MAPS_BATCHES].name, MAPS_VALUE);
 		table_print(t);
-		printf("  map: update and delete of BPF_MAP_TYPE_HASH; lazy: with "
-		       "BPF_F_NO_PREALLOC\n");
-		json_object_object_add(report_root(r), maps_rows[MAPS_BATCHES], all);
+		printf("  one: kmalloc_nolock() and kfree_nolock(); bulk: kmem_cache_*_bulk_nolock(); map: "
+		       "update and\n  delete of BPF_MAP_TYPE_HASH; lazy: with BPF_F_NO_PREALLOC\n");
+		json_object_object_add(report_root(r), maps_rows[MAPS_BATCHES].name, all);
 	}
 	for (unsigned int i = 0; i < NR_SIDES; i++)
 		free(ns[i]);
@@ -345,13 +328,13 @@ static void report_table(struct report *r, unsigned int rounds,
 {
 	static const char *const heads[] = { "<",    ": map", "quartiles", ": lazy", "quartiles",
 					     "heap", "map",   "lazy",	   NULL };
-	json_object *all = must(json_object_new_object());
+	json_object *all = json_must(json_object_new_object());
 	struct table *t = table_new(heads);
 	double ratio[TABLE_ROUNDS];
 	struct spread s;
 
 	for (unsigned int p = 0; p < NR_PHASES; p++) {
-		json_object *row = must(json_object_new_object());
+		json_object *row = json_must(json_object_new_object());
 
 		table_cell(t, "  %s", phase_names[p]);
 		for (unsigned int i = T_MAP; i < NR_TABLES; i++) {
@@ -374,11 +357,11 @@ static void report_table(struct report *r, unsigned int rounds,
 	}
 	printf("\n%s: a table of %d live records of 8 B in a BPF program, 1 thread: ratios, then ns "
 	       "(or bytes) a record\n",
-	       maps_rows[MAPS_TABLE], MAPS_RECORDS);
+	       maps_rows[MAPS_TABLE].name, MAPS_RECORDS);
 	table_print(t);
 	printf("  read by user space: plain loads against bpf_map_lookup_batch() of %u\n",
 	       READ_BATCH);
-	json_object_object_add(report_root(r), maps_rows[MAPS_TABLE], all);
+	json_object_object_add(report_root(r), maps_rows[MAPS_TABLE].name, all);
 }
 
 static const char *run_table(struct report *r, struct side *s, unsigned int rounds)

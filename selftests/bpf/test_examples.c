@@ -95,7 +95,7 @@ static void finish(struct env *e, const char *what, bool nmi)
 {
 	struct ex_side sum = { 0 };
 	struct hash_node found[ALL_KEYS];
-	nl_u64 left = 0, nodes = 0, before = 0;
+	__u64 left = 0, nodes = 0, before = 0;
 	struct queue_node *n;
 
 	for (unsigned int i = 0; i < NR_EX_SIDES; i++) {

@@ -229,6 +229,19 @@ static uint64_t now_ns(void)
 	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
+/*
+ * The nodes lie anywhere: the first ones of buckets ahead, and then the second ones, are on their
+ * way before they are wanted.
+ */
+static void ask_ahead(hash_t *t, __u32 b)
+{
+	const hash_node_t *near = hash_node(t, (__u32)load(&t->bucket[(b + 16) & t->mask]));
+
+	__builtin_prefetch(hash_node(t, (__u32)load(&t->bucket[(b + 32) & t->mask])));
+	if (near)
+		__builtin_prefetch(hash_node(t, load(&near->next)));
+}
+
 /* Sum up all values by plain loads. */
 static double read_heap(hash_t *t, __u64 *sum)
 {
@@ -238,8 +251,7 @@ static double read_heap(hash_t *t, __u64 *sum)
 	for (__u32 b = 0; b <= t->mask; b++) {
 		int n = hash_read(t, b, found, 64);
 
-		/* The nodes lie anywhere: those of some buckets ahead are on their way. */
-		__builtin_prefetch(hash_node(t, (__u32)load(&t->bucket[(b + 16) & t->mask])));
+		ask_ahead(t, b);
 		if (n < 0)
 			return n;
 		for (int i = 0; i < n; i++)

@@ -605,6 +605,11 @@ int nolock_heap_fd(const struct nolock_heap *heap)
 	return heap->fd;
 }
 
+unsigned int nolock_heap_layout(const struct nolock_heap *heap)
+{
+	return heap->h->version;
+}
+
 void *nolock_heap_root(const struct nolock_heap *heap)
 {
 	return (void *)nl_load_acquire(&heap->h->root);

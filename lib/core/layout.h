@@ -382,7 +382,15 @@ typedef nl_u64 NLA nl_word_t;
 typedef nl_u32 NLA nl_tag_t;
 typedef char NLA nl_byte_t;
 
+#ifdef __bpf__
+/*
+ * Offsets of a damaged header as well: an atomic access across two cache lines is a fault of the
+ * kernel on machines that detect it.
+ */
+#define nl_at(h, off) ((nl_byte_t *)(h) + ((off) & ~7ULL))
+#else
 #define nl_at(h, off) ((nl_byte_t *)(h) + (off))
+#endif
 
 NL_INLINE nl_cache_t *nl_cache(nl_heap_t *h, nl_u32 id)
 {

@@ -34,7 +34,7 @@
  * short sheaves, few of them. A heap of one build is another version to the other.
  */
 #ifdef NOLOCK_TINY
-#define NL_VERSION 0x10001
+#define NL_VERSION 0x10002
 #define NL_MAX_CACHES_SHIFT 7
 #define NL_MAX_NODES 1u
 #define NL_MAX_CLIENTS 32u
@@ -46,7 +46,7 @@
 #define NL_SHEAF_LEAST 2u
 #define NL_DEFAULT_SIZE (4ULL << 30)
 #else
-#define NL_VERSION 1
+#define NL_VERSION 2
 #define NL_MAX_CACHES_SHIFT 8
 #define NL_MAX_NODES 4u
 #define NL_MAX_CLIENTS 256u

@@ -37,19 +37,15 @@ static nl_u32 table_sheaf(struct nolock_heap *heap, const struct slab_sheaf *she
 	return 0;
 }
 
-/* Is it in a caller's hands, and of this cache? Else a mistake, which is counted. */
+/* Is it in a caller's hands, and of this cache? */
 static bool is_prefilled(struct nolock_heap *heap, nl_u32 id, const struct slab_sheaf *sheaf)
 {
 	const struct nl_sheaf *s = (const struct nl_sheaf *)sheaf;
 
-	if (!table_sheaf(heap, sheaf)) {
-		if (nolock_heap_of(sheaf) == heap && nl_load(&((struct oversize *)sheaf)->capacity))
-			return true;
-	} else if ((nl_load(&s->owner) & NL_PREFILLED) && nl_load(&s->cache) == id + 1) {
-		return true;
-	}
-	nl_free_refused(sheaf, "no prefilled sheaf of the cache");
-	return false;
+	if (!table_sheaf(heap, sheaf))
+		return nolock_heap_of(sheaf) == heap &&
+		       nl_load(&((const struct oversize *)sheaf)->capacity);
+	return (nl_load(&s->owner) & NL_PREFILLED) && nl_load(&s->cache) == id + 1;
 }
 
 static nl_slot_t *counters(struct nolock_heap *heap, nl_u32 id)
@@ -325,8 +321,13 @@ static void give_sheaf(struct kmem_cache *s, gfp_t gfp, struct slab_sheaf *sheaf
 	nl_barn_t *barn;
 	nl_sheaf_t *t;
 
-	if (!heap || !sheaf || !is_prefilled(heap, nl_cache_id(s), sheaf))
+	if (!heap || !sheaf)
 		return;
+	if (!is_prefilled(heap, nl_cache_id(s), sheaf)) {
+		nl_free_refused(sheaf,
+				"no prefilled sheaf of the cache, or it was returned already");
+		return;
+	}
 	id = nl_cache_id(s);
 	number = table_sheaf(heap, sheaf);
 	if (!number) {

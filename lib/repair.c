@@ -10,6 +10,7 @@
  */
 #include "internal.h"
 #include "core/core.h"
+#include "core/run.h"
 #include "core/slot.h"
 #include "core/word.h"
 
@@ -281,6 +282,7 @@ static void set_lost_bits(nl_heap_t *h)
 		if (nl_load(&group->chunk_free))
 			nl_hint_set(nl_group_free_map(h) + g / 64, NL_BIT(g));
 	}
+	nl_run_forget(h);
 	for (nl_u32 index = 0; index < h->nr_sheaves; index++)
 		if (!nl_load(&nl_sheaf(h, index)->owner) &&
 		    !(nl_load(nl_sheaf_map(h) + index / 64) & NL_BIT(index)))

@@ -21,6 +21,7 @@
 #include "internal.h"
 #include "rseq.h"
 #include "core/core.h"
+#include "core/run.h"
 
 /*
  * The generation half of the lock word while this file holds it: one for each call, so that a call
@@ -304,6 +305,7 @@ size_t nolock_heap_trim(struct nolock_heap *heap)
 		goto out;
 	for (nl_u32 g = h->first_chunk >> NL_GROUP_SHIFT; g < nl_load_acquire(&h->nr_open); g++)
 		dropped += nl_group_purge(heap, g, ~0ULL);
+	nl_run_forget(h);
 out:
 	nl_depth--;
 	return dropped << NL_CHUNK_SHIFT;

@@ -70,9 +70,10 @@
 #define NL_MAX_CACHES (1u << NL_MAX_CACHES_SHIFT)
 #define NL_NR_BUCKETS 40u /* sizes of kmalloc: caches 0 to 39; accounted, 40 to 79 */
 #define NL_NR_KMALLOC (2 * NL_NR_BUCKETS)
-#define NL_MAX_GROUPS (1u << 16) /* 256 GiB */
-#define NL_SHEAF_MAX 126u	 /* objects in a sheaf */
-#define NL_SLAB_WORDS 64u	 /* words of free bits: 4096 objects of 16 bytes */
+#define NL_MAX_GROUPS (1u << 16)	  /* 256 GiB */
+#define NL_RUN_MAX (NL_GROUP_CHUNKS + 1u) /* lengths of runs that are told apart */
+#define NL_SHEAF_MAX 126u		  /* objects in a sheaf */
+#define NL_SLAB_WORDS 64u		  /* words of free bits: 4096 objects of 16 bytes */
 #define NL_MIN_SIZE 16u
 #define NL_MAX_SIZE 32768u
 #define NL_NAME 32
@@ -356,6 +357,9 @@ struct nl_heap {
 	nl_u64 bugs;	/* atomic: what debugging found and mended */
 	nl_u64 pad2[3];
 	struct nl_client client[NL_MAX_CLIENTS + 1]; /* [0] unused */
+	nl_u32 run_from[NL_RUN_MAX + 1];	     /* run.h; [0] unused */
+	nl_u32 run_top;				     /* atomic: none of these is above it */
+	nl_u32 run_gives;			     /* atomic: wraps */
 };
 
 #define NL_ASSERT_SIZE(type, bytes) _Static_assert(sizeof(type) == (bytes), #type)

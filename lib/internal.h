@@ -197,11 +197,11 @@ NL_HIDDEN void *nl_large_alloc_nolock(struct nolock_heap *heap, size_t size, gfp
 
 /*
  * large.c, for objects of nl_large_alloc(): aligned to @align, a power of two above a chunk; set to
- * zero, but for chunks that are so already; in a private heap made to hold @size bytes where it
- * lies, or elsewhere.
+ * zero, but for chunks that are so already, and by a system call only if the flags allow one; in a
+ * private heap made to hold @size bytes where it lies, or elsewhere.
  */
 NL_HIDDEN void *nl_large_alloc_aligned(struct nolock_heap *heap, size_t size, size_t align);
-NL_HIDDEN void nl_large_clear(struct nolock_heap *heap, void *p, size_t size);
+NL_HIDDEN void nl_large_clear(struct nolock_heap *heap, void *p, size_t size, gfp_t gfp);
 NL_HIDDEN bool nl_large_resize(struct nolock_heap *heap, void *p, size_t size);
 NL_HIDDEN void *nl_large_move(struct nolock_heap *heap, void *p, size_t size);
 

@@ -319,15 +319,38 @@ void *nl_large_alloc_aligned(struct nolock_heap *heap, size_t size, size_t align
 	return p;
 }
 
-/* A chunk whose dirty bit is not set has not been written to since its pages were all zero. */
-void nl_large_clear(struct nolock_heap *heap, void *p, size_t size)
+/* From here on memory is set to zero by dropping its pages. */
+#define CLEAR_PAGES (16 * NL_CHUNK_SIZE)
+
+static void clear(char *p, size_t size, bool drop)
+{
+	int err = errno;
+
+	/* The system may refuse: locked pages. */
+	if (drop && size >= CLEAR_PAGES && !madvise(p, size, MADV_DONTNEED))
+		return;
+	errno = err;
+	memset(p, 0, size);
+}
+
+/*
+ * A chunk whose dirty bit is not set has not been written to since its pages were all zero. Of one
+ * that is dirty few pages may be present: many of them in a row are dropped, not touched.
+ */
+void nl_large_clear(struct nolock_heap *heap, void *p, size_t size, gfp_t gfp)
 {
 	nl_u32 chunk = (nl_u32)(((nl_u64)p - (nl_u64)heap->base) >> NL_CHUNK_SHIFT);
+	bool drop = heap->type == NL_HEAP_PRIVATE && gfpflags_allow_blocking(gfp);
+	size_t from = 0;
 
-	for (size_t at = 0; at < size; at += NL_CHUNK_SIZE, chunk++)
+	for (size_t at = 0; at < size; at += NL_CHUNK_SIZE, chunk++) {
 		if (nl_load(&nl_group(heap->h, chunk >> NL_GROUP_SHIFT)->dirty) & NL_BIT(chunk))
-			memset((char *)p + at, 0,
-			       size - at < NL_CHUNK_SIZE ? size - at : NL_CHUNK_SIZE);
+			continue;
+		clear((char *)p + from, at - from, drop);
+		from = at + NL_CHUNK_SIZE;
+	}
+	if (from < size)
+		clear((char *)p + from, size - from, drop);
 }
 
 static bool run_free(nl_heap_t *h, nl_u32 chunk, nl_u32 end)

@@ -220,7 +220,7 @@ __attribute__((noinline)) void *nl_kmalloc_slow(struct nolock_heap *heap, size_t
 		if (!p)
 			return fail(heap, NL_MAX_CACHES, size, gfp, ENOMEM);
 		if (gfp & __GFP_ZERO)
-			nl_large_clear(heap, p, size);
+			nl_large_clear(heap, p, size, gfp);
 		return p;
 	}
 	id = nl_kmalloc_cache((nl_u32)size, !!(gfp & __GFP_ACCOUNT));
@@ -314,7 +314,9 @@ static __attribute__((noinline)) void *nolock_slow(struct nolock_heap *heap, siz
 
 		if (!p)
 			return fail(heap, NL_MAX_CACHES, size, gfp, ENOMEM);
-		return finish((nl_u64)p, size, gfp);
+		if (gfp & __GFP_ZERO)
+			nl_large_clear(heap, p, size, 0);
+		return p;
 	}
 	id = nl_kmalloc_cache((nl_u32)size, !!(gfp & __GFP_ACCOUNT));
 	obj = nl_alloc_object_nolock(heap, id, gfp);

@@ -142,3 +142,102 @@ Test(large, every_run_is_found)
 	expect_whole(heap, NULL, "after runs");
 	cr_assert_eq(nolock_heap_close(heap), 0);
 }
+
+static bool zero(const char *p, size_t size)
+{
+	return !p[0] && !memcmp(p, p + 1, size - 1);
+}
+
+/* What a block of that size has present, in bytes. */
+static size_t present(void *p, size_t size)
+{
+	size_t pages = size / 4096, n = 0;
+	unsigned char *vec = calloc(pages, 1);
+
+	cr_assert(vec && !mincore(p, size, vec));
+	for (size_t i = 0; i < pages; i++)
+		n += vec[i] & 1;
+	free(vec);
+	return n * 4096;
+}
+
+Test(large, zeroed_without_being_touched)
+{
+	const size_t size = 64 * MiB + 12 * 4096;
+	struct nolock_heap *heap = nolock_heap_create(256 * MiB);
+	char *p;
+
+	cr_assert_not_null(heap);
+	for (int round = 0; round < 3; round++) {
+		cr_assert_not_null(p = nolock_heap_kmalloc(heap, size, GFP_KERNEL));
+		/* A page of it; all of it; here and there. */
+		for (size_t at = 0; at < size; at += round == 0 ? size : round == 1 ? 4096 : 300000)
+			p[at] = 1;
+		kfree(p);
+		cr_assert_not_null(p = nolock_heap_kzalloc(heap, size, GFP_KERNEL));
+		cr_assert_leq(present(p, size), 2 * MiB, "%zu bytes present", present(p, size));
+		cr_assert(zero(p, size - 1000));
+		kfree(p);
+	}
+	/* No system call where none is allowed: memory that was touched is written. */
+	for (int nolock = 0; nolock < 2; nolock++) {
+		cr_assert_not_null(p = nolock_heap_kmalloc(heap, size, GFP_KERNEL));
+		memset(p, 1, size);
+		kfree(p);
+		p = nolock ? nolock_heap_kmalloc_nolock(heap, size, __GFP_ZERO, NUMA_NO_NODE) :
+			     nolock_heap_kmalloc(heap, size, GFP_ATOMIC | __GFP_ZERO);
+		cr_assert_not_null(p);
+		cr_assert_eq(present(p, size), size);
+		cr_assert(zero(p, size));
+		kfree(p);
+	}
+	expect_whole(heap, NULL, "after zeroed objects");
+	cr_assert_eq(nolock_heap_close(heap), 0);
+}
+
+/* Pages that the system does not drop. */
+Test(large, zeroed_while_locked)
+{
+	const size_t size = 4 * MiB;
+	struct nolock_heap *heap = nolock_heap_create(64 * MiB);
+	char *p;
+
+	cr_assert_not_null(heap);
+	cr_assert_not_null(p = nolock_heap_kmalloc(heap, size, GFP_KERNEL));
+	cr_assert_eq(mlock(p, size), 0, "mlock: errno %d", errno);
+	memset(p, 1, size);
+	kfree(p);
+	errno = 77;
+	cr_assert_eq(nolock_heap_kzalloc(heap, size, GFP_KERNEL), p);
+	cr_assert_eq(errno, 77);
+	cr_assert(zero(p, size));
+	kfree(p);
+	cr_assert_eq(nolock_heap_close(heap), 0);
+}
+
+/* Of every kind of heap, of sizes on both sides of where pages are dropped. */
+Test(large, zeroed_in_every_heap)
+{
+	static const size_t sizes[] = { 40000, MiB - 1, MiB, MiB + 1, 3 * MiB + 4097 };
+	struct nolock_heap *heap;
+
+	for_each_kind(heap, 64 * MiB) {
+		for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
+			char *p, *q;
+
+			/* Dirty chunks among clean ones. */
+			cr_assert_not_null(p = nolock_heap_kmalloc(heap, CHUNK, GFP_KERNEL));
+			cr_assert_not_null(q = nolock_heap_kmalloc(heap, sizes[i], GFP_KERNEL));
+			memset(p, 1, CHUNK);
+			memset(q, 1, sizes[i]);
+			kfree(p);
+			kfree(q);
+			p = nolock_heap_kzalloc(heap, sizes[i] + MiB, GFP_KERNEL);
+			cr_assert_not_null(p);
+			cr_assert(zero(p, sizes[i] + MiB), "%zu bytes", sizes[i] + MiB);
+			kfree(p);
+		}
+		expect_whole(heap, NULL, "after zeroed objects");
+		cr_assert_eq(nolock_heap_close(heap), 0);
+	}
+}

@@ -220,6 +220,11 @@ NL_HIDDEN void nl_slot_empty(nl_heap_t *h, nl_slot_t *slot, nl_u32 id, nl_u32 wh
 NL_HIDDEN void nl_barn_flush(struct nolock_heap *heap, nl_u32 id, nl_u32 max);
 NL_HIDDEN nl_u32 nl_group_purge(struct nolock_heap *heap, nl_u32 g, nl_u64 mask);
 
+/*
+ * shrink.c: the bits of a word of a slab whose objects lie, be it in part, in the pages of a mask.
+ */
+NL_HIDDEN nl_u64 nl_pages_mask(const nl_cache_t *c, nl_u32 pages, nl_u32 word);
+
 /* cache.c: the last step of destroying a cache, or of not making one: its number is free again. */
 NL_HIDDEN void nl_cache_forget(struct nolock_heap *heap, nl_u32 id);
 

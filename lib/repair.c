@@ -96,6 +96,16 @@ static void repair_slab(nl_heap_t *h, nl_u32 chunk)
 			nl_word_give(&slab->free[word], nl_slab_mask(per_slab, word));
 		}
 		break;
+	case NL_INTENT_PURGE:
+		mask = nl_pages_mask(nl_cache(h, id), sheaf, word);
+		if (!(nl_load(&slab->free[word]) & mask) && sure)
+			nl_word_give(&slab->free[word], mask);
+		while (word--) {
+			nl_slab_intend(slab, NL_INTENT(NL_INTENT_PURGE, word, sheaf, 0), 0);
+			nl_word_give(&slab->free[word],
+				     nl_pages_mask(nl_cache(h, id), sheaf, word));
+		}
+		break;
 	}
 	nl_slab_done(slab);
 	nl_slab_unlock(slab);

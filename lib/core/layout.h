@@ -179,6 +179,8 @@ struct nl_slot {
  *   GIVE     from the sheaf to the word, its size is this afterwards
  *   NEW      the words are filled, from the first on; object 0 goes to the sheaf, or to the caller
  *   RELEASE  the words up to this one are taken, all of them full
+ *   PURGE    of the words up to this one the bits are taken that lie in pages; their mask is where
+ *            the sheaf is otherwise (shrink.c)
  */
 #define NL_INTENT(op, word, sheaf, n)                                                              \
 	(((nl_u64)(op) << 56) | ((nl_u64)(word) << 48) | ((nl_u64)(sheaf) << 16) | (nl_u64)(n))
@@ -192,6 +194,7 @@ enum {
 	NL_INTENT_GIVE,
 	NL_INTENT_NEW,
 	NL_INTENT_RELEASE,
+	NL_INTENT_PURGE,
 };
 
 /*

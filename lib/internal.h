@@ -45,6 +45,7 @@ struct nolock_heap {
 	int pid;	     /* who mapped it: a shared heap is not there in a child */
 	int state;	     /* NL_HANDLE_*, atomic */
 	bool snapshot;	     /* a copy of another process's metadata: figures only */
+	bool lazy;	     /* chunks are not reserved, but mapped when their group is opened */
 	nl_u64 decay_next;   /* decay.c: time of the next visit, in ms; atomic */
 	nl_u32 decay_visits; /* and where it goes on, racy */
 	nl_u32 decay_group;
@@ -143,6 +144,9 @@ NL_HIDDEN struct nolock_heap *nl_heap_map(int fd, nl_u32 type, nl_u64 base, nl_u
  * Returns how many were opened.
  */
 NL_HIDDEN nl_u32 nl_heap_grow(struct nolock_heap *heap, nl_u32 groups);
+
+/* The same for one group, or, where the system has no room for one, for at least @least chunks. */
+NL_HIDDEN nl_u32 nl_heap_grow_part(struct nolock_heap *heap, nl_u32 least);
 
 /* nl_heap_reopen - open groups that a dead client had drawn, of a shared heap. */
 NL_HIDDEN void nl_heap_reopen(struct nolock_heap *heap);

@@ -252,6 +252,8 @@ static nl_u32 get_run(struct nolock_heap *heap, nl_u32 nr, gfp_t gfp, nl_u32 who
 		while (chunk && !claim_tags(h, chunk, nr, who));
 		if (!chunk && grow_last(heap, nr))
 			chunk = find_run(h, nr, who, true);
+		if (!chunk && nr < NL_GROUP_CHUNKS && nl_heap_grow_part(heap, nr))
+			chunk = find_run(h, nr, who, true);
 		if (!chunk && nl_heap_shrink(heap))
 			chunk = find_run(h, nr, who, true);
 	}

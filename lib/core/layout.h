@@ -111,7 +111,7 @@
 	 (((nl_u32)(who) >> 16 & 0xfff) << 20))
 enum {
 	NL_KIND_FREE,	 /* free, or not opened */
-	NL_KIND_META,	 /* the heap's own metadata */
+	NL_KIND_META,	 /* no chunk that can be had: there was no memory to open it */
 	NL_KIND_SLAB,	 /* a slab of the cache */
 	NL_KIND_LARGE,	 /* first chunk of a large object; nl_slab.nr_chunks long */
 	NL_KIND_BODY,	 /* a further chunk of a large object */

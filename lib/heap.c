@@ -297,13 +297,39 @@ static nl_u64 space_limit(nl_u64 size)
 	return limit.rlim_cur < used || limit.rlim_cur - used < 2 * size ? limit.rlim_cur : 0;
 }
 
+/* NOLOCK_HEAP_MAX in bytes; 0 if there is none. */
+static nl_u64 heap_max(void)
+{
+	static const char bad[] =
+		"nolock: NOLOCK_HEAP_MAX is not a number of MiB from 16 to 262144: "
+		"ignored\n";
+	const char *text = getenv("NOLOCK_HEAP_MAX");
+	nl_u64 mib = 0;
+
+	for (const char *c = text; c && *c; c++) {
+		mib = *c >= '0' && *c <= '9' && mib <= NL_DEFAULT_SIZE >> 20 ?
+			      mib * 10 + (nl_u64)(*c - '0') :
+			      ~0ULL;
+		if (mib == ~0ULL)
+			break;
+	}
+	if (!text || !*text)
+		return 0;
+	if (mib < MIN_PRIVATE_SIZE >> 20 || mib > NL_DEFAULT_SIZE >> 20) {
+		if (write(STDERR_FILENO, bad, sizeof(bad) - 1) < 0)
+			return 0;
+		return 0;
+	}
+	return mib << 20;
+}
+
 #define FAR (NL_GROUP_SIZE * 256) /* 1 GiB */
 
 /*
- * Under a limit, a place for a heap of that size of which the metadata alone are mapped. Chunks are
- * mapped when they are opened, so that the rest of the process has what the heap does not use. The
- * place is one that the system does not come to by itself: it hands out addresses downwards from
- * where it maps now, and not more of them than the limit allows.
+ * A place for a heap of that size of which the metadata alone are mapped. Chunks are mapped when they
+ * are opened, so that the rest of the process has what the heap does not use. The place is one that
+ * the system does not come to by itself: it hands out addresses downwards from where it maps now, and
+ * not more of them than a limit allows, or than a program uses where there is none.
  */
 static char *place(const struct nl_shape *shape, nl_u64 limit)
 {
@@ -320,6 +346,8 @@ static char *place(const struct nl_shape *shape, nl_u64 limit)
 	munmap(mem, NL_PAGE);
 	at = (nl_u64)mem;
 	for (int i = 0; i < 8; i++) {
+		if (!i && !limit)
+			at -= at / 4;
 		if (at < limit + shape->size + 2 * FAR)
 			break;
 		at -= i ? shape->size + FAR : limit + shape->size + FAR;
@@ -355,7 +383,7 @@ static struct nolock_heap *private_new(nl_u64 size, nl_u64 least)
 	struct nl_shape shape = { .type = NL_HEAP_PRIVATE, .nr_nodes = 1 };
 	struct nolock_heap *heap = handle_get();
 	struct nl_heap head;
-	nl_u64 fixed, limit;
+	nl_u64 fixed, limit, most;
 	void *mem = NULL;
 
 	if (!heap)
@@ -363,10 +391,11 @@ static struct nolock_heap *private_new(nl_u64 size, nl_u64 least)
 	shape.nr_slots = possible_cpus();
 	shape.slot_by_cpu = rseq_index_offset(true) == RSEQ_CPU_ID;
 	limit = least < size ? space_limit(size) : 0;
-	if (limit) {
-		/* Twice as large, as limits may be raised. */
-		shape.size = 2 * limit / NL_GROUP_SIZE * NL_GROUP_SIZE;
-		if (shape.size > size || limit > size)
+	most = least < size ? heap_max() : 0;
+	if (limit || most) {
+		/* Twice as large as the limit, as that may be raised. */
+		shape.size = (most ? most : 2 * limit) / NL_GROUP_SIZE * NL_GROUP_SIZE;
+		if (shape.size > size)
 			shape.size = size;
 		if (shape.size < least)
 			shape.size = least;

@@ -311,3 +311,76 @@ Test(life, least_address_space)
 	cr_assert_eq(waitpid(pid, &status, 0), pid);
 	cr_assert_eq(status, 0, "%#x", status);
 }
+
+static void *nothing(void *arg)
+{
+	return arg;
+}
+
+/* NOLOCK_HEAP_MAX: nothing is reserved, so limits that are set later leave what they say. */
+DROPIN_JOB(limits_itself)
+{
+	struct rlimit lim = { space_used() + 64 * MiB, RLIM_INFINITY };
+	pthread_t t;
+	size_t n;
+	void *p;
+
+	CHECK(space_used() < 64 * MiB, "%zu MiB in use", space_used() / MiB);
+	lim.rlim_max = lim.rlim_cur;
+	CHECK(!setrlimit(RLIMIT_AS, &lim), "setrlimit");
+	CHECK(!pthread_create(&t, NULL, nothing, NULL) && !pthread_join(t, NULL), "a thread");
+	p = mmap(NULL, 32 * MiB, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	CHECK(p != MAP_FAILED && !munmap(p, 32 * MiB), "32 MiB");
+	CHECK(!malloc(100 * MiB), "more than the limit");
+	for (n = 0; n < 64 && malloc(MiB); n++)
+		;
+	CHECK(n >= 32 && n < 64, "%zu MiB", n);
+}
+
+Test(life, limits_itself)
+{
+	dropin_expect("limits_itself", "NOLOCK_HEAP_MAX=512");
+}
+
+/*
+ * All of it may be locked by a user whose limit is above what is mapped: that is what the kernel asks
+ * for. Where such a limit cannot be set, by root alone.
+ */
+DROPIN_JOB(locks_itself)
+{
+	struct rlimit lim = { 64 * MiB, 64 * MiB };
+	void *p;
+
+	CHECK(space_used() < 64 * MiB, "%zu MiB are mapped", space_used() / MiB);
+	if (!setrlimit(RLIMIT_MEMLOCK, &lim))
+		CHECK(getuid() || (!setgid(65534) && !setuid(65534)), "setuid");
+	CHECK(!mlockall(MCL_CURRENT), "mlockall: %d", errno);
+	p = malloc(MiB);
+	CHECK(p, "malloc");
+	free(p);
+	dropin_whole();
+}
+
+Test(life, locks_itself)
+{
+	dropin_expect("locks_itself", "NOLOCK_HEAP_MAX=512");
+}
+
+PRELOADED(life, bad_heap_max)
+{
+	free(malloc(100));
+	dropin_whole();
+}
+
+Test(life, bad_heap_max_is_said)
+{
+	static const char *const bad[] = { "15", "x", "1G", "-1", "99999999999999999999" };
+
+	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+		char env[64], text[512];
+
+		snprintf(env, sizeof(env), "NOLOCK_HEAP_MAX=%s", bad[i]);
+		cr_assert_eq(dropin_run_stderr("bad_heap_max", env, text, sizeof(text)), 0);
+		cr_assert(strstr(text, "NOLOCK_HEAP_MAX is not a number"), "%s: %s", env, text);
+	}
+}

@@ -19,11 +19,6 @@
 #include "trap.h"
 #include "util.h"
 
-static nl_u32 chunk_of(struct nolock_heap *heap, const void *p)
-{
-	return (nl_u32)(((nl_u64)p - (nl_u64)heap->base) >> NL_CHUNK_SHIFT);
-}
-
 /* Pages that are present, of all slabs. */
 static size_t slab_pages(struct nolock_heap *heap)
 {
@@ -197,7 +192,7 @@ Test(trim, beside_others)
  */
 static sem_t reached, go_on;
 static nl_slab_t *watched;
-static nl_u32 watched_chunk, watched_free;
+static nl_u32 watched_free;
 static volatile int ended;
 
 static void on_step(int sig)
@@ -265,8 +260,8 @@ Test(trim, forked_in_the_midst)
 		if (i % 150)
 			kfree(p[i]);
 	nl_heap_shrink(heap);
-	watched_chunk = chunk_of(heap, p[1500]);
-	watched = nl_slab(heap->h, watched_chunk);
+	watched = nl_slab(heap->h,
+			  (nl_u32)(((nl_u64)p[1500] - (nl_u64)heap->base) >> NL_CHUNK_SHIFT));
 	watched_free = free_bits();
 	cr_assert(sem_init(&reached, 0, 0) == 0 && sem_init(&go_on, 0, 0) == 0);
 	cr_assert_eq(sigaction(SIGTRAP, &sa, NULL), 0);

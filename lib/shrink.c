@@ -465,13 +465,14 @@ static nl_u32 purge_slab(struct nolock_heap *heap, nl_u32 chunk, nl_u32 id)
 	return dropped;
 }
 
-/* What a constructor, a reader or debugging left in free objects has to stay. */
+/*
+ * Of kmalloc's buckets alone: what a constructor, or readers by RCU, left in free objects has to
+ * stay, and a cache that may be destroyed must not find its slabs locked. Nor is what debugging left
+ * there ours.
+ */
 static bool may_purge(struct nolock_heap *heap, nl_u32 id)
 {
-	nl_cache_t *c = nl_cache(heap->h, id);
-
-	return cache_live(heap->h, id) && !c->ctor && !(c->mode & NL_CACHE_TYPESAFE) &&
-	       !(c->flags & SLAB_TYPESAFE_BY_RCU) && !nl_debugged(heap, id);
+	return id < NL_NR_KMALLOC && !nl_debugged(heap, id);
 }
 
 static size_t purge_slabs(struct nolock_heap *heap, nl_u32 g)

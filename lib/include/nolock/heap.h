@@ -76,8 +76,8 @@ NOLOCK_API int nolock_heap_populate(struct nolock_heap *heap, size_t bytes);
 /*
  * nolock_heap_trim - give free memory back to the system
  * Flushes sheaves, frees empty slabs, and drops the pages of free chunks beyond the populated
- * reserve; in a private heap also the free pages of slabs that are partly used, but not of caches
- * with a constructor, SLAB_TYPESAFE_BY_RCU or debugging. Returns the bytes given back. Ordinary context.
+ * reserve; in a private heap also the free pages of partly used slabs of kmalloc()'s own caches,
+ * unless they are debugged. Returns the bytes given back. Ordinary context.
  */
 NOLOCK_API size_t nolock_heap_trim(struct nolock_heap *heap);
 

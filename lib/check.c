@@ -125,6 +125,11 @@ static void check_chunks(struct check *ck)
 				error(ck, "chunk %u is in use, but its group is not open", chunk);
 			continue;
 		}
+		if (tag == NL_TAG(NL_KIND_META, 0)) {
+			if (is_free || reserved || body)
+				error(ck, "chunk %u is in use, but was not opened", chunk);
+			continue;
+		}
 		ck->r->chunks++;
 		/* After a repair a bit may be there once too often: the tag decides. */
 		if (is_free && reserved && !ck->deaths)

@@ -22,6 +22,7 @@
 #include "internal.h"
 #include "rseq.h"
 #include "core/core.h"
+#include "core/run.h"
 #include "core/word.h"
 
 #define EPOCHS 8u
@@ -154,6 +155,7 @@ static void visit(struct nolock_heap *heap)
 		    !(nl_load(&nl_cache(h, id)->mode) & NL_CACHE_ARRAY))
 			visit_cache(heap, id);
 	nl_store(&heap->decay_visits, nl_load(&heap->decay_visits) + 1);
+	nl_run_forget(h);
 	n = (open - first + EPOCHS - 1) / EPOCHS;
 	if (n > GROUPS_MAX)
 		n = GROUPS_MAX;

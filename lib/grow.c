@@ -27,48 +27,133 @@ static int open_range(struct nolock_heap *heap, nl_u64 from, nl_u64 to)
 	return madvise(heap->base + from, to - from, MADV_POPULATE_WRITE) ? -ENOMEM : 0;
 }
 
-/* Open groups [g, g + n), which are this caller's by the cursor. 0 or -ENOMEM. */
-static int open_groups(struct nolock_heap *heap, nl_u32 g, nl_u32 n)
+#define OPEN_TRIES 64
+
+/*
+ * The chunks from offset from up to to. Where they are not reserved, something else may have been
+ * mapped there: -EEXIST.
+ */
+static int open_chunks(struct nolock_heap *heap, nl_u64 from, nl_u64 to)
+{
+	char *at = heap->base + from, *mem;
+
+	if (!heap->lazy)
+		return open_range(heap, from, to);
+	mem = mmap(at, to - from, PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+	if (mem == at)
+		return 0;
+	if (mem == MAP_FAILED)
+		return errno == EEXIST ? -EEXIST : -ENOMEM;
+	/* A kernel that takes the address for a wish. */
+	munmap(mem, to - from);
+	return -EEXIST;
+}
+
+/* All that groups [g, g + n) need but their chunks: idempotent. 0 or -ENOMEM. */
+static int open_metadata(struct nolock_heap *heap, nl_u32 g, nl_u32 n)
 {
 	nl_heap_t *h = heap->h;
 	nl_u32 low = nl_load(&h->nr_open);
 
-	/* Along with the metadata of groups below, whose openers are still at it: idempotent. */
+	/* Along with the metadata of groups below, whose openers are still at it. */
 	if (low > g)
 		low = g;
 	if (open_range(heap, nl_tags_at(h, low), nl_tags_at(h, g + n)) ||
-	    open_range(heap, nl_groups_at(h, low), nl_groups_at(h, g + n)) ||
-	    open_range(heap, nl_chunks_at(h, g), nl_chunks_at(h, g + n)) ||
-	    nl_rcu_open(heap, g, n) || nl_groups_reach(h, g, n))
+	    open_range(heap, nl_groups_at(h, low), nl_groups_at(h, g + n)))
+		return -ENOMEM;
+	return nl_rcu_open(heap, g, n);
+}
+
+/* Open groups [g, g + n), which are this caller's by the cursor. 0, -ENOMEM or -EEXIST. */
+static int open_groups(struct nolock_heap *heap, nl_u32 g, nl_u32 n)
+{
+	nl_heap_t *h = heap->h;
+	int err = open_metadata(heap, g, n);
+
+	/* The chunks last: what is mapped cannot be mapped again. */
+	if (!err)
+		err = open_chunks(heap, nl_chunks_at(h, g), nl_chunks_at(h, g + n));
+	if (err)
+		return err;
+	if (nl_groups_reach(h, g, n))
 		return -ENOMEM;
 	nl_heap_refresh(heap);
 	return 0;
 }
 
-nl_u32 nl_heap_grow(struct nolock_heap *heap, nl_u32 groups)
+#define PART_LEAST 4u /* chunks */
+
+/*
+ * Too little memory is left for a whole group (RLIMIT_AS, RLIMIT_DATA): as many of its chunks as
+ * there is memory for, by halves, but not fewer than least. The others stay closed for good, which
+ * their tags say. The chunks opened.
+ */
+static nl_u64 open_part(struct nolock_heap *heap, nl_u32 g, nl_u32 least)
+{
+	nl_heap_t *h = heap->h;
+	nl_u64 from = nl_chunks_at(h, g), all = nl_group_chunks(h, g);
+	nl_u32 n = NL_GROUP_CHUNKS / 2, first = nl_lowest(all);
+
+	if (heap->type != NL_HEAP_PRIVATE || least > n || open_metadata(heap, g, 1))
+		return 0;
+	if (least < PART_LEAST)
+		least = PART_LEAST;
+	for (; n >= least; n /= 2)
+		if (first + n < NL_GROUP_CHUNKS &&
+		    !open_chunks(heap, from, from + (nl_u64)n * NL_CHUNK_SIZE))
+			break;
+	if (n < least)
+		return 0;
+	for (nl_u32 i = first + n; i < NL_GROUP_CHUNKS; i++)
+		nl_store(nl_tag(h, (g << NL_GROUP_SHIFT) + i), NL_TAG(NL_KIND_META, 0));
+	if (nl_groups_reach(h, g, 1))
+		return 0;
+	nl_heap_refresh(heap);
+	return (NL_BIT(n) - 1) << first;
+}
+
+static nl_u32 grow(struct nolock_heap *heap, nl_u32 groups, nl_u32 least)
 {
 	nl_heap_t *h = heap->h;
 	nl_u32 left, g;
+	nl_u64 part = 0;
+	int err = -EEXIST;
 
 	left = h->limit > nl_load(&h->cursor) ? h->limit - nl_load(&h->cursor) : 0;
 	if (!left)
 		left = nl_load(&h->nr_left) != 0;
 	if (groups > left)
 		groups = left;
-	if (!groups)
-		return 0;
-	g = nl_groups_draw(h, groups);
-	if (g == NL_NO_GROUP)
-		return 0;
-	if (open_groups(heap, g, groups)) {
-		nl_groups_undraw(h, g, groups);
-		return 0;
+	/* A group whose place is taken stays drawn, and closed. */
+	for (nl_u32 i = 0; groups && i < OPEN_TRIES && err == -EEXIST; i++) {
+		g = nl_groups_draw(h, groups);
+		if (g == NL_NO_GROUP)
+			return 0;
+		err = open_groups(heap, g, groups);
+		if (err == -ENOMEM && groups == 1)
+			part = open_part(heap, g, least);
+		if (err && !part && (err != -EEXIST || groups > 1))
+			nl_groups_undraw(h, g, groups);
+		if (groups > 1)
+			break;
 	}
+	if (!groups || (err && !part))
+		return 0;
 	NL_PROBE2(heap_grow, h, groups);
-	for (nl_u32 i = g; i < g + groups; i++) {
-		nl_chunk_publish(h, i, nl_group_chunks(h, i));
-	}
+	for (nl_u32 i = g; i < g + groups; i++)
+		nl_chunk_publish(h, i, part ? part : nl_group_chunks(h, i));
 	return groups;
+}
+
+nl_u32 nl_heap_grow(struct nolock_heap *heap, nl_u32 groups)
+{
+	return grow(heap, groups, 1);
+}
+
+nl_u32 nl_heap_grow_part(struct nolock_heap *heap, nl_u32 least)
+{
+	return grow(heap, 1, least);
 }
 
 /*

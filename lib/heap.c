@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/rseq.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -22,6 +23,7 @@
 #include "harden.h"
 #include "proto.h"
 #include "rseq.h"
+#include "core/grow.h"
 #include "core/kmalloc.h"
 
 #define MAX_HANDLES 64
@@ -253,6 +255,7 @@ static struct nolock_heap *handle_get(void)
 		if (!__atomic_compare_exchange_n(&heap->state, &expected, NL_HANDLE_BUSY, false,
 						 __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
 			continue;
+		heap->lazy = false;
 		used = nl_load(&nr_handles);
 		while (used < (nl_u32)i + 1 && !nl_cas(&nr_handles, used, (nl_u32)i + 1))
 			used = nl_load(&nr_handles);
@@ -333,34 +336,154 @@ static void *reserve(nl_u64 *size, nl_u64 least)
 	return NULL;
 }
 
-static void unreserve(void *mem, nl_u64 size)
+/* Bytes of address space of this process, as the limit counts them; 0 if nobody says. */
+static nl_u64 space_used(void)
+{
+	int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+	nl_u64 pages = 0;
+	char text[32];
+	ssize_t n = 0;
+
+	if (fd >= 0) {
+		n = read(fd, text, sizeof(text));
+		close(fd);
+	}
+	for (ssize_t i = 0; i < n && text[i] >= '0' && text[i] <= '9'; i++)
+		pages = pages * 10 + (nl_u64)(text[i] - '0');
+	return pages * (nl_u64)sysconf(_SC_PAGESIZE);
+}
+
+/* The limit on address space, if the reservation of that size would take half of what it leaves. */
+static nl_u64 space_limit(nl_u64 size)
+{
+	struct rlimit limit;
+	nl_u64 used;
+
+	if (getrlimit(RLIMIT_AS, &limit) || limit.rlim_cur == RLIM_INFINITY)
+		return 0;
+	used = space_used();
+	return limit.rlim_cur < used || limit.rlim_cur - used < 2 * size ? limit.rlim_cur : 0;
+}
+
+/* NOLOCK_HEAP_MAX in bytes; 0 if there is none. */
+static nl_u64 heap_max(void)
+{
+	static const char bad[] =
+		"nolock: NOLOCK_HEAP_MAX is not a number of MiB from 16 to 262144: "
+		"ignored\n";
+	const char *text = getenv("NOLOCK_HEAP_MAX");
+	nl_u64 mib = 0;
+
+	for (const char *c = text; c && *c; c++) {
+		mib = *c >= '0' && *c <= '9' && mib <= NL_DEFAULT_SIZE >> 20 ?
+			      mib * 10 + (nl_u64)(*c - '0') :
+			      ~0ULL;
+		if (mib == ~0ULL)
+			break;
+	}
+	if (!text || !*text)
+		return 0;
+	if (mib < MIN_PRIVATE_SIZE >> 20 || mib > NL_DEFAULT_SIZE >> 20) {
+		if (write(STDERR_FILENO, bad, sizeof(bad) - 1) < 0)
+			return 0;
+		return 0;
+	}
+	return mib << 20;
+}
+
+#define FAR (NL_GROUP_SIZE * 256) /* 1 GiB */
+
+/*
+ * A place for a heap of that size of which the metadata alone are mapped. Chunks are mapped when they
+ * are opened, so that the rest of the process has what the heap does not use. The place is one that
+ * the system does not come to by itself: it hands out addresses downwards from where it maps now, and
+ * not more of them than a limit allows, or than a program uses where there is none.
+ */
+static char *place(const struct nl_shape *shape, nl_u64 limit)
+{
+	nl_u64 guard = nl_hardened() ? NL_GUARD : 0, at, meta;
+	struct nl_heap h;
+	char *mem;
+
+	if (nl_heap_lay_out(&h, shape))
+		return NULL;
+	meta = (nl_u64)h.first_chunk << NL_CHUNK_SHIFT;
+	mem = mmap(NULL, NL_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (mem == MAP_FAILED)
+		return NULL;
+	munmap(mem, NL_PAGE);
+	at = (nl_u64)mem;
+	for (int i = 0; i < 8; i++) {
+		if (!i && !limit)
+			at -= at / 4;
+		if (at < limit + shape->size + 2 * FAR)
+			break;
+		at -= i ? shape->size + FAR : limit + shape->size + FAR;
+		at -= at % NL_GROUP_SIZE;
+		mem = mmap((void *)(at - guard), guard + meta, PROT_NONE,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+		if (mem == (char *)(at - guard))
+			return mem + guard;
+		if (mem != MAP_FAILED)
+			munmap(mem, guard + meta);
+	}
+	return NULL;
+}
+
+static void unreserve(const struct nolock_heap *heap, char *mem, nl_u64 size, nl_heap_t *h)
 {
 	nl_u64 guard = nl_hardened() ? NL_GUARD : 0;
 
-	munmap((char *)mem - guard, guard + size + guard);
+	if (!heap->lazy) {
+		munmap(mem - guard, guard + size + guard);
+		return;
+	}
+	/* What else may have come to be there is not ours. */
+	for (nl_u32 g = nl_load(&h->cursor); g-- > h->first_chunk >> NL_GROUP_SHIFT;)
+		if (g < nl_nr_open(h) && nl_load(&nl_group(h, g)->state) == NL_GROUP_OPEN)
+			munmap(mem + nl_chunks_at(h, g),
+			       nl_chunks_at(h, g + 1) - nl_chunks_at(h, g));
+	munmap(mem - guard, guard + ((nl_u64)h->first_chunk << NL_CHUNK_SHIFT));
 }
 
 static struct nolock_heap *private_new(nl_u64 size, nl_u64 least)
 {
 	struct nl_shape shape = { .type = NL_HEAP_PRIVATE, .nr_nodes = 1 };
 	struct nolock_heap *heap = handle_get();
-	nl_u64 fixed;
-	void *mem;
+	struct nl_heap head;
+	nl_u64 fixed, limit, most;
+	void *mem = NULL;
 
 	if (!heap)
 		return NULL;
 	shape.nr_slots = possible_cpus();
 	shape.slot_by_cpu = rseq_index_offset(true) == RSEQ_CPU_ID;
-	mem = reserve(&size, least);
-	if (!mem)
-		goto put;
+	limit = least < size ? space_limit(size) : 0;
+	most = least < size ? heap_max() : 0;
+	if (limit || most) {
+		/* Twice as large as the limit, as that may be raised. */
+		shape.size = (most ? most : 2 * limit) / NL_GROUP_SIZE * NL_GROUP_SIZE;
+		if (shape.size > size)
+			shape.size = size;
+		if (shape.size < least)
+			shape.size = least;
+		mem = place(&shape, limit);
+	}
+	heap->lazy = mem != NULL;
+	if (mem) {
+		size = shape.size;
+	} else {
+		mem = reserve(&size, least);
+		if (!mem)
+			goto put;
+	}
 	shape.base = (nl_u64)mem;
 	shape.size = size;
-	fixed = nl_heap_fixed_size(&shape);
-	if (!fixed) {
+	if (nl_heap_lay_out(&head, &shape)) {
 		errno = EINVAL;
 		goto unmap;
 	}
+	fixed = head.off_tag;
 	if (mprotect(mem, fixed, PROT_READ | PROT_WRITE)) {
 		errno = ENOMEM;
 		goto unmap;
@@ -376,11 +499,12 @@ static struct nolock_heap *private_new(nl_u64 size, nl_u64 least)
 		goto unmap;
 	}
 	/* Something open for nolock callers, who open nothing. The first group may have no room. */
-	if (nl_heap_grow(heap, 1) && nl_heap_free_chunks(heap) < NL_GROUP_CHUNKS / 2)
+	if (nl_heap_grow(heap, 1) &&
+	    nl_heap_free_chunks(heap) < NL_GROUP_CHUNKS / (heap->lazy ? 8 : 2))
 		nl_heap_grow(heap, 1);
 	return heap;
 unmap:
-	unreserve(mem, size);
+	unreserve(heap, mem, size, &head); /* no group is open */
 put:
 	handle_put(heap);
 	return NULL;
@@ -412,7 +536,7 @@ struct nolock_heap *nl_default_get(void)
 	if (!nl_cas(&nl_default, &no_heap, heap)) {
 		/* A handler, or another thread, was first. */
 		nl_store_release(&heap->state, NL_HANDLE_BUSY);
-		unreserve(heap->base, heap->size);
+		unreserve(heap, heap->base, heap->size, heap->h);
 		handle_put(heap);
 		heap = nl_load_acquire(&nl_default);
 	}
@@ -618,7 +742,7 @@ int nolock_heap_close(struct nolock_heap *heap)
 	}
 	nl_store_release(&heap->state, NL_HANDLE_BUSY);
 	if (heap->type == NL_HEAP_PRIVATE && !heap->snapshot)
-		unreserve(heap->base, heap->size);
+		unreserve(heap, heap->base, heap->size, heap->h);
 	else
 		munmap(heap->base, heap->size);
 	if (heap->fd >= 0)

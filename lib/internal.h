@@ -45,6 +45,7 @@ struct nolock_heap {
 	int pid;	     /* who mapped it: a shared heap is not there in a child */
 	int state;	     /* NL_HANDLE_*, atomic */
 	bool snapshot;	     /* a copy of another process's metadata: figures only */
+	bool lazy;	     /* chunks are not reserved, but mapped when their group is opened */
 	nl_u64 decay_next;   /* decay.c: time of the next visit, in ms; atomic */
 	nl_u32 decay_visits; /* and where it goes on, racy */
 	nl_u32 decay_group;
@@ -144,6 +145,9 @@ NL_HIDDEN struct nolock_heap *nl_heap_map(int fd, nl_u32 type, nl_u64 base, nl_u
  */
 NL_HIDDEN nl_u32 nl_heap_grow(struct nolock_heap *heap, nl_u32 groups);
 
+/* The same for one group, or, where the system has no room for one, for at least @least chunks. */
+NL_HIDDEN nl_u32 nl_heap_grow_part(struct nolock_heap *heap, nl_u32 least);
+
 /* nl_heap_reopen - open groups that a dead client had drawn, of a shared heap. */
 NL_HIDDEN void nl_heap_reopen(struct nolock_heap *heap);
 
@@ -203,11 +207,11 @@ NL_HIDDEN void *nl_large_alloc_nolock(struct nolock_heap *heap, size_t size, gfp
 
 /*
  * large.c, for objects of nl_large_alloc(): aligned to @align, a power of two above a chunk; set to
- * zero, but for chunks that are so already; in a private heap made to hold @size bytes where it
- * lies, or elsewhere.
+ * zero, but for chunks that are so already, and by a system call only if the flags allow one; in a
+ * private heap made to hold @size bytes where it lies, or elsewhere.
  */
 NL_HIDDEN void *nl_large_alloc_aligned(struct nolock_heap *heap, size_t size, size_t align);
-NL_HIDDEN void nl_large_clear(struct nolock_heap *heap, void *p, size_t size);
+NL_HIDDEN void nl_large_clear(struct nolock_heap *heap, void *p, size_t size, gfp_t gfp);
 NL_HIDDEN bool nl_large_resize(struct nolock_heap *heap, void *p, size_t size);
 NL_HIDDEN void *nl_large_move(struct nolock_heap *heap, void *p, size_t size);
 
@@ -233,6 +237,11 @@ NL_HIDDEN void nl_shrink_fork(nl_u32 older, nl_u32 alive);
 NL_HIDDEN void nl_slot_empty(nl_heap_t *h, nl_slot_t *slot, nl_u32 id, nl_u32 who);
 NL_HIDDEN void nl_barn_flush(struct nolock_heap *heap, nl_u32 id, nl_u32 max);
 NL_HIDDEN nl_u32 nl_group_purge(struct nolock_heap *heap, nl_u32 g, nl_u64 mask);
+
+/*
+ * shrink.c: the bits of a word of a slab whose objects lie, be it in part, in the pages of a mask.
+ */
+NL_HIDDEN nl_u64 nl_pages_mask(const nl_cache_t *c, nl_u32 pages, nl_u32 word);
 
 /* cache.c: the last step of destroying a cache, or of not making one: its number is free again. */
 NL_HIDDEN void nl_cache_forget(struct nolock_heap *heap, nl_u32 id);

@@ -14,6 +14,7 @@
 #include <sys/mman.h>
 #include "internal.h"
 #include "core/core.h"
+#include "core/run.h"
 #include "core/word.h"
 
 #ifndef MREMAP_DONTUNMAP
@@ -92,13 +93,17 @@ static bool claim(nl_heap_t *h, nl_u32 chunk, nl_u32 nr, nl_u32 who)
 
 /*
  * First fit over those open groups that have free chunks, by the hints of chunk.h: most of a large
- * heap has none. A chunk number or 0.
+ * heap has none. A chunk number or 0; *begins is the group below which no such run begins.
  */
-static nl_u32 find_run(nl_heap_t *h, nl_u32 nr, nl_u32 who)
+static nl_u32 search(nl_heap_t *h, nl_u32 group, nl_u32 nr, nl_u32 who, nl_u32 *begins)
 {
-	nl_u32 start = h->first_chunk, restarts = 0;
+	nl_u32 start = group << NL_GROUP_SHIFT, restarts = 0, seen = 0;
+	nl_u32 known = nr < NL_RUN_MAX ? nr : NL_RUN_MAX;
 	nl_word_t *map = nl_group_free_map(h);
 
+	if (start < h->first_chunk)
+		start = h->first_chunk;
+	*begins = nl_nr_open(h);
 again:
 	for (nl_u32 c = start, run = 0, end = nl_nr_open(h) << NL_GROUP_SHIFT; c < end;) {
 		nl_u32 g = c >> NL_GROUP_SHIFT, bit = c & (NL_GROUP_CHUNKS - 1);
@@ -132,6 +137,10 @@ again:
 		ones = ~word ? nl_lowest(~word) : 64;
 		if (ones > NL_GROUP_CHUNKS - bit)
 			ones = NL_GROUP_CHUNKS - bit;
+		if (run + ones >= known && !seen) {
+			seen = 1;
+			*begins = (c - run) >> NL_GROUP_SHIFT;
+		}
 		if (run + ones >= nr) {
 			nl_u32 first = c - run;
 
@@ -146,6 +155,43 @@ again:
 		c += ones;
 	}
 	return 0;
+}
+
+/* Nothing begins below that group: who gives a run there after this counts himself, or sees it. */
+static void raise_from(nl_heap_t *h, nl_u32 *from, nl_u32 old, nl_u32 group, nl_u32 gives)
+{
+	for (nl_u32 i = 0;; i++) {
+		nl_u32 top = nl_load(&h->run_top);
+
+		if (top >= group || nl_cas(&h->run_top, top, group))
+			break;
+		if (i == NL_TRIES)
+			return;
+	}
+	if (!nl_cas(from, old, group))
+		return;
+	nl_mb(); /* pairs with the one in nl_run_given() */
+	if (nl_load(&h->run_gives) != gives)
+		nl_run_lower(from, old);
+}
+
+/*
+ * A run, from where the first of that length may begin (run.h), so that an allocation costs
+ * nothing that grows with the heap; or, if that must not be believed, from the heap's start. A
+ * shared heap's users on the BPF side do not say where they give; it is small.
+ */
+static nl_u32 find_run(nl_heap_t *h, nl_u32 nr, nl_u32 who, bool believe)
+{
+	nl_u32 *from = &h->run_from[nr < NL_RUN_MAX ? nr : NL_RUN_MAX];
+	nl_u32 gives = nl_load_acquire(&h->run_gives), old, begins, chunk;
+
+	if (!believe || h->type != NL_HEAP_PRIVATE)
+		return search(h, 0, nr, who, &begins);
+	old = nl_load(from);
+	chunk = search(h, old, nr, who, &begins);
+	if (begins > old)
+		raise_from(h, from, old, begins, gives);
+	return chunk;
 }
 
 /* Chunks [chunk, chunk + nr) are the caller's by their tags: make them an object. */
@@ -197,7 +243,7 @@ static bool grow_last(struct nolock_heap *heap, nl_u32 nr)
 static nl_u32 get_run(struct nolock_heap *heap, nl_u32 nr, gfp_t gfp, nl_u32 who)
 {
 	nl_heap_t *h = heap->h;
-	nl_u32 chunk = find_run(h, nr, who);
+	nl_u32 chunk = find_run(h, nr, who, true);
 
 	if (!chunk && gfpflags_allow_blocking(gfp)) {
 		/* A repair may have thought that nobody cared for these groups: others, then. */
@@ -205,11 +251,13 @@ static nl_u32 get_run(struct nolock_heap *heap, nl_u32 nr, gfp_t gfp, nl_u32 who
 			chunk = nl_heap_grow_run(heap, nr);
 		while (chunk && !claim_tags(h, chunk, nr, who));
 		if (!chunk && grow_last(heap, nr))
-			chunk = find_run(h, nr, who);
+			chunk = find_run(h, nr, who, true);
+		if (!chunk && nr < NL_GROUP_CHUNKS && nl_heap_grow_part(heap, nr))
+			chunk = find_run(h, nr, who, true);
 		if (!chunk && nl_heap_shrink(heap))
-			chunk = find_run(h, nr, who);
+			chunk = find_run(h, nr, who, true);
 	}
-	return chunk;
+	return chunk ? chunk : find_run(h, nr, who, false);
 }
 
 void *nl_large_alloc(struct nolock_heap *heap, size_t size, gfp_t gfp)
@@ -238,7 +286,9 @@ void *nl_large_alloc_nolock(struct nolock_heap *heap, size_t size, gfp_t gfp)
 
 	nl_depth++;
 	nl_fork_check();
-	chunk = nr ? find_run(h, nr, who) : 0;
+	chunk = nr ? find_run(h, nr, who, true) : 0;
+	if (!chunk && nr)
+		chunk = find_run(h, nr, who, false);
 	if (!chunk && nr == 1)
 		chunk = nl_chunk_scan(h, NL_RESERVE, who);
 	p = chunk ? make_large(h, chunk, nr, size, gfp) : NULL;
@@ -271,15 +321,38 @@ void *nl_large_alloc_aligned(struct nolock_heap *heap, size_t size, size_t align
 	return p;
 }
 
-/* A chunk whose dirty bit is not set has not been written to since its pages were all zero. */
-void nl_large_clear(struct nolock_heap *heap, void *p, size_t size)
+/* From here on memory is set to zero by dropping its pages. */
+#define CLEAR_PAGES (16 * NL_CHUNK_SIZE)
+
+static void clear(char *p, size_t size, bool drop)
+{
+	int err = errno;
+
+	/* The system may refuse: locked pages. */
+	if (drop && size >= CLEAR_PAGES && !madvise(p, size, MADV_DONTNEED))
+		return;
+	errno = err;
+	memset(p, 0, size);
+}
+
+/*
+ * A chunk whose dirty bit is not set has not been written to since its pages were all zero. Of one
+ * that is dirty few pages may be present: many of them in a row are dropped, not touched.
+ */
+void nl_large_clear(struct nolock_heap *heap, void *p, size_t size, gfp_t gfp)
 {
 	nl_u32 chunk = (nl_u32)(((nl_u64)p - (nl_u64)heap->base) >> NL_CHUNK_SHIFT);
+	bool drop = heap->type == NL_HEAP_PRIVATE && gfpflags_allow_blocking(gfp);
+	size_t from = 0;
 
-	for (size_t at = 0; at < size; at += NL_CHUNK_SIZE, chunk++)
+	for (size_t at = 0; at < size; at += NL_CHUNK_SIZE, chunk++) {
 		if (nl_load(&nl_group(heap->h, chunk >> NL_GROUP_SHIFT)->dirty) & NL_BIT(chunk))
-			memset((char *)p + at, 0,
-			       size - at < NL_CHUNK_SIZE ? size - at : NL_CHUNK_SIZE);
+			continue;
+		clear((char *)p + from, at - from, drop);
+		from = at + NL_CHUNK_SIZE;
+	}
+	if (from < size)
+		clear((char *)p + from, size - from, drop);
 }
 
 static bool run_free(nl_heap_t *h, nl_u32 chunk, nl_u32 end)

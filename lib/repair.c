@@ -11,6 +11,7 @@
  */
 #include "internal.h"
 #include "core/core.h"
+#include "core/run.h"
 #include "core/slot.h"
 #include "core/word.h"
 
@@ -97,6 +98,16 @@ static void repair_slab(nl_heap_t *h, nl_u32 chunk)
 		while (word--) {
 			nl_slab_intend(slab, NL_INTENT(NL_INTENT_RELEASE, word, 0, 0), 0);
 			nl_word_give(&slab->free[word], nl_slab_mask(per_slab, word));
+		}
+		break;
+	case NL_INTENT_PURGE:
+		mask = nl_pages_mask(nl_cache(h, id), sheaf, word);
+		if (!(nl_load(&slab->free[word]) & mask) && sure)
+			nl_word_give(&slab->free[word], mask);
+		while (word--) {
+			nl_slab_intend(slab, NL_INTENT(NL_INTENT_PURGE, word, sheaf, 0), 0);
+			nl_word_give(&slab->free[word],
+				     nl_pages_mask(nl_cache(h, id), sheaf, word));
 		}
 		break;
 	}
@@ -306,6 +317,7 @@ static void set_lost_bits(nl_heap_t *h)
 		if (nl_load(&group->chunk_free))
 			nl_hint_set(nl_group_free_map(h) + g / 64, NL_BIT(g));
 	}
+	nl_run_forget(h);
 	for (nl_u32 index = 0; index < h->nr_sheaves; index++)
 		if (!nl_load(&nl_sheaf(h, index)->owner) &&
 		    !(nl_load(nl_sheaf_map(h) + index / 64) & NL_BIT(index)))

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause */
 /*
- * shrink.c - giving back: sheaves into their slabs, empty slabs into the chunk bitmap, free
- * chunks' pages to the system. Maintenance; never part of a nolock call.
+ * shrink.c - giving back: sheaves into their slabs, empty slabs into the chunk bitmap, the pages of
+ * free chunks, and free pages of slabs, to the system. Maintenance; never part of a nolock call.
  *
  * An A-slot is emptied under its lock, from any CPU. An R-slot may only be touched from a
  * sequence on its own CPU, or after all sequences of the process were restarted:
@@ -19,8 +19,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 #include "internal.h"
+#include "debug.h"
 #include "rseq.h"
 #include "core/core.h"
+#include "core/run.h"
 #include "core/slot.h"
 
 /*
@@ -341,6 +343,154 @@ nl_u32 nl_group_purge(struct nolock_heap *heap, nl_u32 g, nl_u64 mask)
 	return (nl_u32)__builtin_popcountll(dropped);
 }
 
+#define SLAB_PAGES (NL_CHUNK_SIZE / NL_PAGE)
+
+/* The objects that lie in a page: [*first, *end). */
+static void page_objects(const nl_cache_t *c, nl_u32 page, nl_u32 *first, nl_u32 *end)
+{
+	*first = nl_index(page * NL_PAGE, c->recip);
+	*end = nl_index(page * NL_PAGE + NL_PAGE - 1, c->recip) + 1;
+	if (*end > c->per_slab)
+		*end = c->per_slab;
+}
+
+nl_u64 nl_pages_mask(const nl_cache_t *c, nl_u32 pages, nl_u32 word)
+{
+	nl_u32 first, end, low = word * 64;
+	nl_u64 mask = 0;
+
+	for (; pages; pages &= pages - 1) {
+		page_objects(c, nl_lowest(pages), &first, &end);
+		if (first < low)
+			first = low;
+		if (end > low + 64)
+			end = low + 64;
+		if (first < end)
+			mask |= (end - first == 64 ? ~0ULL : NL_BIT(end - first) - 1) << first % 64;
+	}
+	return mask;
+}
+
+/* The pages of a slab that have objects, all of which are free. */
+static nl_u32 pages_free(const nl_cache_t *c, nl_slab_t *slab)
+{
+	nl_u32 pages = 0, first, end;
+
+	for (nl_u32 page = 0; page < SLAB_PAGES; page++) {
+		page_objects(c, page, &first, &end);
+		if (first >= end)
+			break;
+		for (; first < end && nl_load(&slab->free[first / 64]) & NL_BIT(first); first++)
+			;
+		if (first == end)
+			pages |= 1u << page;
+	}
+	return pages;
+}
+
+/* Those of the pages that are present, as far as the system says so. */
+static nl_u32 present_pages(char *slab, nl_u32 pages)
+{
+	unsigned char vec[SLAB_PAGES];
+
+	if (mincore(slab, NL_CHUNK_SIZE, vec))
+		return pages;
+	for (nl_u32 page = 0; page < SLAB_PAGES; page++)
+		if (!(vec[page] & 1))
+			pages &= ~(1u << page);
+	return pages;
+}
+
+/* Take bits, all of them or none. */
+static bool take_mask(nl_word_t *word, nl_u64 mask)
+{
+	for (nl_u32 i = 0; i < NL_TRIES; i++) {
+		nl_u64 old = nl_load(word);
+
+		if ((old & mask) != mask)
+			return false;
+		if (nl_cas(word, old, old & ~mask))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Drop the pages of a slab all of whose objects are free: how many were present. Their bits are ours
+ * meanwhile, and the intent says which, word by word, so that in a child after fork() a repair gives
+ * those back that were taken.
+ */
+static nl_u32 purge_slab(struct nolock_heap *heap, nl_u32 chunk, nl_u32 id)
+{
+	char *mem = heap->base + ((nl_u64)chunk << NL_CHUNK_SHIFT);
+	nl_slab_t *slab = nl_slab(heap->h, chunk);
+	nl_cache_t *c = nl_cache(heap->h, id);
+	nl_u32 pages = pages_free(c, slab), dropped = 0, n = 0;
+
+	if (pages)
+		pages = present_pages(mem, pages);
+	if (!pages || !nl_slab_trylock(slab, nl_who(heap)))
+		return 0;
+	/* From here on scans alone take bits, and are counted. */
+	pages = nl_load(nl_tag(heap->h, chunk)) == NL_TAG(NL_KIND_SLAB, id) ?
+			pages & pages_free(c, slab) :
+			0;
+	for (; pages && n < c->words; n++) {
+		nl_u64 mask = nl_pages_mask(c, pages, n);
+
+		if (!mask)
+			continue;
+		nl_slab_intend(slab, NL_INTENT(NL_INTENT_PURGE, n, pages, 0), 0);
+		if (!take_mask(&slab->free[n], mask))
+			break;
+	}
+	for (nl_u32 left = n == c->words ? pages : 0; left;) {
+		nl_u32 page = nl_lowest(left), run = nl_lowest(~(left >> page));
+
+		if (!madvise(mem + page * NL_PAGE, (size_t)run * NL_PAGE, MADV_DONTNEED))
+			dropped += run;
+		left &= ~(((1u << run) - 1) << page);
+	}
+	while (pages && n--) {
+		nl_u64 mask = nl_pages_mask(c, pages, n);
+
+		if (!mask)
+			continue;
+		nl_slab_intend(slab, NL_INTENT(NL_INTENT_PURGE, n, pages, 0), 0);
+		nl_word_give(&slab->free[n], mask);
+		nl_slab_hint(heap->h, id, chunk, n);
+	}
+	nl_slab_done(slab);
+	nl_slab_unlock(slab);
+	return dropped;
+}
+
+/*
+ * Of kmalloc's buckets alone: what a constructor, or readers by RCU, left in free objects has to
+ * stay, and a cache that may be destroyed must not find its slabs locked. Nor is what debugging left
+ * there ours.
+ */
+static bool may_purge(struct nolock_heap *heap, nl_u32 id)
+{
+	return id < NL_NR_KMALLOC && !nl_debugged(heap, id);
+}
+
+static size_t purge_slabs(struct nolock_heap *heap, nl_u32 g)
+{
+	nl_u32 first = g << NL_GROUP_SHIFT;
+	size_t pages = 0;
+
+	if (heap->type != NL_HEAP_PRIVATE || sysconf(_SC_PAGESIZE) != NL_PAGE)
+		return 0;
+	for (nl_u32 chunk = first; chunk < first + NL_GROUP_CHUNKS; chunk++) {
+		nl_u32 tag = nl_load(nl_tag(heap->h, chunk));
+
+		if (NL_TAG_KIND(tag) == NL_KIND_SLAB && may_purge(heap, NL_TAG_CACHE(tag)))
+			pages += purge_slab(heap, chunk, NL_TAG_CACHE(tag));
+	}
+	return pages * NL_PAGE;
+}
+
 size_t nolock_heap_trim(struct nolock_heap *heap)
 {
 	size_t dropped = 0;
@@ -355,9 +505,12 @@ size_t nolock_heap_trim(struct nolock_heap *heap)
 	/* What is absent from an arena is lost on BPF programs: its chunks stay present. */
 	if (heap->type == NL_HEAP_ARENA)
 		goto out;
-	for (nl_u32 g = h->first_chunk >> NL_GROUP_SHIFT; g < nl_load_acquire(&h->nr_open); g++)
-		dropped += nl_group_purge(heap, g, ~0ULL);
+	for (nl_u32 g = h->first_chunk >> NL_GROUP_SHIFT; g < nl_load_acquire(&h->nr_open); g++) {
+		dropped += (size_t)nl_group_purge(heap, g, ~0ULL) << NL_CHUNK_SHIFT;
+		dropped += purge_slabs(heap, g);
+	}
+	nl_run_forget(h);
 out:
 	nl_depth--;
-	return dropped << NL_CHUNK_SHIFT;
+	return dropped;
 }

@@ -198,7 +198,7 @@ static void *finish(nl_u64 obj, size_t size, gfp_t gfp)
 }
 
 /* An object that nobody else has yet: zero from there on to its end. */
-static void clear_from(struct nolock_heap *heap, void *p, size_t from)
+static void clear_from(struct nolock_heap *heap, void *p, size_t from, gfp_t gfp)
 {
 	size_t whole = ksize(p), edge = (from + NL_CHUNK_SIZE - 1) & ~(size_t)(NL_CHUNK_SIZE - 1);
 
@@ -206,7 +206,7 @@ static void clear_from(struct nolock_heap *heap, void *p, size_t from)
 		edge = whole;
 	memset((char *)p + from, 0, edge - from);
 	if (edge < whole)
-		nl_large_clear(heap, (char *)p + edge, whole - edge);
+		nl_large_clear(heap, (char *)p + edge, whole - edge, gfp);
 }
 
 /*
@@ -219,7 +219,7 @@ static void *finish_kmalloc(struct nolock_heap *heap, nl_u64 obj, gfp_t gfp)
 	size_t whole = (gfp & __GFP_ZERO) ? ksize(p) : 0;
 
 	if (whole > NL_MAX_SIZE)
-		nl_large_clear(heap, p, whole);
+		nl_large_clear(heap, p, whole, gfp);
 	else if (whole)
 		memset(p, 0, whole);
 	return p;
@@ -665,7 +665,7 @@ void *krealloc(const void *p, size_t new_size, gfp_t gfp)
 		old = new_size;
 	memcpy(new, p, old);
 	if (gfp & __GFP_ZERO)
-		clear_from(heap, new, old);
+		clear_from(heap, new, old, gfp);
 	kfree(p);
 	return new;
 }

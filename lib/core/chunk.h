@@ -18,11 +18,18 @@
 
 #include "core.h"
 #include "word.h"
+#ifndef __bpf__
+#include "run.h"
+#endif
 
 NL_FUNC int nl_chunk_publish(nl_heap_t *h NL_ARG, nl_u32 group, nl_u64 mask)
 {
 	nl_word_give(&nl_group(h, group)->chunk_free, mask);
 	nl_hint_set(nl_group_free_map(h) + group / 64, NL_BIT(group));
+#ifndef __bpf__
+	if (h->type == NL_HEAP_PRIVATE)
+		nl_run_given(h, group);
+#endif
 	return 0;
 }
 

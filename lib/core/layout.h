@@ -70,9 +70,10 @@
 #define NL_MAX_CACHES (1u << NL_MAX_CACHES_SHIFT)
 #define NL_NR_BUCKETS 40u /* sizes of kmalloc: caches 0 to 39; accounted, 40 to 79 */
 #define NL_NR_KMALLOC (2 * NL_NR_BUCKETS)
-#define NL_MAX_GROUPS (1u << 16) /* 256 GiB */
-#define NL_SHEAF_MAX 126u	 /* objects in a sheaf */
-#define NL_SLAB_WORDS 64u	 /* words of free bits: 4096 objects of 16 bytes */
+#define NL_MAX_GROUPS (1u << 16)	  /* 256 GiB */
+#define NL_RUN_MAX (NL_GROUP_CHUNKS + 1u) /* lengths of runs that are told apart */
+#define NL_SHEAF_MAX 126u		  /* objects in a sheaf */
+#define NL_SLAB_WORDS 64u		  /* words of free bits: 4096 objects of 16 bytes */
 #define NL_MIN_SIZE 16u
 #define NL_MAX_SIZE 32768u
 #define NL_NAME 32
@@ -110,7 +111,7 @@
 	 (((nl_u32)(who) >> 16 & 0xfff) << 20))
 enum {
 	NL_KIND_FREE,	 /* free, or not opened */
-	NL_KIND_META,	 /* the heap's own metadata */
+	NL_KIND_META,	 /* no chunk that can be had: there was no memory to open it */
 	NL_KIND_SLAB,	 /* a slab of the cache */
 	NL_KIND_LARGE,	 /* first chunk of a large object; nl_slab.nr_chunks long */
 	NL_KIND_BODY,	 /* a further chunk of a large object */
@@ -180,6 +181,8 @@ struct nl_slot {
  *   GIVE     from the sheaf to the word, its size is this afterwards
  *   NEW      the words are filled, from the first on; object 0 goes to the sheaf, or to the caller
  *   RELEASE  the words up to this one are taken, all of them full
+ *   PURGE    of the words up to this one the bits are taken that lie in pages; their mask is where
+ *            the sheaf is otherwise (shrink.c)
  */
 #define NL_INTENT(op, word, sheaf, n)                                                              \
 	(((nl_u64)(op) << 56) | ((nl_u64)(word) << 48) | ((nl_u64)(sheaf) << 16) | (nl_u64)(n))
@@ -193,6 +196,7 @@ enum {
 	NL_INTENT_GIVE,
 	NL_INTENT_NEW,
 	NL_INTENT_RELEASE,
+	NL_INTENT_PURGE,
 };
 
 /*
@@ -360,6 +364,9 @@ struct nl_heap {
 	nl_u64 bugs; /* atomic: what debugging found and mended */
 	nl_u64 pad2[3];
 	struct nl_client client[NL_MAX_CLIENTS + 1]; /* [0] unused */
+	nl_u32 run_from[NL_RUN_MAX + 1];	     /* run.h; [0] unused */
+	nl_u32 run_top;				     /* atomic: none of these is above it */
+	nl_u32 run_gives;			     /* atomic: wraps */
 };
 
 #define NL_ASSERT_SIZE(type, bytes) _Static_assert(sizeof(type) == (bytes), #type)

@@ -175,7 +175,7 @@ void *calloc(size_t n, size_t size)
 	/* Not __GFP_ZERO, which is the whole bucket: realloc() promises nothing about it. */
 	p = nl_kmalloc_slow(nl_default, bytes, FLAGS, NUMA_NO_NODE);
 	if (p && bytes > NL_MAX_SIZE)
-		nl_large_clear(nl_default, p, bytes);
+		nl_large_clear(nl_default, p, bytes, FLAGS);
 	else if (p)
 		memset(p, 0, bytes);
 	return p;

@@ -414,23 +414,84 @@ JOB(little_address_space)
 	return 0;
 }
 
+/* Where the heap would go on, something else is mapped: it goes on behind that, and leaves it alone. */
+JOB(place_taken)
+{
+	struct nolock_heap *heap = nolock_heap_default();
+	struct chain *chain = NULL, *c;
+	struct nolock_heap_report rep;
+	unsigned long *taken[3];
+
+	if (!heap->lazy)
+		return 10;
+	for (nl_u32 i = 0; i < ARRAY_LEN(taken); i++) {
+		char *at = heap->base + (heap->h->cursor + 1 + 3 * i) * NL_GROUP_SIZE + i * 4096;
+
+		taken[i] = mmap(at, 4096, PROT_READ | PROT_WRITE,
+				MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+		if (taken[i] == MAP_FAILED)
+			return 11;
+		*taken[i] = i;
+	}
+	for (int i = 0; i < 600; i++) {
+		size_t size = i % 20 ? 100000 : 3 * MiB;
+
+		c = kmalloc(size, GFP_KERNEL);
+		if (!c)
+			return 12;
+		memset(c, 0x55, size);
+		c->next = chain;
+		chain = c;
+	}
+	for (nl_u32 i = 0; i < ARRAY_LEN(taken); i++)
+		if (*taken[i] != i)
+			return 13;
+	if (check_whole(heap, &rep, "with places taken"))
+		return 14;
+	while (chain) {
+		c = chain->next;
+		kfree(chain);
+		chain = c;
+	}
+	nolock_heap_trim(heap);
+	/* One more of them, and gone: what is not its own stays. */
+	heap = nolock_heap_create(0);
+	if (!heap || !heap->lazy || !nolock_heap_kmalloc(heap, 5 * MiB, GFP_KERNEL) ||
+	    check_whole(heap, &rep, "the second") || nolock_heap_close(heap))
+		return 15;
+	for (nl_u32 i = 0; i < ARRAY_LEN(taken); i++)
+		if (*taken[i] != i)
+			return 16;
+	return check_whole(nolock_heap_default(), &rep, "after places taken") ? 17 : 0;
+}
+
+static void with_limit(const char *job, size_t limit)
+{
+	struct rlimit rl, old;
+	int status;
+
+	cr_assert_eq(getrlimit(RLIMIT_AS, &old), 0);
+	rl.rlim_cur = limit;
+	rl.rlim_max = old.rlim_max;
+	cr_assert_eq(setrlimit(RLIMIT_AS, &rl), 0);
+	status = job_run(job, "NOLOCK_TEST", "1");
+	cr_assert_eq(setrlimit(RLIMIT_AS, &old), 0);
+	cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0,
+		  "%s with %zu MiB of address space: status %#x (step %d)", job, limit / MiB,
+		  status, WEXITSTATUS(status));
+}
+
+Test(heap, place_taken)
+{
+	with_limit("place_taken", 1024 * MiB);
+}
+
 Test(heap, little_address_space, .description = "ulimit -v: the heap is made smaller")
 {
 	static const size_t limits[] = { 192, 256, 512, 1024 };
 
-	for (size_t i = 0; i < ARRAY_LEN(limits); i++) {
-		struct rlimit rl = { .rlim_cur = limits[i] * MiB, .rlim_max = RLIM_INFINITY }, old;
-		int status;
-
-		cr_assert_eq(getrlimit(RLIMIT_AS, &old), 0);
-		rl.rlim_max = old.rlim_max;
-		cr_assert_eq(setrlimit(RLIMIT_AS, &rl), 0);
-		status = job_run("little_address_space", "NOLOCK_TEST", "1");
-		cr_assert_eq(setrlimit(RLIMIT_AS, &old), 0);
-		cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0,
-			  "with %zu MiB of address space: status %#x (step %d)", limits[i], status,
-			  WEXITSTATUS(status));
-	}
+	for (size_t i = 0; i < ARRAY_LEN(limits); i++)
+		with_limit("little_address_space", limits[i] * MiB);
 }
 
 static unsigned long status_kb(const char *field)

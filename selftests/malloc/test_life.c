@@ -178,14 +178,37 @@ PRELOADED(life, without_descriptors)
 	dropin_whole();
 }
 
-/* ulimit -v: what there is can be used up, fails then, and can be used again. */
+/* The soft limits go: the check needs memory of its own. */
+static void unlimit(int what)
+{
+	struct rlimit lim;
+
+	CHECK(!getrlimit(what, &lim), "getrlimit");
+	lim.rlim_cur = lim.rlim_max;
+	CHECK(!setrlimit(what, &lim), "setrlimit");
+}
+
+static size_t space_used(void)
+{
+	FILE *f = fopen("/proc/self/statm", "r");
+	unsigned long pages = 0;
+
+	CHECK(f && fscanf(f, "%lu", &pages) == 1, "statm");
+	fclose(f);
+	return pages * (size_t)sysconf(_SC_PAGESIZE);
+}
+
+/* ulimit -v, -d: most of what there is can be used up, fails then, and can be used again. */
 DROPIN_JOB(use_it_up)
 {
+	int what = getenv("LIMIT_DATA") ? RLIMIT_DATA : RLIMIT_AS;
+	/* Program, libraries, and what the heap has opened. */
+	const size_t rest = what == RLIMIT_AS ? space_used() : 5 * MiB;
 	static void *p[65536];
 	unsigned int n, small = 0;
 	struct rlimit lim;
 
-	CHECK(!getrlimit(RLIMIT_AS, &lim) && lim.rlim_cur != RLIM_INFINITY, "no limit");
+	CHECK(!getrlimit(what, &lim) && lim.rlim_cur != RLIM_INFINITY, "no limit");
 	for (int round = 0; round < 3; round++) {
 		for (n = 0; n < ARRAY_LEN(p); n++) {
 			errno = 0;
@@ -195,7 +218,7 @@ DROPIN_JOB(use_it_up)
 			*(char *)p[n] = 1;
 		}
 		CHECK(errno == ENOMEM && n < ARRAY_LEN(p), "%u of 100 KiB, errno %d", n, errno);
-		CHECK(n * 128 * KiB > lim.rlim_cur / 8, "%u of 100 KiB in %lu MiB", n,
+		CHECK(n * 128 * KiB > (lim.rlim_cur - rest) / 10 * 9, "%u of 100 KiB in %lu MiB", n,
 		      (unsigned long)(lim.rlim_cur / MiB));
 		while (n)
 			free(p[--n]);
@@ -204,25 +227,160 @@ DROPIN_JOB(use_it_up)
 		for (n = 0; n < small; n++)
 			free(p[n]);
 	}
+	unlimit(what);
 	dropin_whole();
+}
+
+/* What the heap does not use is there for others; what they use, the heap does not get. */
+DROPIN_JOB(share_it)
+{
+	struct rlimit lim;
+	size_t size, n;
+	void *p;
+
+	CHECK(!getrlimit(RLIMIT_AS, &lim) && lim.rlim_cur != RLIM_INFINITY, "no limit");
+	free(malloc(1000));
+	CHECK(space_used() < 24 * MiB + lim.rlim_cur / 40, "%zu MiB in use", space_used() / MiB);
+	size = lim.rlim_cur - space_used() - 4 * MiB;
+	p = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	CHECK(p != MAP_FAILED, "%zu of %zu MiB", size / MiB, (size_t)lim.rlim_cur / MiB);
+	for (n = 0; n <= 16 && malloc(MiB); n++)
+		;
+	CHECK(n < 16, "more than there was");
+	CHECK(!munmap(p, size), "munmap");
+	for (n = 0; n < size && malloc(64 * KiB); n += 64 * KiB)
+		;
+	CHECK(n > size / 10 * 9, "%zu of %zu MiB", n / MiB, size / MiB);
+	unlimit(RLIMIT_AS);
+	dropin_whole();
+}
+
+static void limited(const char *job, int what, size_t bytes, const char *env)
+{
+	int status;
+	pid_t pid = fork();
+
+	if (!pid) {
+		struct rlimit lim;
+
+		if (getrlimit(what, &lim))
+			_exit(3);
+		lim.rlim_cur = bytes;
+		if (setrlimit(what, &lim))
+			_exit(3);
+		_exit(dropin_run(job, env) != 0);
+	}
+	cr_assert_eq(waitpid(pid, &status, 0), pid);
+	cr_assert_eq(status, 0, "%s with %zu KiB: %#x", job, bytes / KiB, status);
 }
 
 Test(life, address_space_limited)
 {
-	static const unsigned int mib[] = { 64, 200, 1000 };
+	static const size_t mib[] = { 16, 20, 64, 200, 1000 };
 
 	for (size_t i = 0; i < ARRAY_LEN(mib); i++) {
-		int status;
-		pid_t pid = fork();
+		limited("use_it_up", RLIMIT_AS, mib[i] * MiB + 4096 * i, NULL);
+		if (mib[i] >= 64)
+			limited("share_it", RLIMIT_AS, mib[i] * MiB, NULL);
+	}
+}
 
-		if (!pid) {
-			struct rlimit lim = { mib[i] * MiB, mib[i] * MiB };
+Test(life, data_limited)
+{
+	static const size_t mib[] = { 12, 20, 64, 300 };
 
-			if (setrlimit(RLIMIT_AS, &lim))
-				_exit(3);
-			_exit(dropin_run("use_it_up", NULL) != 0);
-		}
-		cr_assert_eq(waitpid(pid, &status, 0), pid);
-		cr_assert_eq(status, 0, "with %u MiB: %#x", mib[i], status);
+	for (size_t i = 0; i < ARRAY_LEN(mib); i++)
+		limited("use_it_up", RLIMIT_DATA, mib[i] * MiB, "LIMIT_DATA=1");
+}
+
+/* A program that needs little starts with little. */
+Test(life, least_address_space)
+{
+	int status;
+	pid_t pid = fork();
+
+	if (!pid) {
+		struct rlimit lim = { 20000 * KiB, 20000 * KiB };
+
+		setenv("LD_PRELOAD", dropin_path(), 1);
+		if (setrlimit(RLIMIT_AS, &lim))
+			_exit(3);
+		execl("/usr/bin/env", "env", "true", (char *)NULL);
+		_exit(127);
+	}
+	cr_assert_eq(waitpid(pid, &status, 0), pid);
+	cr_assert_eq(status, 0, "%#x", status);
+}
+
+static void *nothing(void *arg)
+{
+	return arg;
+}
+
+/* NOLOCK_HEAP_MAX: nothing is reserved, so limits that are set later leave what they say. */
+DROPIN_JOB(limits_itself)
+{
+	struct rlimit lim = { space_used() + 64 * MiB, RLIM_INFINITY };
+	pthread_t t;
+	size_t n;
+	void *p;
+
+	CHECK(space_used() < 64 * MiB, "%zu MiB in use", space_used() / MiB);
+	lim.rlim_max = lim.rlim_cur;
+	CHECK(!setrlimit(RLIMIT_AS, &lim), "setrlimit");
+	CHECK(!pthread_create(&t, NULL, nothing, NULL) && !pthread_join(t, NULL), "a thread");
+	p = mmap(NULL, 32 * MiB, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	CHECK(p != MAP_FAILED && !munmap(p, 32 * MiB), "32 MiB");
+	CHECK(!malloc(100 * MiB), "more than the limit");
+	for (n = 0; n < 64 && malloc(MiB); n++)
+		;
+	CHECK(n >= 32 && n < 64, "%zu MiB", n);
+}
+
+Test(life, limits_itself)
+{
+	dropin_expect("limits_itself", "NOLOCK_HEAP_MAX=512");
+}
+
+/*
+ * All of it may be locked by a user whose limit is above what is mapped: that is what the kernel asks
+ * for. Where such a limit cannot be set, by root alone.
+ */
+DROPIN_JOB(locks_itself)
+{
+	struct rlimit lim = { 64 * MiB, 64 * MiB };
+	void *p;
+
+	CHECK(space_used() < 64 * MiB, "%zu MiB are mapped", space_used() / MiB);
+	if (!setrlimit(RLIMIT_MEMLOCK, &lim))
+		CHECK(getuid() || (!setgid(65534) && !setuid(65534)), "setuid");
+	CHECK(!mlockall(MCL_CURRENT), "mlockall: %d", errno);
+	p = malloc(MiB);
+	CHECK(p, "malloc");
+	free(p);
+	dropin_whole();
+}
+
+Test(life, locks_itself)
+{
+	dropin_expect("locks_itself", "NOLOCK_HEAP_MAX=512");
+}
+
+PRELOADED(life, bad_heap_max)
+{
+	free(malloc(100));
+	dropin_whole();
+}
+
+Test(life, bad_heap_max_is_said)
+{
+	static const char *const bad[] = { "15", "x", "1G", "-1", "99999999999999999999" };
+
+	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+		char env[64], text[512];
+
+		snprintf(env, sizeof(env), "NOLOCK_HEAP_MAX=%s", bad[i]);
+		cr_assert_eq(dropin_run_stderr("bad_heap_max", env, text, sizeof(text)), 0);
+		cr_assert(strstr(text, "NOLOCK_HEAP_MAX is not a number"), "%s: %s", env, text);
 	}
 }

@@ -27,14 +27,18 @@ enum nolock_heap_type {
 
 /*
  * nolock_heap_default - the process's private heap, made on first use
+ * It reserves 256 GiB of addresses; where RLIMIT_AS leaves less than twice of that, none but for its
+ * metadata, 2 % of the limit. NOLOCK_HEAP_MAX=MIB in the environment (16 to 262144) makes a heap of
+ * that size at most which reserves none: for programs that set RLIMIT_AS later, and for mlockall(),
+ * which the kernel refuses while more is mapped, reserved or not, than RLIMIT_MEMLOCK allows.
  * Returns NULL only if no memory could be reserved (errno: ENOMEM). Any context.
  */
 NOLOCK_API struct nolock_heap *nolock_heap_default(void);
 
 /*
  * nolock_heap_create - make a private heap
- * @size: bytes of address space to reserve, rounded up to 4 MiB; 0 for the default. Reserving
- *	  costs no memory.
+ * @size: bytes of address space to reserve, rounded up to 4 MiB; 0 for that of the default heap.
+ *	  Reserving costs no memory.
  * Returns the heap or NULL: EINVAL (more than 256 GiB), ENOMEM, EMFILE (64 heaps are open in this
  * process, shared ones and the default one included). Ordinary context.
  */
@@ -75,7 +79,8 @@ NOLOCK_API int nolock_heap_populate(struct nolock_heap *heap, size_t bytes);
 /*
  * nolock_heap_trim - give free memory back to the system
  * Flushes sheaves, frees empty slabs, and drops the pages of free chunks beyond the populated
- * reserve. Returns the bytes given back. Ordinary context.
+ * reserve; in a private heap also the free pages of partly used slabs of kmalloc()'s own caches,
+ * unless they are debugged. Returns the bytes given back. Ordinary context.
  */
 NOLOCK_API size_t nolock_heap_trim(struct nolock_heap *heap);
 

@@ -13,6 +13,9 @@
 #   make ubsan        the suites with UBSan                 (build/ubsan)
 #   make tsan         selftests/tsan with ThreadSanitizer   (build/tsan)
 #   make check-compilers   all C once more, warnings being errors: gcc, clang, lib/ for aarch64
+#   make check-tiny   the suites of the library, of a build for small machines (build/tiny)
+#   make check-programs    real programs under the drop-in malloc and under glibc's: do they print the
+#                     same, how long do they take; PROGRAMS="perl git" runs those
 #   make bench        the benchmarks
 #   make lint         clang-format, clang-tidy, and the rules of scripts/lint
 #   make format       let clang-format rewrite the sources
@@ -21,11 +24,14 @@
 #   make clean        remove build/
 #
 # Variables: CC (gcc), CLANG (clang-19: BPF), CFLAGS (-O2 -g), LDFLAGS, WERROR=1, V=1 (show the
-# commands), SAN=address|undefined|address,undefined|thread, BUILD=DIR (build). Another compiler or
-# sanitizer belongs into another BUILD; within one, a change of flags builds again what it concerns.
+# commands), SAN=address|undefined|address,undefined|thread, BUILD=DIR (build), TINY=1 (for small
+# machines: no barns, smallest tables; in build/tiny). Another compiler or sanitizer belongs into
+# another BUILD; within one, a change of flags builds again what it concerns.
 #
 # Order: vmlinux.h (committed) -> BPF objects -> their skeletons -> user side -> tests.
 #   lib/*.c                  libnolock.a and libnolock.so, one set of objects
+#   lib/malloc/*.c           libnolock-malloc.so, the drop-in malloc, with those objects inside. Not
+#                            built with a sanitizer, which brings a malloc of its own
 #   bpf/nolock.bpf.c         libnolock.bpf.o, the allocator for BPF programs to link
 #   bpf/nolock_grow.bpf.c    libnolock-grow.bpf.o, for those among them that grow heaps
 #   D/X.bpf.c                $(BUILD)/D/X.bpf.o and X.skel.h (struct X_bpf), for D = bpf, demo,
@@ -41,7 +47,7 @@
 VERSION := 0.1.0
 SOVERSION := 0
 
-BUILD ?= build
+BUILD ?= $(if $(filter 1,$(TINY)),build/tiny,build)
 # Where the BPF objects are: another compiler's build may share them.
 BPFOUT ?= $(BUILD)
 ifeq ($(origin CC),default)
@@ -67,7 +73,8 @@ ifeq ($(SAN),thread)
 SANFLAGS += $(if $(findstring clang,$(CC)),,-Wno-tsan)
 endif
 
-COMMON := -std=gnu11 $(CFLAGS) $(WARN) $(SANFLAGS) -fno-strict-aliasing
+SIZE := $(if $(filter 1,$(TINY)),-DNOLOCK_TINY)
+COMMON := -std=gnu11 $(CFLAGS) $(WARN) $(SANFLAGS) $(SIZE) -fno-strict-aliasing
 LIB_CFLAGS := $(COMMON) -fPIC -fno-plt -ftls-model=initial-exec -fvisibility=hidden \
 	      -DNOLOCK_VERSION='"$(VERSION)"' -Ilib/include -Ilib
 USER_CFLAGS := $(COMMON) -DNOLOCK_VERSION='"$(VERSION)"' -Ilib/include -Ilib -Ibpf -Iuser \
@@ -75,7 +82,7 @@ USER_CFLAGS := $(COMMON) -DNOLOCK_VERSION='"$(VERSION)"' -Ilib/include -Ilib -Ib
 BPF_ARCH := $(patsubst x86_64,x86,$(patsubst aarch64,arm64,$(shell uname -m)))
 # The headers of <asm/...> are in a directory of the machine's name, which -target bpf forgets.
 BPF_CFLAGS := -target bpf -mcpu=v4 -std=gnu11 -O2 -g $(WARN) -Wno-unused-parameter \
-	      -Wno-missing-declarations -D__TARGET_ARCH_$(BPF_ARCH) -I. -Ibpf -Ilib -Ilib/include \
+	      -Wno-missing-declarations $(SIZE) -D__TARGET_ARCH_$(BPF_ARCH) -I. -Ibpf -Ilib -Ilib/include \
 	      -idirafter /usr/include/$(shell uname -m)-linux-gnu
 BPF_LIBS := -lbpf -lelf -lz
 USER_LIBS := -ljson-c -lcap-ng $(BPF_LIBS) -lpthread
@@ -103,11 +110,15 @@ LIBUSER := $(BUILD)/user/libuser.a
 SONAME := libnolock.so.$(SOVERSION)
 SOFILE := libnolock.so.$(VERSION)
 SHARED := $(BUILD)/lib/$(SOFILE)
+MALLOC_SRCS := $(sort $(wildcard lib/malloc/*.c))
+MALLOC_OBJS := $(MALLOC_SRCS:%.c=$(BUILD)/%.o)
+MALLOC := $(if $(SAN),,$(BUILD)/lib/libnolock-malloc.so)
 
 # Programs of these directories see the skeletons and link libuser.a; those of the library's own
 # tests do not.
-BPF_DIRS := demo bench $(filter-out selftests/lib selftests/tsan selftests/torture,$(wildcard selftests/*))
-PROG_DIRS := demo bench $(wildcard selftests/*)
+BPF_DIRS := demo bench $(filter-out $(addprefix selftests/,lib malloc tsan torture),\
+	    $(wildcard selftests/*))
+PROG_DIRS := demo bench $(filter-out $(if $(SAN),selftests/malloc),$(wildcard selftests/*))
 
 BPF_LIB := $(if $(wildcard bpf/nolock.bpf.c),$(BPFOUT)/bpf/libnolock.bpf.o)
 BPF_GROW := $(if $(BPF_LIB),$(BPFOUT)/bpf/libnolock-grow.bpf.o)
@@ -150,6 +161,7 @@ $$($(1)_BINS): $$(BUILD)/%: $$(BUILD)/%.o $$($(1)_HELPERS) \
 DEPS += $$(patsubst %.c,$$(BUILD)/%.d,$$($(1)_ALL))
 endef
 $(foreach d,$(PROG_DIRS),$(eval $(call PROGRAMS,$(d))))
+$(BUILD)/selftests/lib/test_liburcu: CRITERION := -lcriterion -lurcu-memb
 
 DEMO_BINS := $(demo_BINS)
 BENCH_BINS := $(bench_BINS)
@@ -162,17 +174,17 @@ SHELL_TESTS := $(sort $(wildcard selftests/*/test_*.sh))
 
 # --- targets for people ---
 
-.PHONY: all lib bpf user demo tests objects deps check test check-compilers asan ubsan tsan \
-	bench lint format install clean help run FORCE
+.PHONY: all lib bpf user demo tests objects deps check test check-compilers check-programs \
+	check-tiny asan ubsan tsan bench lint format install clean help run FORCE
 
 all: lib bpf user demo
-lib: $(LIBNOLOCK) $(SHARED)
+lib: $(LIBNOLOCK) $(SHARED) $(MALLOC)
 bpf: $(BPF_LIB) $(BPF_GROW) $(SKELS)
 user: $(USER_BINS)
 demo: $(DEMO_BINS)
 tests: all $(TEST_BINS) $(BUILD)/scripts/vmlinux
 # Everything that compiles, nothing linked but what the compiling needs.
-objects: $(LIB_OBJS) $(patsubst %.c,$(BUILD)/%.o,$(USER_SRCS) $(USER_MAINS) \
+objects: $(LIB_OBJS) $(MALLOC_OBJS) $(patsubst %.c,$(BUILD)/%.o,$(USER_SRCS) $(USER_MAINS) \
 	 $(foreach d,$(PROG_DIRS),$($(d)_ALL)))
 
 help:
@@ -210,7 +222,10 @@ torture:
 torture-programs: $(USER_BINS) $(selftests/torture_BINS)
 
 # Sanitizers: their own builds of the user side, and the BPF objects of this one.
-SAN_BINS = $(subst =$(BUILD)/,=$(BUILD)/$(1)/,$(SUITES))
+# What steps through every instruction is left to the plain build: those of a sanitizer are not ours.
+SAN_SUITES = $(filter-out suite=$(BUILD)/selftests/malloc/% program=$(BUILD)/selftests/malloc/% \
+	$(addprefix program=$(BUILD)/selftests/torture/test_,breakpoints first kill_% stepped),$(SUITES))
+SAN_BINS = $(subst =$(BUILD)/,=$(BUILD)/$(1)/,$(SAN_SUITES))
 SAN_MAKE = $(SUB) BUILD=$(BUILD)/$(1) BPFOUT=$(BPFOUT) SAN=$(2)
 # Both in one, as make check has it.
 comma := ,
@@ -234,6 +249,17 @@ tsan:
 .PHONY: tsan-programs
 tsan-programs: $(TSAN_BINS)
 
+TINY_MAKE = $(SUB) TINY=1 BUILD=$(BUILD)/tiny
+TINY_BINS = $(subst =$(BUILD)/,=$(BUILD)/tiny/,$(filter suite=$(BUILD)/selftests/lib/%,$(SUITES)))
+
+check-tiny:
+	@scripts/deps ensure build check
+	+@$(TINY_MAKE) lib-tests
+	+@$(RUNNER) $(TINY_BINS)
+
+.PHONY: lib-tests
+lib-tests: $(selftests/lib_BINS)
+
 WITH_GCC = $(SUB) BUILD=$(BUILD)/gcc BPFOUT=$(BPFOUT) CC=gcc WERROR=1 objects
 WITH_CLANG = $(SUB) BUILD=$(BUILD)/clang BPFOUT=$(BUILD)/clang CC=$(CLANG) WERROR=1 bpf objects
 # The cross compiler has no <sys/sdt.h> of its own; Debian's is the same for all machines.
@@ -246,6 +272,13 @@ check-compilers:
 	+@$(WITH_CLANG)
 	+@$(WITH_ARM64)
 
+PROGRAMS ?=
+
+check-programs:
+	@scripts/deps ensure build check programs
+	+@$(SUB) all
+	@NOLOCK_BUILD=$(BUILD) selftests/programs/run $(PROGRAMS)
+
 # What does not build fails here as a step, and each suite that is missing for it; the rest runs.
 check:
 	@scripts/deps ensure build check
@@ -257,6 +290,7 @@ check:
 		'step=clang, no warning=$(WITH_CLANG)' \
 		"step=aarch64, no warning=$(WITH_ARM64)" \
 		'step=asan+ubsan build=$(SAN_BOTH) tests' $(call SAN_BINS,asan+ubsan) \
+		'step=tiny build=$(TINY_MAKE) lib-tests' $(TINY_BINS) \
 		'step=tsan build=$(call SAN_MAKE,tsan,thread) tsan-programs' \
 		$(TSAN_BINS:$(BUILD)/%=program=$(BUILD)/tsan/%)
 
@@ -299,6 +333,17 @@ $(SHARED): $(LIB_OBJS) $(BUILD)/.lib lib/nolock.map
 		-Wl,--version-script=lib/nolock.map $(if $(SAN),,-Wl,--no-undefined) \
 		-o $@ $(LIB_OBJS)
 	$(Q)ln -sf $(SOFILE) $(BUILD)/lib/$(SONAME) && ln -sf $(SONAME) $(BUILD)/lib/libnolock.so
+
+# A call to malloc in the drop-in is one, not the compiler's.
+$(MALLOC_OBJS): LIB_CFLAGS += -fno-builtin
+
+# libnolock's functions with their version, so that a program linked to libnolock.so shares the heap
+# of the malloc that it runs with; the C library's names without one, for any version asked for.
+$(BUILD)/lib/libnolock-malloc.so: $(LIB_OBJS) $(MALLOC_OBJS) $(BUILD)/.lib lib/nolock.map
+	$(call say,LINK,$@)
+	$(Q)sed '/^local:/,/;/d' lib/nolock.map >$(BUILD)/lib/malloc/nolock.map
+	$(Q)$(CC) $(LDFLAGS) -shared -Wl,-soname,$(@F) -Wl,-z,nodelete -Wl,--no-undefined \
+		-Wl,--version-script=$(BUILD)/lib/malloc/nolock.map -o $@ $(LIB_OBJS) $(MALLOC_OBJS)
 
 # --- BPF ---
 
@@ -363,7 +408,7 @@ $(USER_BINS): %: %.o $(LIBUSER) $(LIBNOLOCK)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(SANFLAGS) $(LDFLAGS) -o $@ $^ $(USER_LIBS)
 
-DEPS += $(LIB_OBJS:.o=.d) $(patsubst %.c,$(BUILD)/%.d,$(USER_SRCS) $(USER_MAINS))
+DEPS += $(LIB_OBJS:.o=.d) $(MALLOC_OBJS:.o=.d) $(patsubst %.c,$(BUILD)/%.d,$(USER_SRCS) $(USER_MAINS))
 
 # --- stamps: rewritten only when what they hold changes ---
 
@@ -377,7 +422,7 @@ $(BPFOUT)/.bpf-flags: FORCE | $(BUILD)/.deps
 	@$(call stamp,$(CLANG) $(BPF_CFLAGS))
 # Which files an archive is made of: a removed source leaves no object newer than the archive.
 $(BUILD)/.lib: FORCE
-	@$(call stamp,$(LIB_SRCS))
+	@$(call stamp,$(LIB_SRCS) $(MALLOC_SRCS))
 $(BUILD)/.user: FORCE
 	@$(call stamp,$(USER_SRCS))
 $(BUILD)/.deps: packages
@@ -401,7 +446,7 @@ install: all
 	$(INSTALL) -m 644 lib/include/nolock/*.h $(wildcard bpf/nolock.bpf.h) \
 		$(DESTDIR)$(includedir)/nolock
 	$(INSTALL) -m 644 $(LIBNOLOCK) $(DESTDIR)$(libdir)
-	$(INSTALL) -m 755 $(SHARED) $(DESTDIR)$(libdir)
+	$(INSTALL) -m 755 $(SHARED) $(MALLOC) $(DESTDIR)$(libdir)
 	ln -sf $(SOFILE) $(DESTDIR)$(libdir)/$(SONAME)
 	ln -sf $(SONAME) $(DESTDIR)$(libdir)/libnolock.so
 	$(if $(BPF_LIB),$(INSTALL) -m 644 $(BPF_LIB) $(BPF_GROW) $(DESTDIR)$(libdir)/bpf)

@@ -133,7 +133,7 @@ __attribute__((noinline)) unsigned long long nolock_bpf_alloc(unsigned long long
 		return 0;
 	if (!size)
 		return 16; /* ZERO_SIZE_PTR */
-	id = nl_kmalloc_index((nl_u32)size);
+	id = nl_kmalloc_cache((nl_u32)size, flags & __GFP_ACCOUNT);
 	obj = fast_alloc(h, id, cpu);
 	if (!obj)
 		obj = nl_bpf_alloc(h, id, cpu);

@@ -158,6 +158,8 @@ static void check_chunks(struct check *ck)
 			if (!body)
 				error(ck, "chunk %u belongs to no large object", chunk);
 			break;
+		case NL_KIND_WAIT:
+			break;
 		case NL_KIND_FREE:
 			for (nl_u32 w = 0; w < NL_SLAB_WORDS; w++)
 				any |= nl_load(&nl_slab(h, chunk)->free[w]) != 0;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause */
 /* format.c - where everything lies in a new heap, its kmalloc caches, and is a header sane? */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <string.h>
 #include "internal.h"
@@ -31,8 +32,7 @@ int nl_heap_lay_out(struct nl_heap *h, const struct nl_shape *shape)
 	if (shape->name)
 		strncpy(h->name, shape->name, NL_NAME - 1);
 
-	/* Room for two sheaves of every slot and a full barn for most kmalloc caches. */
-	sheaves = 48ULL * (4 * h->nr_slots + 2 * NL_BARN_MAX + 4);
+	sheaves = NL_SHEAVES((nl_u64)h->nr_slots);
 	if (sheaves > shape->size / (16 * sizeof(struct nl_sheaf)))
 		sheaves = shape->size / (16 * sizeof(struct nl_sheaf));
 	h->nr_sheaves = (nl_u32)round_up(sheaves ? sheaves : 1, 64);
@@ -76,13 +76,11 @@ nl_u64 nl_heap_fixed_size(const struct nl_shape *shape)
 /* A budget of bytes a sheaf: 8 KiB of small objects, and never fewer than 4 large ones. */
 nl_u32 nl_default_capacity(nl_u32 size)
 {
-	nl_u32 objects = 8192 / size;
+	nl_u32 objects = (size > 512 ? NL_SHEAF_BYTES_BIG : NL_SHEAF_BYTES) / size;
 
-	if (size > 512)
-		objects = 16384 / size;
-	if (objects > 120)
-		objects = 120;
-	return objects < 4 ? 4 : objects;
+	if (objects > NL_SHEAF_MOST)
+		return NL_SHEAF_MOST;
+	return objects < NL_SHEAF_LEAST ? NL_SHEAF_LEAST : objects;
 }
 
 void nl_cache_shape(struct nl_cache *c, nl_u32 id, nl_u32 object_size, nl_u32 size)
@@ -109,15 +107,18 @@ int nl_heap_format(void *mem, const struct nl_shape *shape)
 	*h = header;
 	for (nl_u32 id = 0; id < NL_NR_KMALLOC; id++) {
 		struct nl_cache *c = nl_cache(h, id);
-		nl_u32 size = nl_kmalloc_size(id), digits = 0;
+		bool accounted = id >= NL_NR_BUCKETS;
+		nl_u32 size = nl_kmalloc_size(id % NL_NR_BUCKETS), digits = 0;
 		char *p = c->name, text[8];
 
 		nl_cache_shape(c, id, size, size);
 		c->align = size & -size;
-		if (id + 1 < NL_NR_KMALLOC)
+		if ((id + 1) % NL_NR_BUCKETS)
 			c->next = id + 1;
-		memcpy(p, "kmalloc-", 8);
-		for (p += 8; size; size /= 10)
+		if (accounted)
+			c->flags = SLAB_ACCOUNT;
+		p = stpcpy(p, accounted ? "kmalloc-cg-" : "kmalloc-");
+		for (; size; size /= 10)
 			text[digits++] = (char)('0' + size % 10);
 		while (digits)
 			*p++ = text[--digits];

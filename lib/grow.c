@@ -39,7 +39,7 @@ static int open_groups(struct nolock_heap *heap, nl_u32 g, nl_u32 n)
 	if (open_range(heap, nl_tags_at(h, low), nl_tags_at(h, g + n)) ||
 	    open_range(heap, nl_groups_at(h, low), nl_groups_at(h, g + n)) ||
 	    open_range(heap, nl_chunks_at(h, g), nl_chunks_at(h, g + n)) ||
-	    nl_groups_reach(h, g, n))
+	    nl_rcu_open(heap, g, n) || nl_groups_reach(h, g, n))
 		return -ENOMEM;
 	nl_heap_refresh(heap);
 	return 0;
@@ -81,10 +81,16 @@ void nl_heap_reopen(struct nolock_heap *heap)
 	nl_u32 end = nl_load(&h->cursor);
 
 	for (nl_u32 g = h->first_chunk >> NL_GROUP_SHIFT; g < end && g < h->nr_groups; g++) {
-		if (nl_load(&nl_group(h, g)->state) == NL_GROUP_OPEN && g < nl_nr_open(h))
+		nl_u32 *state = &nl_group(h, g)->state;
+
+		if (nl_load(state) == NL_GROUP_OPEN && g < nl_nr_open(h))
 			continue;
-		if (open_groups(heap, g, 1))
+		if (!nl_group_claim(h, g, NL_GROUP_REPAIR) && nl_load(state) == NL_GROUP_BPF)
+			continue;
+		if (open_groups(heap, g, 1)) {
+			nl_store(state, NL_GROUP_CLOSED);
 			return;
+		}
 		nl_chunk_publish(h, g, nl_group_chunks(h, g));
 	}
 }
@@ -124,6 +130,19 @@ nl_u32 nl_heap_grow_run(struct nolock_heap *heap, nl_u32 nr)
 		nl_chunk_publish(h, g + n - 1, ~0ULL << (nr % NL_GROUP_CHUNKS));
 	}
 	return chunk;
+}
+
+bool nl_heap_any_chunk(const struct nolock_heap *heap)
+{
+	nl_word_t *map = nl_group_free_map(heap->h);
+	nl_u32 words = nl_group_words(heap->h);
+
+	/* A hint stays until somebody finds it to be wrong, so each is followed. */
+	for (nl_u32 i = 0; i < words; i++)
+		for (nl_u64 hints = nl_load(map + i); hints; hints &= hints - 1)
+			if (nl_load(&nl_group(heap->h, i * 64 + nl_lowest(hints))->chunk_free))
+				return true;
+	return false;
 }
 
 nl_u32 nl_heap_free_chunks(const struct nolock_heap *heap)
@@ -224,6 +243,10 @@ nl_u32 nl_heap_prefill(struct nolock_heap *heap, nl_u64 bytes)
 
 	for (nl_u32 id = 0; id < NL_MAX_CACHES; id++) {
 		if (nl_load(&nl_cache(h, id)->state) != NL_CACHE_LIVE)
+			continue;
+		/* Twice the memory for objects that few programs ask for: once they do. */
+		if (id >= NL_NR_BUCKETS && id < NL_NR_KMALLOC &&
+		    !nl_load(&nl_cache(h, id)->nr_slabs))
 			continue;
 		/* At most as many slabs as the watermark is long: the figures are racy. */
 		for (nl_u64 tries = 0;

@@ -25,7 +25,6 @@
 
 #define MAX_HANDLES 64
 #define MAX_THREADS 0xfffeu /* thread numbers, before they are used again */
-#define DEFAULT_SIZE (256ULL << 30)
 #define MIN_PRIVATE_SIZE (4 * NL_GROUP_SIZE)
 
 #ifndef AT_RSEQ_FEATURE_SIZE
@@ -85,8 +84,8 @@ bool nl_thread_start(void)
 
 	if (nl_self.rslots)
 		return true;
-	if (!heap->rseq_slots || heap->slot_off - heap->rseq_off != RSEQ_MM_CID ||
-	    nl_rseq_index(heap) == ~0u)
+	if (nl_self.vforked || !heap->rseq_slots ||
+	    heap->slot_off - heap->rseq_off != RSEQ_MM_CID || nl_rseq_index(heap) == ~0u)
 		return false;
 	nl_rseq_off = heap->rseq_off;
 	nl_self.rslots = (nl_u64)heap->rslots;
@@ -232,13 +231,16 @@ static void handle_start(struct nolock_heap *heap, void *mem, nl_u64 size, nl_u3
 	heap->snapshot = false;
 	memcpy(heap->name, h->name, NL_NAME);
 	heap->name[NL_NAME - 1] = 0;
+	heap->rcu = NULL;
 	nl_heap_refresh(heap);
 	nl_store_release(&heap->state, NL_HANDLE_LIVE);
 }
 
 /*
  * Reserve address space without using any, as much of it as there is: a limit on address space
- * (ulimit -v) counts it. Guards that nobody can touch stay at both ends.
+ * (ulimit -v) counts it. Guards that nobody can touch stay at both ends. Not
+ * MAP_NORESERVE: what is opened is accounted, so that a request that the machine cannot serve fails
+ * where it is made.
  */
 static void *reserve(nl_u64 *size, nl_u64 least)
 {
@@ -246,8 +248,7 @@ static void *reserve(nl_u64 *size, nl_u64 least)
 
 	for (; *size >= least; *size = *size / 2 / NL_GROUP_SIZE * NL_GROUP_SIZE) {
 		nl_u64 whole = guard + *size + guard, room = whole + NL_GROUP_SIZE;
-		char *mem = mmap(NULL, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-				 -1, 0);
+		char *mem = mmap(NULL, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		nl_u64 skip;
 
 		if (mem == MAP_FAILED)
@@ -301,6 +302,14 @@ static struct nolock_heap *private_new(nl_u64 size, nl_u64 least)
 		goto unmap;
 	}
 	handle_start(heap, mem, size, 1);
+	if (nl_rcu_attach(heap)) {
+		nl_store_release(&heap->state, NL_HANDLE_BUSY);
+		errno = ENOMEM;
+		goto unmap;
+	}
+	/* Something open for nolock callers, who open nothing. The first group may have no room. */
+	if (nl_heap_grow(heap, 1) && nl_heap_free_chunks(heap) < NL_GROUP_CHUNKS / 2)
+		nl_heap_grow(heap, 1);
 	return heap;
 unmap:
 	unreserve(mem, size);
@@ -329,7 +338,7 @@ struct nolock_heap *nl_default_get(void)
 		return heap;
 	if (nl_load(&fork_page) == &never_wiped)
 		make_fork_page();
-	heap = private_new(DEFAULT_SIZE, MIN_PRIVATE_SIZE);
+	heap = private_new(NL_DEFAULT_SIZE, MIN_PRIVATE_SIZE);
 	if (!heap)
 		return NULL;
 	if (!nl_cas(&nl_default, &no_heap, heap)) {
@@ -362,7 +371,13 @@ void nl_fork_check(void)
 		return;
 	/* Once, also for a handler in between: whatever it finds held it leaves alone. */
 	nl_store(&page->done, 1);
-	for_each_private(heap) nl_heap_repair_fork(heap, nl_load(&page->older));
+	/* There was no other: nobody held anything. A child in a sandbox may depend on no stat(). */
+	if (nl_load(&page->older) == 2)
+		return;
+	for_each_private(heap) {
+		nl_heap_repair_fork(heap, nl_load(&page->older));
+		nl_rcu_fork(heap);
+	}
 	nl_store(&page->pending, 1);
 }
 
@@ -378,7 +393,18 @@ void nl_fork_inventory(void)
 	/* Directories: one for each thread, and two. Any other thread might be at work. */
 	if (this_thread >= page->older || stat("/proc/self/task", &st) || st.st_nlink != 3)
 		return;
-	for_each_private(heap) nl_heap_inventory(heap);
+	for_each_private(heap)
+		nl_heap_inventory(heap);
+}
+
+int nl_heap_is_private(const nl_heap_t *h)
+{
+	struct nolock_heap *heap;
+
+	for_each_private(heap)
+		if (heap->h == h)
+			return 1;
+	return 0;
 }
 
 struct nolock_heap *nolock_heap_default(void)
@@ -391,14 +417,15 @@ __attribute__((constructor)) static void make_default_heap(void)
 {
 	int err = errno;
 
-	nl_default_get();
+	/* By its exported name: with the drop-in malloc preloaded that one's heap is the only one. */
+	nolock_heap_default();
 	errno = err;
 }
 
 struct nolock_heap *nolock_heap_create(size_t size)
 {
 	if (!size)
-		return private_new(DEFAULT_SIZE, MIN_PRIVATE_SIZE);
+		return private_new(NL_DEFAULT_SIZE, MIN_PRIVATE_SIZE);
 	if (size > NL_MAX_GROUPS * NL_GROUP_SIZE) {
 		errno = EINVAL;
 		return NULL;
@@ -439,6 +466,11 @@ struct nolock_heap *nl_heap_map(int fd, nl_u32 type, nl_u64 base, nl_u64 size, n
 	if (type == NL_HEAP_MEMFD)
 		madvise(mem, size, MADV_DONTFORK);
 	handle_start(heap, mem, size, client);
+	if (nl_rcu_attach(heap)) {
+		nl_store_release(&heap->state, NL_HANDLE_BUSY);
+		errno = ENOMEM;
+		goto unmap;
+	}
 	heap->fd = fd;
 	return heap;
 unmap:
@@ -504,10 +536,17 @@ struct nolock_heap *nolock_heap_open(const char *name)
 
 int nolock_heap_close(struct nolock_heap *heap)
 {
+	int err;
+
 	if (!heap || heap == nl_load(&nl_default) || nl_load(&heap->state) != NL_HANDLE_LIVE)
 		return -EINVAL;
 	if (__atomic_sub_fetch(&heap->refs, 1, __ATOMIC_ACQ_REL))
 		return 0;
+	err = nl_rcu_detach(heap);
+	if (err) {
+		heap->refs = 1;
+		return err;
+	}
 	nl_store_release(&heap->state, NL_HANDLE_BUSY);
 	if (heap->type == NL_HEAP_PRIVATE && !heap->snapshot)
 		unreserve(heap->base, heap->size);
@@ -532,6 +571,14 @@ struct nolock_heap *nolock_heap_of(const void *p)
 		    (nl_u64)p - (nl_u64)heap->base < heap->size)
 			return heap;
 	}
+	return NULL;
+}
+
+struct nolock_heap *nl_heap_next(struct nolock_heap *heap)
+{
+	for (heap = heap ? heap + 1 : handles; heap < handles + nl_load(&nr_handles); heap++)
+		if (nl_load_acquire(&heap->state) == NL_HANDLE_LIVE && !heap->snapshot)
+			return heap;
 	return NULL;
 }
 

@@ -42,10 +42,14 @@ struct nolock_heap {
 	int fd;	  /* of the shared memory, or -1 */
 	int conn; /* connection to nolockd, or -1 */
 	int refs;
-	int pid;       /* who mapped it: a shared heap is not there in a child */
-	int state;     /* NL_HANDLE_*, atomic */
-	bool snapshot; /* a copy of another process's metadata: figures only */
+	int pid;	     /* who mapped it: a shared heap is not there in a child */
+	int state;	     /* NL_HANDLE_*, atomic */
+	bool snapshot;	     /* a copy of another process's metadata: figures only */
+	nl_u64 decay_next;   /* decay.c: time of the next visit, in ms; atomic */
+	nl_u32 decay_visits; /* and where it goes on, racy */
+	nl_u32 decay_group;
 	char name[NL_NAME];
+	struct nl_rcu *rcu; /* what waits for a grace period; NULL without an RCU */
 };
 
 enum {
@@ -113,6 +117,8 @@ NL_HIDDEN nl_u64 nl_heap_fixed_size(const struct nl_shape *shape);
 NL_HIDDEN int nl_heap_lay_out(struct nl_heap *h, const struct nl_shape *shape);
 
 /* What a cache's size means for its slabs; the default objects per sheaf. */
+/* A copy of a live cache's entry, whole though the entry be destroyed and made again meanwhile. */
+NL_HIDDEN bool nl_cache_read(nl_cache_t *c, struct nl_cache *copy);
 NL_HIDDEN void nl_cache_shape(struct nl_cache *c, nl_u32 id, nl_u32 object_size, nl_u32 size);
 NL_HIDDEN nl_u32 nl_default_capacity(nl_u32 size);
 
@@ -147,6 +153,9 @@ NL_HIDDEN nl_u32 nl_heap_grow_step(const struct nolock_heap *heap);
 /* The same for @nr adjacent chunks, which are the caller's: the first one's number, or 0. */
 NL_HIDDEN nl_u32 nl_heap_grow_run(struct nolock_heap *heap, nl_u32 nr);
 
+/* nl_heap_any_chunk - is there an open free chunk, as far as the hints know? Any context. */
+NL_HIDDEN bool nl_heap_any_chunk(const struct nolock_heap *heap);
+
 /* nl_heap_free_chunks - free chunks, the reserve not counted (racy). */
 NL_HIDDEN nl_u32 nl_heap_free_chunks(const struct nolock_heap *heap);
 
@@ -168,11 +177,33 @@ NL_HIDDEN nl_u32 nl_heap_repair(struct nolock_heap *heap, nl_u32 client);
  */
 NL_HIDDEN nl_u64 nl_alloc_object(struct nolock_heap *heap, nl_u32 id, gfp_t gfp);
 NL_HIDDEN nl_u64 nl_alloc_object_nolock(struct nolock_heap *heap, nl_u32 id, gfp_t gfp);
+/* An allocation fails: counted, probed, fatal with __GFP_NOFAIL; sets errno and returns NULL. */
+NL_HIDDEN void *nl_alloc_failed(struct nolock_heap *heap, nl_u32 id, size_t size, gfp_t gfp,
+				int err);
+/* What the flags mean to the core. */
+NL_HIDDEN nl_u32 nl_core_flags(gfp_t gfp, bool nolock);
 NL_HIDDEN void nl_free_refused(const void *p, const char *why);
+
+/* bulk.c: the R-slot, or else the A-slot, with its lock; NULL if both are locked. Wait-free. */
+NL_HIDDEN nl_slot_t *nl_lock_slot(struct nolock_heap *heap, nl_u32 id, nl_u32 who);
+
+/* slab.c: kmalloc_node() and kfree() past the fast path; the latter says why it refused, or NULL. */
+NL_HIDDEN void *nl_kmalloc_slow(struct nolock_heap *heap, size_t size, gfp_t gfp, int node);
+NL_HIDDEN const char *nl_free_slow(const void *p);
 
 /* large.c: whole chunks. The second looks once, in opened memory. */
 NL_HIDDEN void *nl_large_alloc(struct nolock_heap *heap, size_t size, gfp_t gfp);
-NL_HIDDEN void *nl_large_alloc_nolock(struct nolock_heap *heap, size_t size);
+NL_HIDDEN void *nl_large_alloc_nolock(struct nolock_heap *heap, size_t size, gfp_t gfp);
+
+/*
+ * large.c, for objects of nl_large_alloc(): aligned to @align, a power of two above a chunk; set to
+ * zero, but for chunks that are so already; in a private heap made to hold @size bytes where it
+ * lies, or elsewhere.
+ */
+NL_HIDDEN void *nl_large_alloc_aligned(struct nolock_heap *heap, size_t size, size_t align);
+NL_HIDDEN void nl_large_clear(struct nolock_heap *heap, void *p, size_t size);
+NL_HIDDEN bool nl_large_resize(struct nolock_heap *heap, void *p, size_t size);
+NL_HIDDEN void *nl_large_move(struct nolock_heap *heap, void *p, size_t size);
 
 /*
  * shrink.c: empty all sheaves of the cache into its slabs, and give slabs that are free back.
@@ -180,6 +211,14 @@ NL_HIDDEN void *nl_large_alloc_nolock(struct nolock_heap *heap, size_t size);
  */
 NL_HIDDEN nl_u32 nl_cache_shrink(struct nolock_heap *heap, nl_u32 id);
 NL_HIDDEN nl_u32 nl_heap_shrink(struct nolock_heap *heap);
+
+/*
+ * shrink.c: give back the sheaves of a slot whose lock is held; up to @max sheaves of a barn; the
+ * pages of those free chunks of a group that are in the mask (how many).
+ */
+NL_HIDDEN void nl_slot_empty(nl_heap_t *h, nl_slot_t *slot, nl_u32 id, nl_u32 who);
+NL_HIDDEN void nl_barn_flush(struct nolock_heap *heap, nl_u32 id, nl_u32 max);
+NL_HIDDEN nl_u32 nl_group_purge(struct nolock_heap *heap, nl_u32 g, nl_u64 mask);
 
 /* cache.c: the last step of destroying a cache, or of not making one: its number is free again. */
 NL_HIDDEN void nl_cache_forget(struct nolock_heap *heap, nl_u32 id);
@@ -212,12 +251,50 @@ NL_HIDDEN int64_t nl_heap_drift(struct nolock_heap *heap);
 extern __thread int nl_depth NL_HIDDEN;
 
 /*
+ * decay.c: give back, little by little, what a private heap has not used for some time. Ticked by
+ * the slow paths of the calls that may make system calls, outside of which this thread must be.
+ */
+NL_HIDDEN void nl_decay(struct nolock_heap *heap);
+extern __thread nl_u32 nl_ticks NL_HIDDEN;
+#define NL_DECAY_TICKS 16u
+static inline void nl_decay_tick(struct nolock_heap *heap)
+{
+	if (!(++nl_ticks % NL_DECAY_TICKS) && !nl_depth)
+		nl_decay(heap);
+}
+
+/*
  * heap.c: is this a child in which the parent's threads may still hold locks? They are taken over.
  * Called by every slow path; wait-free. The second, for callers that may make system calls, adds
  * the inventory, once, where the child has no other thread.
  */
 NL_HIDDEN void nl_fork_inventory(void);
 NL_HIDDEN void nl_fork_check(void);
+
+/* heap.c: the next heap of the process, from NULL on; NULL after the last. */
+NL_HIDDEN struct nolock_heap *nl_heap_next(struct nolock_heap *heap);
+#define nl_for_each_heap(heap)                                                                     \
+	for ((heap) = nl_heap_next(NULL); (heap); (heap) = nl_heap_next(heap))
+
+/*
+ * rcu.c: the bits of a heap that was made, and of groups that are about to be opened: 0 or -ENOMEM.
+ * Before it is closed; then what waits in a shared heap is freed first: 0 or as
+ * nolock_rcu_barrier(), as nl_rcu_drain(). In a child after fork(), wait-free.
+ */
+NL_HIDDEN int nl_rcu_attach(struct nolock_heap *heap);
+NL_HIDDEN int nl_rcu_open(struct nolock_heap *heap, nl_u32 group, nl_u32 n);
+NL_HIDDEN int nl_rcu_detach(struct nolock_heap *heap);
+NL_HIDDEN int nl_rcu_drain(struct nolock_heap *heap);
+NL_HIDDEN void nl_rcu_fork(struct nolock_heap *heap);
+/* Free what is over. Calls the RCU: ordinary context. */
+NL_HIDDEN void nl_rcu_kick(struct nolock_heap *heap);
+
+/*
+ * rcu.c: may slabs of the cache be given back? A chunk that nl_slab_release() took out of it, at
+ * once or after a grace period.
+ */
+NL_HIDDEN bool nl_rcu_may_release(const struct nolock_heap *heap, const nl_cache_t *c);
+NL_HIDDEN void nl_rcu_release(struct nolock_heap *heap, nl_u32 chunk, const nl_cache_t *c);
 
 /* client.c: one request to nolockd. Returns the connection or -1 with errno. */
 struct nl_request;

@@ -49,8 +49,24 @@ static void settle(struct nolock_heap *heap, nl_u32 id, nl_sheaf_t *s)
 	nl_store(&s->next, s->size);
 }
 
+/* One object, of this cache and no larger bucket; or 0. */
+static nl_u64 alloc_one(struct nolock_heap *heap, nl_u32 id, gfp_t gfp, bool nolock)
+{
+	nl_u64 obj;
+
+	if (!nolock)
+		return nl_alloc_object(heap, id, gfp);
+	obj = nl_alloc_object_nolock(heap, id, gfp);
+	if (obj && nl_cache_of(heap->h, obj) != (int)id) {
+		kfree_nolock((void *)obj);
+		return 0;
+	}
+	return obj;
+}
+
 /* Fill a table sheaf up to size objects from the slabs, growing the heap where allowed. */
-static bool fill(struct nolock_heap *heap, nl_u32 id, nl_u32 sheaf, nl_u32 size, gfp_t gfp)
+static bool fill(struct nolock_heap *heap, nl_u32 id, nl_u32 sheaf, nl_u32 size, gfp_t gfp,
+		 bool nolock)
 {
 	nl_sheaf_t *s = nl_sheaf(heap->h, sheaf - 1);
 	nl_u32 who = nl_who(heap);
@@ -61,10 +77,10 @@ static bool fill(struct nolock_heap *heap, nl_u32 id, nl_u32 sheaf, nl_u32 size,
 	while (s->size < size) {
 		nl_u64 obj;
 
-		if (nl_sheaf_fill(heap->h, sheaf, id, size, who))
+		if (nl_sheaf_fill(heap->h, sheaf, id, size, who, nl_core_flags(gfp, nolock)))
 			continue;
 		/* Sheaves, a fresh slab, or more heap, one object at a time. */
-		obj = nl_alloc_object(heap, id, gfp);
+		obj = alloc_one(heap, id, gfp, nolock);
 		if (!obj)
 			break;
 		nl_slot_count(counters(heap, id), NL_STAT_ALLOC_SLOWPATH, (nl_u64)-1);
@@ -76,15 +92,20 @@ static bool fill(struct nolock_heap *heap, nl_u32 id, nl_u32 sheaf, nl_u32 size,
 	return s->size >= size;
 }
 
+/* All or nothing: on failure the old one is as it was. */
 static struct oversize *oversize_fill(struct kmem_cache *s, gfp_t gfp, struct oversize *from,
-				      unsigned int size)
+				      unsigned int size, bool nolock)
 {
 	struct nolock_heap *heap = heap_of(s);
 	struct oversize *o = from;
 	nl_u32 had = from ? from->size : 0;
+	size_t bytes = sizeof(*o) + size * sizeof(void *);
+	int got = 0;
 
+	gfp &= ~__GFP_ZERO; /* what is taken from a sheaf is zeroed then */
 	if (!o || o->capacity < size) {
-		o = nolock_heap_kmalloc(heap, sizeof(*o) + size * sizeof(void *), gfp);
+		o = nolock ? nolock_heap_kmalloc_nolock(heap, bytes, gfp, NUMA_NO_NODE) :
+			     nolock_heap_kmalloc(heap, bytes, gfp);
 		if (!o)
 			return NULL;
 		o->capacity = size;
@@ -92,74 +113,100 @@ static struct oversize *oversize_fill(struct kmem_cache *s, gfp_t gfp, struct ov
 		if (from)
 			memcpy(o->objects, from->objects, had * sizeof(void *));
 	}
-	while (o->size < size) {
-		void *p = kmem_cache_alloc(s, gfp);
-
-		if (!p) {
-			while (o->size > had)
-				kmem_cache_free(s, o->objects[--o->size]);
-			if (o != from)
-				kfree(o);
-			return NULL;
-		}
-		o->objects[o->size++] = p;
-	}
-	if (from && o != from)
-		kfree(from);
-	return o;
+	if (had >= size)
+		return o;
+	got = nolock ? kmem_cache_alloc_bulk_nolock(s, gfp, size - had, o->objects + had) :
+		       kmem_cache_alloc_bulk(s, gfp, size - had, o->objects + had);
+	o->size += (nl_u32)got;
+	if (!got || (from && o != from))
+		kfree_nolock(got ? from : o != from ? o : NULL);
+	return got ? o : NULL;
 }
 
-static bool usable(struct kmem_cache *s, gfp_t gfp, unsigned int size)
+static bool usable(struct kmem_cache *s, gfp_t gfp, gfp_t mask, unsigned int size)
 {
 	struct nolock_heap *heap = heap_of(s);
 
-	return heap && !(gfp & ~NOLOCK_GFP_MASK) && size && size <= OVERSIZE_MAX &&
+	return heap && !(gfp & ~mask) && size && size <= OVERSIZE_MAX &&
 	       nl_load(&((nl_cache_t *)s)->state) == NL_CACHE_LIVE;
 }
 
-static struct slab_sheaf *prefill(struct kmem_cache *s, gfp_t gfp, unsigned int size)
+/* This CPU's spare sheaf, if there is something in it, or 0. */
+static nl_u32 take_spare(struct nolock_heap *heap, nl_u32 id, nl_u32 who)
+{
+	nl_slot_t *slot = nl_lock_slot(heap, id, who);
+	nl_u32 sheaf;
+
+	if (!slot)
+		return 0;
+	sheaf = slot->spare;
+	if (sheaf && nl_sheaf(heap->h, sheaf - 1)->size) {
+		nl_store(&nl_sheaf(heap->h, sheaf - 1)->owner, (nl_u64)who << 32);
+		nl_store_release(&slot->spare, 0);
+	} else {
+		sheaf = 0;
+	}
+	nl_slot_unlock(slot);
+	return sheaf;
+}
+
+/* A sheaf from the barn, a full one if there is any, or 0. */
+static nl_u32 take_from_barn(struct nolock_heap *heap, nl_u32 id, nl_u32 who, nl_u32 flags)
+{
+	nl_barn_t *barn = &nl_cache(heap->h, id)->barn[0];
+	nl_u32 sheaf, full = 0;
+
+	if ((!nl_load(&barn->full.nr) && !nl_load(&barn->empty.nr)) ||
+	    !nl_barn_lock(barn, who, flags))
+		return 0;
+	sheaf = full = nl_barn_pop(heap->h, &barn->full, who);
+	if (!sheaf)
+		sheaf = nl_barn_pop(heap->h, &barn->empty, who);
+	nl_barn_unlock(barn);
+	nl_slot_count(counters(heap, id), full ? NL_STAT_BARN_GET : NL_STAT_BARN_GET_FAIL, 1);
+	return sheaf;
+}
+
+/* Spare, barn, table; then filled up. Source: kmem_cache_prefill_sheaf() of slub.c. */
+static struct slab_sheaf *prefill(struct kmem_cache *s, gfp_t gfp, unsigned int size, bool nolock)
 {
 	struct nolock_heap *heap = heap_of(s);
-	nl_u32 id, who, sheaf = 0;
+	nl_u32 id, who, sheaf;
 	nl_cache_t *c = (nl_cache_t *)s;
-	nl_barn_t *barn;
 	nl_slot_t *count;
+	nl_sheaf_t *t;
 
-	if (!usable(s, gfp, size)) {
+	if (!usable(s, gfp, nolock ? NOLOCK_GFP_NOLOCK_MASK : NOLOCK_GFP_MASK, size)) {
 		errno = EINVAL;
 		return NULL;
 	}
 	id = c->id;
 	who = nl_who(heap);
-	barn = &c->barn[0];
 	count = counters(heap, id);
 	if (size > c->capacity || size > NL_SHEAF_MAX)
 		goto oversize;
-	if (nl_load(&barn->full.nr) && nl_barn_lock(barn, who, NL_SPIN)) {
-		sheaf = nl_barn_pop(heap->h, &barn->full, who);
-		nl_barn_unlock(barn);
-	}
-	if (sheaf && nl_sheaf(heap->h, sheaf - 1)->size >= size)
-		nl_slot_count(count, NL_STAT_PREFILL_FAST, 1);
-	else
-		nl_slot_count(count, NL_STAT_PREFILL_SLOW, 1);
+	sheaf = take_spare(heap, id, who);
+	nl_slot_count(count, sheaf ? NL_STAT_PREFILL_FAST : NL_STAT_PREFILL_SLOW, 1);
+	if (!sheaf)
+		sheaf = take_from_barn(heap, id, who, nl_core_flags(gfp, nolock));
 	if (!sheaf) {
 		sheaf = nl_sheaf_get(heap->h, id, who);
 		if (!sheaf)
 			goto oversize;
 		nl_slot_count(count, NL_STAT_SHEAF_ALLOC, 1);
 	}
-	nl_store(&nl_sheaf(heap->h, sheaf - 1)->next, nl_sheaf(heap->h, sheaf - 1)->size);
-	nl_store(&nl_sheaf(heap->h, sheaf - 1)->owner, (nl_u64)who << 32 | NL_PREFILLED);
-	if (!fill(heap, id, sheaf, size, gfp)) {
-		kmem_cache_return_sheaf(s, gfp, (struct slab_sheaf *)nl_sheaf(heap->h, sheaf - 1));
+	t = nl_sheaf(heap->h, sheaf - 1);
+	nl_store(&t->next, t->size);
+	nl_store(&t->owner, (nl_u64)who << 32 | NL_PREFILLED);
+	if (!fill(heap, id, sheaf, size, gfp, nolock)) {
+		kmem_cache_return_sheaf(s, 0, (struct slab_sheaf *)t);
 		errno = ENOMEM;
 		return NULL;
 	}
-	return (struct slab_sheaf *)nl_sheaf(heap->h, sheaf - 1);
+	return (struct slab_sheaf *)t;
 oversize:
 	nl_slot_count(count, NL_STAT_PREFILL_OVERSIZE, 1);
-	return (struct slab_sheaf *)oversize_fill(s, gfp, NULL, size);
+	return (struct slab_sheaf *)oversize_fill(s, gfp, NULL, size, nolock);
 }
 
 struct slab_sheaf *kmem_cache_prefill_sheaf(struct kmem_cache *s, gfp_t gfp, unsigned int size)
@@ -168,7 +215,19 @@ struct slab_sheaf *kmem_cache_prefill_sheaf(struct kmem_cache *s, gfp_t gfp, uns
 
 	nl_depth++;
 	nl_fork_check();
-	sheaf = prefill(s, gfp, size);
+	sheaf = prefill(s, gfp, size, false);
+	nl_depth--;
+	return sheaf;
+}
+
+struct slab_sheaf *kmem_cache_prefill_sheaf_nolock(struct kmem_cache *s, gfp_t gfp,
+						   unsigned int size)
+{
+	struct slab_sheaf *sheaf;
+
+	nl_depth++;
+	nl_fork_check();
+	sheaf = prefill(s, gfp, size, true);
 	nl_depth--;
 	return sheaf;
 }
@@ -178,22 +237,30 @@ int kmem_cache_refill_sheaf(struct kmem_cache *s, gfp_t gfp, struct slab_sheaf *
 {
 	struct nolock_heap *heap = heap_of(s);
 	struct slab_sheaf *bigger;
-	nl_u32 sheaf;
+	nl_u32 sheaf, id, had;
 
-	if (!sheafp || !*sheafp || !usable(s, gfp, size))
+	if (!sheafp || !*sheafp || !usable(s, gfp, NOLOCK_GFP_MASK, size))
 		return -EINVAL;
 	sheaf = table_sheaf(heap, *sheafp);
 	if (!sheaf) {
-		struct oversize *o = oversize_fill(s, gfp, (struct oversize *)*sheafp, size);
+		struct oversize *o = oversize_fill(s, gfp, (struct oversize *)*sheafp, size, false);
 
 		if (!o)
 			return -ENOMEM;
 		*sheafp = (struct slab_sheaf *)o;
 		return 0;
 	}
-	if (size <= NL_SHEAF_MAX)
-		return fill(heap, nl_cache_id(s), sheaf, size, gfp) ? 0 : -ENOMEM;
-	bigger = (struct slab_sheaf *)oversize_fill(s, gfp, NULL, size);
+	id = nl_cache_id(s);
+	if (size <= NL_SHEAF_MAX) {
+		had = nl_sheaf(heap->h, sheaf - 1)->size;
+		if (fill(heap, id, sheaf, size, gfp, false))
+			return 0;
+		nl_slot_count(counters(heap, id), NL_STAT_SHEAF_FLUSH,
+			      nl_sheaf_flush(heap->h, sheaf, id, had, nl_who(heap)));
+		nl_store(&nl_sheaf(heap->h, sheaf - 1)->next, had);
+		return -ENOMEM;
+	}
+	bigger = (struct slab_sheaf *)oversize_fill(s, gfp, NULL, size, false);
 	if (!bigger)
 		return -ENOMEM;
 	kmem_cache_return_sheaf(s, gfp, *sheafp);
@@ -201,13 +268,30 @@ int kmem_cache_refill_sheaf(struct kmem_cache *s, gfp_t gfp, struct slab_sheaf *
 	return 0;
 }
 
-static void give_sheaf(struct kmem_cache *s, struct slab_sheaf *sheaf)
+/* The sheaf becomes this CPU's spare, if it has none. */
+static bool give_as_spare(struct nolock_heap *heap, nl_u32 id, nl_u32 who, nl_u32 sheaf)
+{
+	nl_slot_t *slot = nl_lock_slot(heap, id, who);
+	bool given = false;
+
+	if (!slot)
+		return false;
+	if (!slot->spare) {
+		nl_store(&slot->spare, sheaf);
+		nl_store_release(&nl_sheaf(heap->h, sheaf - 1)->owner, NL_LISTED);
+		given = true;
+	}
+	nl_slot_unlock(slot);
+	return given;
+}
+
+/* Spare, barn, or flushed. Source: kmem_cache_return_sheaf() of slub.c. */
+static void give_sheaf(struct kmem_cache *s, gfp_t gfp, struct slab_sheaf *sheaf)
 {
 	struct nolock_heap *heap = heap_of(s);
 	nl_u32 number, id, who;
 	nl_barn_t *barn;
 	nl_sheaf_t *t;
-	bool kept = false;
 
 	if (!heap || !sheaf)
 		return;
@@ -216,26 +300,34 @@ static void give_sheaf(struct kmem_cache *s, struct slab_sheaf *sheaf)
 	if (!number) {
 		struct oversize *o = (struct oversize *)sheaf;
 
-		while (o->size)
-			kmem_cache_free(s, o->objects[--o->size]);
-		kfree(o);
+		kmem_cache_free_bulk_nolock(s, o->size, o->objects);
+		kfree_nolock(o);
 		return;
 	}
 	who = nl_who(heap);
 	barn = &nl_cache(heap->h, id)->barn[0];
 	t = nl_sheaf(heap->h, number - 1);
 	settle(heap, id, t);
-	if (t->size && t->size <= nl_cache(heap->h, id)->capacity &&
-	    nl_barn_lock(barn, who, NL_SPIN)) {
-		if (barn->full.nr < NL_BARN_MAX) {
-			nl_barn_push(heap->h, &barn->full, number);
-			kept = true;
+	if (t->size <= nl_cache(heap->h, id)->capacity &&
+	    !(nl_cache(heap->h, id)->mode & NL_CACHE_ARRAY)) {
+		if (give_as_spare(heap, id, who, number)) {
+			nl_slot_count(counters(heap, id), NL_STAT_RETURN_FAST, 1);
+			return;
 		}
-		nl_barn_unlock(barn);
+		if (t->size && nl_barn_lock(barn, who, nl_core_flags(gfp, false) & NL_SPIN)) {
+			bool room = nl_barn_room(barn);
+
+			if (room)
+				nl_barn_push(heap->h, &barn->full, number);
+			nl_barn_unlock(barn);
+			if (room) {
+				nl_slot_count(counters(heap, id), NL_STAT_RETURN_SLOW, 1);
+				nl_slot_count(counters(heap, id), NL_STAT_BARN_PUT, 1);
+				return;
+			}
+		}
 	}
-	nl_slot_count(counters(heap, id), kept ? NL_STAT_RETURN_FAST : NL_STAT_RETURN_SLOW, 1);
-	if (kept)
-		return;
+	nl_slot_count(counters(heap, id), NL_STAT_RETURN_SLOW, 1);
 	nl_slot_count(counters(heap, id), NL_STAT_SHEAF_FLUSH,
 		      nl_sheaf_flush(heap->h, number, id, 0, who));
 	nl_slot_count(counters(heap, id), NL_STAT_SHEAF_FREE, 1);
@@ -244,10 +336,9 @@ static void give_sheaf(struct kmem_cache *s, struct slab_sheaf *sheaf)
 
 void kmem_cache_return_sheaf(struct kmem_cache *s, gfp_t gfp, struct slab_sheaf *sheaf)
 {
-	(void)gfp;
 	nl_depth++;
 	nl_fork_check();
-	give_sheaf(s, sheaf);
+	give_sheaf(s, gfp, sheaf);
 	nl_depth--;
 }
 

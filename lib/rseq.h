@@ -48,12 +48,18 @@
 struct nl_thread {
 	nl_u64 rslots;
 	nl_u32 last_tag;
+	nl_u32 vforked; /* no sequences: a child that shares this may run (lib/malloc/vfork.c) */
 };
 extern __thread struct nl_thread nl_self NL_HIDDEN;
 extern nl_u64 nl_rseq_off NL_HIDDEN;
 
 /* heap.c: try to set nl_self.rslots; is it? */
 NL_HIDDEN bool nl_thread_start(void);
+
+/* From a slot's index to its CPU's slots, as the assembler reads it. */
+#define NL_RSEQ_STRING(x) #x
+#define NL_RSEQ_EXPAND(x) NL_RSEQ_STRING(x)
+#define NL_RSEQ_ROW NL_RSEQ_EXPAND(NL_ROW_SHIFT)
 
 #if defined(__x86_64__) && !defined(NOLOCK_NO_RSEQ)
 #define NL_HAVE_RSEQ 1
@@ -74,7 +80,7 @@ NL_HIDDEN bool nl_thread_start(void);
 
 /* From the index to the slot; what is locked is left alone. */
 #define NL_RSEQ_FIND                                                                               \
-	"shlq $16, %[t]\n\t"                                                                       \
+	"shlq $" NL_RSEQ_ROW ", %[t]\n\t"                                                          \
 	"addq %[slots], %[t]\n\t"                                                                  \
 	"cmpq $0, (%[t])\n\t"                                                                      \
 	"jne 7f\n\t"
@@ -185,7 +191,7 @@ NL_INLINE bool nl_rseq_push_cid(nl_u64 rslots, nl_u64 slot, nl_u64 obj)
 			      "movq %%rcx, %%fs:8(%[rseq])\n"
 			      "1:\n\t"
 			      "movl %%fs:24(%[rseq]), %%ecx\n\t"
-			      "shlq $16, %%rcx\n\t"
+			      "shlq $" NL_RSEQ_ROW ", %%rcx\n\t"
 			      "addq %[slots], %%rcx\n\t"
 			      "cmpq $0, (%%rcx)\n\t"
 			      "jne %l[not]\n\t"
@@ -254,7 +260,7 @@ NL_INLINE nl_u32 nl_rseq_index(const struct nolock_heap *heap)
 	"cmp %w[t], #0\n\t"                                                                        \
 	"b.lt 7f\n\t"                                                                              \
 	"ldr %w[t], [%[at]]\n\t"                                                                   \
-	"add %[t], %[slots], %[t], lsl #16\n\t"                                                    \
+	"add %[t], %[slots], %[t], lsl #" NL_RSEQ_ROW "\n\t"                                       \
 	"ldar %[x], [%[t]]\n\t"                                                                    \
 	"cbnz %[x], 7f\n\t"
 
@@ -389,7 +395,8 @@ NL_INLINE bool nl_rseq_push_cid(nl_u64 rslots, nl_u64 slot, nl_u64 obj)
 /* A section that is aborted is tried once more. */
 #define NL_RSEQ_RETRY(heap, call)                                                                  \
 	({                                                                                         \
-		nl_u64 res = (heap)->rseq_slots ? NL_RSEQ_ABORT : NL_RSEQ_BUSY;                    \
+		nl_u64 res = (heap)->rseq_slots && !nl_self.vforked ? NL_RSEQ_ABORT :              \
+								      NL_RSEQ_BUSY;                \
 		for (int i = 0; i < NL_RSEQ_TRIES && res == NL_RSEQ_ABORT; i++)                    \
 			res = (call);                                                              \
 		res;                                                                               \

@@ -15,6 +15,7 @@
 #include <unistd.h>
 #include "internal.h"
 #include "debug.h"
+#include "fast.h"
 #include "harden.h"
 #include "probes.h"
 #include "rseq.h"
@@ -22,14 +23,13 @@
 #include "core/kmalloc.h"
 #include "core/slot.h"
 
-/* A fast path starts on lines of its own: where it falls by chance is worth a tenth. */
-#define NL_HOT __attribute__((hot, aligned(128)))
-
 /* Passes of growing and giving back before an ordinary allocation gives up. */
 #define GROW_PASSES 8
 
-static nl_u32 core_flags(gfp_t gfp)
+nl_u32 nl_core_flags(gfp_t gfp, bool nolock)
 {
+	if (nolock)
+		return NL_RESERVE;
 	return ((gfp & __GFP_RECLAIM) ? NL_SPIN : 0) |
 	       ((gfp & GFP_ATOMIC & ~__GFP_RECLAIM) ? NL_RESERVE : 0);
 }
@@ -57,7 +57,7 @@ static nl_u64 alloc_rslot(struct nolock_heap *heap, nl_u32 id, nl_u32 who, nl_u3
 
 static nl_u64 alloc_object(struct nolock_heap *heap, nl_u32 id, gfp_t gfp)
 {
-	nl_u32 who = nl_who(heap), flags = core_flags(gfp);
+	nl_u32 who = nl_who(heap), flags = nl_core_flags(gfp, false);
 	nl_heap_t *h = heap->h;
 	int err = errno;
 	nl_u64 obj;
@@ -77,6 +77,10 @@ static nl_u64 alloc_object(struct nolock_heap *heap, nl_u32 id, gfp_t gfp)
 	}
 	if (!obj)
 		obj = nl_alloc_last(h, id, nl_cpu(heap), who, flags);
+	/* Who may make system calls leaves something open for those who may not. */
+	if (obj && heap->type == NL_HEAP_PRIVATE && gfpflags_allow_blocking(gfp) &&
+	    nl_unlikely(!nl_heap_any_chunk(heap)))
+		nl_heap_grow(heap, nl_heap_grow_step(heap));
 	if (obj && nl_unlikely(nl_load(&h->nr_reserve) < nl_load(&h->reserve_target)) &&
 	    gfpflags_allow_blocking(gfp))
 		nl_heap_topup(heap);
@@ -90,6 +94,8 @@ nl_u64 nl_alloc_object(struct nolock_heap *heap, nl_u32 id, gfp_t gfp)
 {
 	nl_u64 obj = alloc_object(heap, id, gfp), p;
 
+	if (gfpflags_allow_blocking(gfp))
+		nl_decay_tick(heap);
 	if (nl_likely(!nl_debugged(heap, id)) || !obj)
 		return obj;
 	if (gfpflags_allow_blocking(gfp))
@@ -169,6 +175,11 @@ static __attribute__((cold)) void *fail(struct nolock_heap *heap, nl_u32 id, siz
 	return NULL;
 }
 
+void *nl_alloc_failed(struct nolock_heap *heap, nl_u32 id, size_t size, gfp_t gfp, int err)
+{
+	return fail(heap, id, size, gfp, err);
+}
+
 /* What was asked for is less than the bucket has: in a debugged one the rest is red zone. */
 static nl_u64 asked(struct nolock_heap *heap, nl_u64 obj, size_t size)
 {
@@ -186,8 +197,8 @@ static void *finish(nl_u64 obj, size_t size, gfp_t gfp)
 	return (void *)obj;
 }
 
-static __attribute__((noinline)) void *kmalloc_slow(struct nolock_heap *heap, size_t size,
-						    gfp_t gfp, int node)
+__attribute__((noinline)) void *nl_kmalloc_slow(struct nolock_heap *heap, size_t size, gfp_t gfp,
+						int node)
 {
 	nl_u64 obj;
 	nl_u32 id;
@@ -208,27 +219,15 @@ static __attribute__((noinline)) void *kmalloc_slow(struct nolock_heap *heap, si
 
 		if (!p)
 			return fail(heap, NL_MAX_CACHES, size, gfp, ENOMEM);
-		return finish((nl_u64)p, size, gfp);
+		if (gfp & __GFP_ZERO)
+			nl_large_clear(heap, p, size);
+		return p;
 	}
-	id = nl_kmalloc_index((nl_u32)size);
+	id = nl_kmalloc_cache((nl_u32)size, !!(gfp & __GFP_ACCOUNT));
 	obj = nl_alloc_object(heap, id, gfp);
 	if (!obj)
 		return fail(heap, id, size, gfp, ENOMEM);
 	return finish(asked(heap, obj, size), size, gfp);
-}
-
-/* An object of the private heap, by its R-slot alone. */
-NL_INLINE bool pop_default(size_t size, nl_u64 *obj)
-{
-	nl_u64 rslots = nl_self.rslots, slot;
-
-	if (nl_likely(size - 1 < NL_SMALL_MAX))
-		slot = nl_small_slot[(size - 1) / 16];
-	else if (nl_likely(size - 1 < NL_MAX_SIZE))
-		slot = (nl_u64)nl_kmalloc_index((nl_u32)size) << NL_SLOT_SHIFT;
-	else
-		return false;
-	return nl_likely(rslots) && nl_likely(NL_RSEQ_DONE(*obj = nl_rseq_pop_cid(rslots, slot)));
 }
 
 /* An object of a small size, by its R-slot alone. */
@@ -239,37 +238,48 @@ NL_INLINE bool pop_small(const struct nolock_heap *heap, size_t size, nl_u64 *ob
 		       NL_RSEQ_DONE(*obj = nl_rseq_pop_once(heap, nl_small_slot[(size - 1) / 16])));
 }
 
-/* __GFP_ZERO is for the callers below: a call in here would cost every caller a stack frame. */
+/* What the fast paths leave to the slow ones: zeroing, which is a call, and other buckets. */
+#define FAST_MASK(mask) ((mask) & ~(__GFP_ZERO | __GFP_ACCOUNT))
+
 NL_INLINE void *kmalloc_fast(struct nolock_heap *heap, size_t size, gfp_t gfp)
 {
 	nl_u64 obj;
 
-	if (nl_likely(!(gfp & ~(NOLOCK_GFP_MASK & ~__GFP_ZERO))) && pop_small(heap, size, &obj))
+	if (nl_likely(!(gfp & ~FAST_MASK(NOLOCK_GFP_MASK))) && pop_small(heap, size, &obj))
 		return (void *)obj;
-	return kmalloc_slow(heap, size, gfp, NUMA_NO_NODE);
+	return nl_kmalloc_slow(heap, size, gfp, NUMA_NO_NODE);
 }
 
 NL_HOT void *kmalloc(size_t size, gfp_t gfp)
 {
 	nl_u64 obj;
 
-	if (nl_likely(!(gfp & ~(NOLOCK_GFP_MASK & ~__GFP_ZERO))) && pop_default(size, &obj))
+	if (nl_likely(!(gfp & ~FAST_MASK(NOLOCK_GFP_MASK))) && pop_default(size, &obj))
 		return (void *)obj;
-	return kmalloc_slow(nl_default, size, gfp, NUMA_NO_NODE);
+	return nl_kmalloc_slow(nl_default, size, gfp, NUMA_NO_NODE);
 }
 
 void *kzalloc(size_t size, gfp_t gfp)
 {
 	nl_u64 obj;
 
-	if (nl_likely(!(gfp & ~NOLOCK_GFP_MASK)) && pop_default(size, &obj))
+	if (nl_likely(!(gfp & ~(NOLOCK_GFP_MASK & ~__GFP_ACCOUNT))) && pop_default(size, &obj))
 		return memset((void *)obj, 0, size);
-	return kmalloc_slow(nl_default, size, gfp | __GFP_ZERO, NUMA_NO_NODE);
+	return nl_kmalloc_slow(nl_default, size, gfp | __GFP_ZERO, NUMA_NO_NODE);
 }
 
 void *kmalloc_node(size_t size, gfp_t gfp, int node)
 {
-	return kmalloc_slow(nl_default, size, gfp, node);
+	return nl_kmalloc_slow(nl_default, size, gfp, node);
+}
+
+void *nolock_heap_kmalloc_node(struct nolock_heap *heap, size_t size, gfp_t gfp, int node)
+{
+	if (nl_unlikely(!heap)) {
+		errno = EINVAL;
+		return NULL;
+	}
+	return nl_kmalloc_slow(heap, size, gfp, node);
 }
 
 void *nolock_heap_kmalloc(struct nolock_heap *heap, size_t size, gfp_t gfp)
@@ -300,13 +310,13 @@ static __attribute__((noinline)) void *nolock_slow(struct nolock_heap *heap, siz
 	if (!size)
 		return ZERO_SIZE_PTR;
 	if (size > NL_MAX_SIZE) {
-		void *p = nl_large_alloc_nolock(heap, size);
+		void *p = nl_large_alloc_nolock(heap, size, gfp);
 
 		if (!p)
 			return fail(heap, NL_MAX_CACHES, size, gfp, ENOMEM);
 		return finish((nl_u64)p, size, gfp);
 	}
-	id = nl_kmalloc_index((nl_u32)size);
+	id = nl_kmalloc_cache((nl_u32)size, !!(gfp & __GFP_ACCOUNT));
 	obj = nl_alloc_object_nolock(heap, id, gfp);
 	if (!obj)
 		return fail(heap, id, size, gfp, ENOMEM);
@@ -317,8 +327,7 @@ NL_INLINE void *nolock_fast(struct nolock_heap *heap, size_t size, gfp_t gfp, in
 {
 	nl_u64 obj;
 
-	if (nl_likely(!(gfp & ~(NOLOCK_GFP_NOLOCK_MASK & ~__GFP_ZERO)) &&
-		      (unsigned int)node + 1 <= 1) &&
+	if (nl_likely(!(gfp & ~FAST_MASK(NOLOCK_GFP_NOLOCK_MASK)) && (unsigned int)node + 1 <= 1) &&
 	    pop_small(heap, size, &obj))
 		return (void *)obj;
 	return nolock_slow(heap, size, gfp, node);
@@ -337,8 +346,7 @@ NL_HOT void *kmalloc_nolock(size_t size, gfp_t gfp, int node)
 {
 	nl_u64 obj;
 
-	if (nl_likely(!(gfp & ~(NOLOCK_GFP_NOLOCK_MASK & ~__GFP_ZERO)) &&
-		      (unsigned int)node + 1 <= 1) &&
+	if (nl_likely(!(gfp & ~FAST_MASK(NOLOCK_GFP_NOLOCK_MASK)) && (unsigned int)node + 1 <= 1) &&
 	    pop_default(size, &obj))
 		return (void *)obj;
 	return nolock_slow(nl_default, size, gfp, node);
@@ -347,8 +355,8 @@ NL_HOT void *kmalloc_nolock(size_t size, gfp_t gfp, int node)
 static __attribute__((noinline)) void *bucket_slow(size_t bucket)
 {
 	nl_thread_start();
-	return kmalloc_slow(nl_default, nl_kmalloc_size((nl_u32)(bucket >> NL_SLOT_SHIFT)),
-			    GFP_KERNEL, NUMA_NO_NODE);
+	return nl_kmalloc_slow(nl_default, nl_kmalloc_size((nl_u32)(bucket >> NL_SLOT_SHIFT)),
+			       GFP_KERNEL, NUMA_NO_NODE);
 }
 
 static __attribute__((noinline)) void *bucket_nolock_slow(size_t bucket)
@@ -356,13 +364,6 @@ static __attribute__((noinline)) void *bucket_nolock_slow(size_t bucket)
 	nl_thread_start();
 	return nolock_slow(nl_default, nl_kmalloc_size((nl_u32)(bucket >> NL_SLOT_SHIFT)), 0,
 			   NUMA_NO_NODE);
-}
-
-NL_INLINE bool pop_bucket(size_t bucket, nl_u64 *obj)
-{
-	nl_u64 rslots = nl_self.rslots;
-
-	return nl_likely(rslots) && nl_likely(NL_RSEQ_DONE(*obj = nl_rseq_pop_cid(rslots, bucket)));
 }
 
 NL_HOT void *nolock_bucket_alloc(size_t bucket)
@@ -390,7 +391,7 @@ void nl_free_refused(const void *p, const char *why)
 	NL_PROBE3(free_refused, heap->h, p, why);
 }
 
-/* One object into its sheaf or slab: 0, or -1 if it is none. */
+/* One object into its sheaf or slab: 0, -1 if it is none, 1 if it was free already. */
 static int free_object(struct nolock_heap *heap, nl_u32 id, const void *p)
 {
 	nl_u32 who = nl_who(heap);
@@ -424,10 +425,11 @@ static int free_object(struct nolock_heap *heap, nl_u32 id, const void *p)
 		}
 	}
 	/* Refused there is counted there. */
-	if (nl_free(heap->h, id, nl_cpu(heap), who, (nl_u64)p))
-		NL_PROBE3(free_refused, heap->h, p, "free already");
-	return 0;
+	return nl_free(heap->h, id, nl_cpu(heap), who, (nl_u64)p) ? 1 : 0;
 }
+
+/* Refused, and counted as such already. */
+static const char free_already[] = "it is free already";
 
 /* Returns NULL, or why the pointer was refused. */
 static const char *free_any(const void *p)
@@ -435,6 +437,7 @@ static const char *free_any(const void *p)
 	struct nolock_heap *heap;
 	nl_u64 chunk;
 	nl_u32 tag;
+	int err;
 
 	if (ZERO_OR_NULL_PTR(p))
 		return NULL;
@@ -448,9 +451,10 @@ static const char *free_any(const void *p)
 	tag = nl_load(nl_tag(heap->h, (nl_u32)chunk));
 	switch (NL_TAG_KIND(tag)) {
 	case NL_KIND_SLAB:
-		if (NL_TAG_CACHE(tag) >= NL_MAX_CACHES || free_object(heap, NL_TAG_CACHE(tag), p))
-			return "inside an object";
-		return NULL;
+		err = free_object(heap, NL_TAG_CACHE(tag), p);
+		if (err > 0)
+			NL_PROBE3(free_refused, heap->h, p, free_already);
+		return !err ? NULL : err > 0 ? free_already : "inside an object";
 	case NL_KIND_LARGE:
 		if ((nl_u64)p % NL_CHUNK_SIZE ||
 		    nl_large_free(heap->h, (nl_u32)chunk, nl_who(heap)))
@@ -475,42 +479,25 @@ static const char *free_slow(const void *p)
 	return why;
 }
 
-/*
- * Free finds its slot by way of the object's tag, and the next allocation from that slot waits for
- * where free stores to: two loads on the way from one to the other. So free guesses that the tag
- * is that of the thread's last free, and checks: the branch predictor carries on with the guess
- * before the tag is there. The guess is used only where it equals the object's tag, so a handler
- * that changes it in between does no harm.
- */
-NL_INLINE bool free_fast(const void *p)
+__attribute__((noinline)) const char *nl_free_slow(const void *p)
 {
-	nl_u64 off = (nl_u64)p - nl_free_map.first;
-	nl_u32 last = nl_self.last_tag, guess = last, tag;
-	nl_u64 rslots = nl_self.rslots;
+	const char *why = free_slow(p);
 
-	/* What the compiler knows to be equal to the tag, it would compute from the tag. */
-	__asm__("" : "+r"(guess));
-	if (nl_unlikely(off >= nl_load(&nl_free_map.span)))
-		return false;
-	tag = nl_load(nl_free_map.tags + (off >> NL_CHUNK_SHIFT));
-	if (nl_likely(tag == last))
-		return nl_likely(nl_rseq_push_cid(rslots, NL_TAG_SLOT(guess), (nl_u64)p));
-	/* Another cache's than the last one freed: the guess is this one from now on. */
-	if (nl_unlikely(tag >> 16 != NL_KIND_SLAB) || nl_unlikely(!rslots))
-		return false;
-	nl_self.last_tag = tag;
-	return nl_likely(nl_rseq_push_cid(rslots, NL_TAG_SLOT(tag), (nl_u64)p));
+	if (nl_unlikely(why) && why != free_already) {
+		nl_free_refused(p, why);
+		nl_debug_refused(p, why);
+	}
+	return why;
 }
 
 static __attribute__((noinline)) void kfree_slow(const void *p)
 {
 	static nl_u32 said;
-	const char *why = free_slow(p);
+	const char *why = nl_free_slow(p);
 
+	nl_decay_tick(nl_default);
 	if (!why)
 		return;
-	nl_free_refused(p, why);
-	nl_debug_refused(p, why);
 	if (!__atomic_exchange_n(&said, 1, __ATOMIC_RELAXED)) {
 		char text[128];
 		int err = errno, n;
@@ -524,16 +511,6 @@ static __attribute__((noinline)) void kfree_slow(const void *p)
 	}
 }
 
-static __attribute__((noinline)) void kfree_nolock_slow(const void *p)
-{
-	const char *why = free_slow(p);
-
-	if (why) {
-		nl_free_refused(p, why);
-		nl_debug_refused(p, why);
-	}
-}
-
 NL_HOT void kfree(const void *p)
 {
 	if (!free_fast(p))
@@ -543,7 +520,7 @@ NL_HOT void kfree(const void *p)
 NL_HOT void kfree_nolock(const void *p)
 {
 	if (!free_fast(p))
-		kfree_nolock_slow(p);
+		nl_free_slow(p);
 }
 
 size_t ksize(const void *p)
@@ -600,8 +577,12 @@ void *krealloc(const void *p, size_t new_size, gfp_t gfp)
 	whole = id < 0 ? old : nl_cache(heap->h, (nl_u32)id)->object_size;
 	/* In place while it fits and no more than half of it would be wasted. */
 	if (new_size <= whole && (new_size > whole / 2 || whole <= 64) &&
-	    (id < 0 || nl_debug_resize(heap, (nl_u32)id, (nl_u64)p, new_size, gfp & __GFP_ZERO)))
+	    (id < 0 || nl_debug_resize(heap, (nl_u32)id, (nl_u64)p, new_size, gfp & __GFP_ZERO))) {
+		/* What it grows into later must be zero then. The red zone is debugging's. */
+		if ((gfp & __GFP_ZERO) && id < 0)
+			memset((char *)p + new_size, 0, old - new_size);
 		return (void *)p;
+	}
 	new = nolock_heap_kmalloc(heap, new_size, gfp & ~__GFP_ZERO);
 	if (!new)
 		return NULL;
@@ -693,34 +674,4 @@ void kmem_cache_free_nolock(struct kmem_cache *s, void *p)
 {
 	right_cache(s, p);
 	kfree_nolock(p);
-}
-
-int kmem_cache_alloc_bulk(struct kmem_cache *s, gfp_t gfp, size_t size, void **p)
-{
-	size_t i;
-
-	if (!s || (gfp & ~NOLOCK_GFP_MASK)) {
-		errno = EINVAL;
-		return 0;
-	}
-	for (i = 0; i < size; i++) {
-		p[i] = kmem_cache_alloc(s, gfp);
-		if (!p[i])
-			break;
-	}
-	if (i < size) {
-		kmem_cache_free_bulk(s, i, p);
-		return 0;
-	}
-	return (int)size;
-}
-
-void kmem_cache_free_bulk(struct kmem_cache *s, size_t size, void **p)
-{
-	for (size_t i = 0; i < size; i++) {
-		if (s)
-			kmem_cache_free(s, p[i]);
-		else
-			kfree(p[i]);
-	}
 }

@@ -37,6 +37,10 @@ static const char *const names[NOLOCK_NR_STAT_ITEMS] = {
 	[NOLOCK_ALLOC_NEXT_BUCKET] = "alloc_next_bucket",
 	[NOLOCK_ALLOC_FAIL] = "alloc_fail",
 	[NOLOCK_FREE_REFUSED] = "free_refused",
+	[NOLOCK_ALLOC_CPU_CACHE] = "alloc_cpu_cache",
+	[NOLOCK_FREE_CPU_CACHE] = "free_cpu_cache",
+	[NOLOCK_FREE_RCU_SHEAF] = "free_rcu_sheaf",
+	[NOLOCK_FREE_RCU_SHEAF_FAIL] = "free_rcu_sheaf_fail",
 };
 
 /* Which of a slot's counters is which item. */
@@ -114,8 +118,22 @@ int nolock_heap_stat(const struct nolock_heap *heap, struct nolock_heap_stat *st
 		st->chunks_free += (unsigned long)(reserve + __builtin_popcountll(
 								     nl_load(&group->chunk_free)));
 	}
-	for (nl_u32 id = 0; id < NL_MAX_CACHES; id++)
-		st->nr_caches += nl_load(&nl_cache(heap->h, id)->state) == NL_CACHE_LIVE;
+	for (nl_u32 id = 0; id < NL_MAX_CACHES; id++) {
+		struct nolock_cache_stat cs;
+
+		if (nl_load(&nl_cache(heap->h, id)->state) != NL_CACHE_LIVE)
+			continue;
+		st->nr_caches++;
+		if ((nl_load(&nl_cache(heap->h, id)->flags) & SLAB_ACCOUNT) &&
+		    !nolock_heap_cache_stat(heap, id, &cs))
+			st->accounted += cs.accounted;
+	}
+	for (nl_u32 chunk = head.first_chunk;
+	     head.nr_large && chunk < head.nr_open << NL_GROUP_SHIFT; chunk++)
+		if (NL_TAG_KIND(nl_load(nl_tag(heap->h, chunk))) == NL_KIND_LARGE &&
+		    nl_load(&nl_slab(heap->h, chunk)->accounted))
+			st->accounted += (unsigned long)nl_load(&nl_slab(heap->h, chunk)->nr_chunks)
+					 << NL_CHUNK_SHIFT;
 	for (nl_u32 i = 1; i <= NL_MAX_CLIENTS; i++)
 		st->clients += head.client[i].pid != 0;
 	return 0;
@@ -158,6 +176,7 @@ static unsigned long free_in_slabs(const struct nolock_heap *heap, const struct 
 int nolock_heap_cache_stat(const struct nolock_heap *heap, unsigned int id,
 			   struct nolock_cache_stat *st)
 {
+	struct nl_cache entry;
 	struct nl_heap head;
 	nl_cache_t *c;
 	int err;
@@ -171,22 +190,28 @@ int nolock_heap_cache_stat(const struct nolock_heap *heap, unsigned int id,
 	if (err)
 		return err;
 	c = nl_cache(heap->h, id);
-	if (nl_load_acquire(&c->state) != NL_CACHE_LIVE)
+	if (!nl_cache_read(c, &entry))
 		return -ENOENT;
-	memcpy(st->name, c->name, sizeof(st->name));
-	st->name[sizeof(st->name) - 1] = 0;
+	memcpy(st->name, entry.name, sizeof(st->name));
 	st->id = id;
-	st->object_size = c->object_size;
-	st->size = c->size;
-	st->objs_per_slab = c->per_slab;
-	st->sheaf_capacity = c->capacity;
-	st->flags = c->flags;
-	st->debug_errors = nl_load(&c->bugs);
+	st->object_size = entry.object_size;
+	st->size = entry.size;
+	st->objs_per_slab = entry.per_slab;
+	st->sheaf_capacity = entry.capacity;
+	st->flags = entry.flags;
+	st->debug_errors = entry.bugs;
 	st->slabs = nl_load(&c->nr_slabs);
-	st->objects = st->slabs * c->per_slab;
+	st->objects = st->slabs * entry.per_slab;
 	for (nl_u32 cpu = 0; cpu < head.nr_slots; cpu++) {
 		add_slot(heap, &head, nl_rslot(heap->h, cpu, id), st);
 		add_slot(heap, &head, nl_aslot(heap->h, cpu, id), st);
+	}
+	st->stat[NOLOCK_FREE_RCU_SHEAF] = entry.rcu_sheaf;
+	st->stat[NOLOCK_FREE_RCU_SHEAF_FAIL] = entry.rcu_sheaf_fail;
+	if (entry.mode & NL_CACHE_ARRAY) {
+		st->stat[NOLOCK_ALLOC_CPU_CACHE] = st->stat[NOLOCK_ALLOC_FASTPATH];
+		st->stat[NOLOCK_FREE_CPU_CACHE] = st->stat[NOLOCK_FREE_FASTPATH];
+		st->stat[NOLOCK_ALLOC_FASTPATH] = st->stat[NOLOCK_FREE_FASTPATH] = 0;
 	}
 	for (nl_u32 node = 0; node < head.nr_nodes; node++) {
 		nl_u32 sheaf = nl_load(&c->barn[node].full.first);
@@ -194,16 +219,18 @@ int nolock_heap_cache_stat(const struct nolock_heap *heap, unsigned int id,
 		st->barn_full += nl_load(&c->barn[node].full.nr);
 		st->barn_empty += nl_load(&c->barn[node].empty.nr);
 		/* The list may change under the walk: bounded, and good enough for a figure. */
-		for (nl_u32 n = 0; sheaf && sheaf <= head.nr_sheaves && n < 2 * NL_BARN_MAX; n++) {
+		for (nl_u32 n = 0; sheaf && sheaf <= head.nr_sheaves && n <= 2 * NL_BARN_MAX; n++) {
 			st->in_sheaves += nl_load(&nl_sheaf(heap->h, sheaf - 1)->size);
 			sheaf = nl_load(&nl_sheaf(heap->h, sheaf - 1)->next);
 		}
 	}
 	st->sheaves += st->barn_full + st->barn_empty;
 	if (st->slabs)
-		st->in_slabs = free_in_slabs(heap, &head, id, c->words);
+		st->in_slabs = free_in_slabs(heap, &head, id, entry.words);
 	if (st->objects > st->in_sheaves + st->in_slabs)
 		st->allocated = st->objects - st->in_sheaves - st->in_slabs;
+	if (st->flags & SLAB_ACCOUNT)
+		st->accounted = st->allocated * entry.size;
 	return 0;
 }
 

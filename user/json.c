@@ -92,6 +92,7 @@ json_object *json_of_heap(const struct nolock_heap_stat *st)
 	json_put_u64(o, "nr_slots", st->nr_slots);
 	json_put_u64(o, "clients", st->clients);
 	json_put_u64(o, "large", st->large);
+	json_put_u64(o, "accounted", st->accounted);
 	return o;
 }
 
@@ -133,6 +134,7 @@ json_object *json_of_cache(const struct nolock_cache_stat *st)
 	json_put_u64(o, "in_sheaves", st->in_sheaves);
 	json_put_u64(o, "in_slabs", st->in_slabs);
 	json_put_u64(o, "allocated", st->allocated);
+	json_put_u64(o, "accounted", st->accounted);
 	json_put_u64(o, "sheaves", st->sheaves);
 	json_put_u64(o, "barn_full", st->barn_full);
 	json_put_u64(o, "barn_empty", st->barn_empty);

@@ -28,9 +28,11 @@ json_object *stat_collect_heap(const struct nolock_heap *heap)
 			continue;
 		c = json_of_cache(&cs);
 		json_put_u64(c, "allocs",
-			     cs.stat[NOLOCK_ALLOC_FASTPATH] + cs.stat[NOLOCK_ALLOC_SLOWPATH]);
+			     cs.stat[NOLOCK_ALLOC_FASTPATH] + cs.stat[NOLOCK_ALLOC_CPU_CACHE] +
+				     cs.stat[NOLOCK_ALLOC_SLOWPATH]);
 		json_put_u64(c, "frees",
-			     cs.stat[NOLOCK_FREE_FASTPATH] + cs.stat[NOLOCK_FREE_SLOWPATH]);
+			     cs.stat[NOLOCK_FREE_FASTPATH] + cs.stat[NOLOCK_FREE_CPU_CACHE] +
+				     cs.stat[NOLOCK_FREE_SLOWPATH]);
 		json_object_array_add(list, c);
 	}
 	json_object_object_add(o, "caches", list);
@@ -40,11 +42,11 @@ json_object *stat_collect_heap(const struct nolock_heap *heap)
 static void print_summary(json_object *o)
 {
 	char size[SHORT_LEN], opened[SHORT_LEN], meta[SHORT_LEN], free[SHORT_LEN];
-	char kept[SHORT_LEN], target[SHORT_LEN];
+	char kept[SHORT_LEN], target[SHORT_LEN], accounted[SHORT_LEN];
 	const char *name = json_text(o, "name");
 
 	printf("heap %s: %s, %s at %#llx, %s opened (%s of it metadata), %s free, %s of %s set "
-	       "aside, %llu large objects",
+	       "aside, %llu large objects, %s accounted",
 	       *name ? name : "(private)", json_text(o, "type"),
 	       short_bytes(size, json_u64(o, "size")), (unsigned long long)json_u64(o, "base"),
 	       short_bytes(opened, json_u64(o, "opened")),
@@ -52,7 +54,8 @@ static void print_summary(json_object *o)
 	       short_bytes(free, json_u64(o, "chunks_free") << 16),
 	       short_bytes(kept, json_u64(o, "chunks_reserve") << 16),
 	       short_bytes(target, json_u64(o, "reserve_target") << 16),
-	       (unsigned long long)json_u64(o, "large"));
+	       (unsigned long long)json_u64(o, "large"),
+	       short_bytes(accounted, json_u64(o, "accounted")));
 	if (strcmp(json_text(o, "type"), "private"))
 		printf(", %llu clients", (unsigned long long)json_u64(o, "clients"));
 	putchar('\n');
@@ -77,9 +80,11 @@ static void add_row(struct table *t, json_object *c, json_object *old, double se
 	table_cell(t, "%llu/%llu", (unsigned long long)json_u64(c, "barn_full"),
 		   (unsigned long long)json_u64(c, "barn_empty"));
 	stat_rate(t, c, old, "allocs", seconds);
-	table_share(t, json_u64(c, "alloc_fastpath"), json_u64(c, "allocs"));
+	table_share(t, json_u64(c, "alloc_fastpath") + json_u64(c, "alloc_cpu_cache"),
+		    json_u64(c, "allocs"));
 	stat_rate(t, c, old, "frees", seconds);
-	table_share(t, json_u64(c, "free_fastpath"), json_u64(c, "frees"));
+	table_share(t, json_u64(c, "free_fastpath") + json_u64(c, "free_cpu_cache"),
+		    json_u64(c, "frees"));
 	table_count(t, json_u64(c, "slot_busy"));
 	table_count(t, json_u64(c, "alloc_next_bucket"));
 	table_count(t, json_u64(c, "alloc_fail"));

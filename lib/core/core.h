@@ -17,6 +17,11 @@
 #define NL_SURE 4u    /* believe no hint: look at every chunk word before giving up */
 #define NL_WHOLE 8u   /* of a new slab: no object is taken, all of them are free */
 
+#ifndef __bpf__
+/* heap.c: is it this process's own? By its handle: a shared heap may say what it likes. */
+NL_FUNC int nl_heap_is_private(const nl_heap_t *h);
+#endif
+
 /* chunk.h: a chunk number, or 0. The chunk's tag then says that it is in the caller's hands. */
 NL_FUNC nl_u32 nl_chunk_find(nl_heap_t *h NL_ARG, nl_u32 who);
 NL_FUNC nl_u32 nl_chunk_scan(nl_heap_t *h NL_ARG, nl_u32 flags, nl_u32 who);
@@ -57,7 +62,8 @@ NL_FUNC int nl_slab_release(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 chunk, nl_u32
 NL_FUNC nl_u32 nl_sheaf_get(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 who);
 NL_FUNC int nl_sheaf_put(nl_heap_t *h NL_ARG, nl_u32 sheaf);
 /* Move objects between a sheaf and the slabs. They return how many were moved. */
-NL_FLAT nl_u32 nl_sheaf_fill(nl_heap_t *h NL_ARG, nl_u32 sheaf, nl_u32 id, nl_u32 want, nl_u32 who);
+NL_FLAT nl_u32 nl_sheaf_fill(nl_heap_t *h NL_ARG, nl_u32 sheaf, nl_u32 id, nl_u32 want, nl_u32 who,
+			     nl_u32 flags);
 NL_FUNC nl_u32 nl_sheaf_flush(nl_heap_t *h NL_ARG, nl_u32 sheaf, nl_u32 id, nl_u32 keep,
 			      nl_u32 who);
 

@@ -17,6 +17,12 @@ NL_INLINE nl_u32 nl_kmalloc_index(nl_u32 size)
 	return 8 + (top - 7) * 4 + (((size - 1) >> shift) & 3);
 }
 
+/* The cache of the bucket: accounted objects have their own, as kmalloc-cg-* of slab_common.c. */
+NL_INLINE nl_u32 nl_kmalloc_cache(nl_u32 size, int accounted)
+{
+	return nl_kmalloc_index(size) + (accounted ? NL_NR_BUCKETS : 0);
+}
+
 NL_INLINE nl_u32 nl_kmalloc_size(nl_u32 index)
 {
 	nl_u32 top;

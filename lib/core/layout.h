@@ -28,7 +28,37 @@
 #include "place.h"
 
 #define NL_MAGIC 0x31306b636f6c6f6eULL /* "nolock01" */
+
+/*
+ * What a build for small machines (make TINY=1) changes: these constants, nothing else. No barns,
+ * short sheaves, few of them. A heap of one build is another version to the other.
+ */
+#ifdef NOLOCK_TINY
+#define NL_VERSION 0x10001
+#define NL_MAX_CACHES_SHIFT 7
+#define NL_MAX_NODES 1u
+#define NL_MAX_CLIENTS 32u
+#define NL_BARN_MAX 0u
+#define NL_SHEAVES(slots) (24u * (slots))
+#define NL_SHEAF_BYTES 1024u /* of small objects in a sheaf, by default; the rest likewise */
+#define NL_SHEAF_BYTES_BIG 4096u
+#define NL_SHEAF_MOST 16u
+#define NL_SHEAF_LEAST 2u
+#define NL_DEFAULT_SIZE (4ULL << 30)
+#else
 #define NL_VERSION 1
+#define NL_MAX_CACHES_SHIFT 8
+#define NL_MAX_NODES 4u
+#define NL_MAX_CLIENTS 256u
+#define NL_BARN_MAX 10u /* full and empty sheaves: MAX_FULL_SHEAVES, MAX_EMPTY_SHEAVES */
+/* Room for two sheaves of every slot and a full barn for most kmalloc caches. */
+#define NL_SHEAVES(slots) (48u * (4 * (slots) + 2 * NL_BARN_MAX + 4))
+#define NL_SHEAF_BYTES 8192u
+#define NL_SHEAF_BYTES_BIG 16384u
+#define NL_SHEAF_MOST 120u
+#define NL_SHEAF_LEAST 4u
+#define NL_DEFAULT_SIZE (256ULL << 30)
+#endif
 
 #define NL_CHUNK_SHIFT 16
 #define NL_CHUNK_SIZE (1u << NL_CHUNK_SHIFT)
@@ -37,16 +67,14 @@
 #define NL_GROUP_SIZE ((nl_u64)NL_CHUNK_SIZE << NL_GROUP_SHIFT)
 #define NL_PAGE 4096u
 
-#define NL_MAX_CACHES 256u
-#define NL_NR_KMALLOC 40u /* caches 0 to 39 */
-#define NL_MAX_NODES 4u
+#define NL_MAX_CACHES (1u << NL_MAX_CACHES_SHIFT)
+#define NL_NR_BUCKETS 40u /* sizes of kmalloc: caches 0 to 39; accounted, 40 to 79 */
+#define NL_NR_KMALLOC (2 * NL_NR_BUCKETS)
 #define NL_MAX_GROUPS (1u << 16) /* 256 GiB */
 #define NL_SHEAF_MAX 126u	 /* objects in a sheaf */
 #define NL_SLAB_WORDS 64u	 /* words of free bits: 4096 objects of 16 bytes */
 #define NL_MIN_SIZE 16u
 #define NL_MAX_SIZE 32768u
-#define NL_BARN_MAX 10u /* full and empty sheaves in a barn: MAX_FULL_SHEAVES, MAX_EMPTY_SHEAVES */
-#define NL_MAX_CLIENTS 256u
 #define NL_NAME 32
 
 /* Tries of a cmpxchg before its wait-free exit. */
@@ -71,7 +99,8 @@
  * {thread 16, kind 4, client 12}. The tag alone says whose a chunk is; the bits of chunk_free and
  * reserve are where to look for free ones.
  */
-#define NL_SLOT_SHIFT 8 /* sizeof(struct nl_slot) */
+#define NL_SLOT_SHIFT 8					   /* sizeof(struct nl_slot) */
+#define NL_ROW_SHIFT (NL_SLOT_SHIFT + NL_MAX_CACHES_SHIFT) /* of one CPU's slots */
 #define NL_TAG(kind, id) (((nl_u32)(kind) << 16) | (((nl_u32)(id)&0xff) << NL_SLOT_SHIFT))
 #define NL_TAG_KIND(tag) (((tag) >> 16) & 0xf)
 #define NL_TAG_CACHE(tag) (((tag) >> NL_SLOT_SHIFT) & 0xff)
@@ -86,6 +115,7 @@ enum {
 	NL_KIND_LARGE,	 /* first chunk of a large object; nl_slab.nr_chunks long */
 	NL_KIND_BODY,	 /* a further chunk of a large object */
 	NL_KIND_TRANSIT, /* in the hands of whom the rest of the tag names */
+	NL_KIND_WAIT,	 /* of a private heap: free after a grace period, a slab until now */
 };
 
 /* Counters of a slot. Written under the slot's lock, or by atomic add where no lock is held. */
@@ -135,7 +165,8 @@ struct nl_slot {
 	nl_u32 spare; /* sheaf index + 1, or 0 */
 	nl_u32 pad2;
 	nl_u64 stat[NL_NR_STAT];
-	nl_u64 pad[4];
+	nl_u64 seen; /* word, when decay.c looked the last time */
+	nl_u64 pad[3];
 };
 
 /*
@@ -198,6 +229,11 @@ enum {
 };
 #define NL_CACHE_BUSY_BY(client) (NL_CACHE_BUSY | (nl_u32)(client) << 8)
 
+/* In nl_cache.mode: slots have a main sheaf alone, filled by frees, bypassed when empty or full. */
+#define NL_CACHE_ARRAY 1u
+/* Of a private heap: a slab that is given back waits for a grace period (lib/rcu.c). */
+#define NL_CACHE_TYPESAFE 2u
+
 /* A cache. Constant after it went live, but for the number of its slabs and the barns. */
 struct nl_cache {
 	nl_u32 state;
@@ -214,10 +250,12 @@ struct nl_cache {
 	nl_u32 words;	 /* words of free bits in a slab */
 	nl_u32 next;	 /* the next larger kmalloc bucket's id, or the own id */
 	nl_u32 id;
-	nl_u32 pad;
+	nl_u32 mode; /* NL_CACHE_ARRAY, NL_CACHE_TYPESAFE */
 	char name[NL_NAME];
-	nl_u64 bugs; /* atomic: what debugging found and mended in it */
-	nl_u64 pad2[3];
+	nl_u64 bugs;	       /* atomic: what debugging found and mended in it */
+	nl_u64 rcu_sheaf;      /* atomic: objects freed to an rcu sheaf */
+	nl_u64 rcu_sheaf_fail; /* atomic: noted otherwise */
+	nl_u64 made;	       /* how often the entry was written: nl_cache_read() */
 	struct nl_barn barn[NL_MAX_NODES];
 };
 
@@ -238,7 +276,7 @@ struct nl_slab {
 	nl_u64 mask;	   /* the bits that the intent concerns */
 	nl_u32 scan_begin; /* atomic: takes of one bit past the lock, begun and ended */
 	nl_u32 scan_end;
-	nl_u64 pad;
+	nl_u64 accounted; /* of a large object: was it asked for with __GFP_ACCOUNT? */
 };
 
 /* 64 chunks. 10 pages. */
@@ -248,14 +286,17 @@ struct nl_group {
 	nl_u64 dirty;	   /* free chunks whose pages may be present */
 	nl_u32 state;	   /* NL_GROUP_* */
 	nl_u32 node;
-	nl_u64 pad[28];
+	nl_u64 idle; /* dirty free chunks and empty slabs that decay.c saw the last time */
+	nl_u64 pad[27];
 	nl_u64 partial[NL_MAX_CACHES]; /* hint: slabs of the cache with a summary bit set */
 	struct nl_slab slab[NL_GROUP_CHUNKS];
-	nl_u64 pad2[224];
+	nl_u64 pad2[480 - NL_MAX_CACHES];
 };
 enum {
 	NL_GROUP_CLOSED,
 	NL_GROUP_OPEN,
+	NL_GROUP_BPF,	 /* a BPF program is opening it, and will end that */
+	NL_GROUP_REPAIR, /* a repair is opening it */
 };
 
 /* A client of a shared heap. Written by nolockd, but for threads. */
@@ -320,7 +361,7 @@ struct nl_heap {
 NL_ASSERT_SIZE(struct nl_slot, 256);
 NL_ASSERT_SIZE(struct nl_sheaf, 1024);
 NL_ASSERT_SIZE(struct nl_barn, 64);
-NL_ASSERT_SIZE(struct nl_cache, 384);
+NL_ASSERT_SIZE(struct nl_cache, 128 + NL_MAX_NODES * 64);
 NL_ASSERT_SIZE(struct nl_slab, 576);
 NL_ASSERT_SIZE(struct nl_group, 10 * NL_PAGE);
 #undef NL_ASSERT_SIZE

@@ -43,7 +43,7 @@ NL_FUNC nl_u32 nl_slot_refill(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, nl_u3
 	nl_u32 n = NL_WORD_SIZE(nl_load(&slot->word));
 	nl_u32 main = slot->main, spare = slot->spare, full = 0, got;
 
-	if (n || !cache->capacity)
+	if (n || !cache->capacity || (cache->mode & NL_CACHE_ARRAY))
 		return n;
 	if (spare && nl_sheaf(h, spare - 1)->size)
 		return nl_slot_swap(h, slot, id, who);
@@ -76,12 +76,12 @@ NL_FUNC nl_u32 nl_slot_refill(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, nl_u3
 		nl_slot_attach(h, slot, main, id);
 	}
 	nl_slot_detach(h, slot);
-	got = nl_sheaf_fill(h, main, id, cache->capacity, who);
+	got = nl_sheaf_fill(h, main, id, cache->capacity, who, flags);
 	if (!got) {
 		/* Objects pop from the top: the slab's first stays below its next ones. */
 		if (nl_slab_new(h, id, flags, who, main)) {
 			nl_slot_count(slot, NL_STAT_ALLOC_SLAB, 1);
-			got = 1 + nl_sheaf_fill(h, main, id, cache->capacity, who);
+			got = 1 + nl_sheaf_fill(h, main, id, cache->capacity, who, flags);
 		}
 	}
 	if (got) {
@@ -114,12 +114,14 @@ NL_FUNC nl_u32 nl_slot_room(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, nl_u32 
 	}
 	if (NL_WORD_SIZE(nl_load(&slot->word)) < cap)
 		return 1;
+	if (cache->mode & NL_CACHE_ARRAY)
+		return 0;
 	if (spare && nl_sheaf(h, spare - 1)->size < cap) {
 		nl_slot_swap(h, slot, id, who);
 		return 1;
 	}
-	if (spare && nl_load(&barn->full.nr) < NL_BARN_MAX && nl_barn_lock(barn, who, flags)) {
-		if (barn->full.nr < NL_BARN_MAX) {
+	if (spare && nl_barn_room(barn) && nl_barn_lock(barn, who, flags)) {
+		if (nl_barn_room(barn)) {
 			nl_store(&nl_sheaf(h, spare - 1)->owner, (nl_u64)who << 32);
 			nl_barrier();
 			nl_store(&slot->spare, 0);

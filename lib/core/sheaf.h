@@ -190,7 +190,8 @@ NL_FUNC nl_u32 nl_sheaf_fill_slab(nl_heap_t *h NL_ARG, nl_u32 sheaf, nl_u32 id, 
 	return got;
 }
 
-NL_FLAT nl_u32 nl_sheaf_fill(nl_heap_t *h NL_ARG, nl_u32 sheaf, nl_u32 id, nl_u32 want, nl_u32 who)
+NL_FLAT nl_u32 nl_sheaf_fill(nl_heap_t *h NL_ARG, nl_u32 sheaf, nl_u32 id, nl_u32 want, nl_u32 who,
+			     nl_u32 flags)
 {
 	nl_u32 got = nl_zero();
 
@@ -206,7 +207,7 @@ NL_FLAT nl_u32 nl_sheaf_fill(nl_heap_t *h NL_ARG, nl_u32 sheaf, nl_u32 id, nl_u3
 			break;
 		if (n == NL_FILL_BUSY) {
 			/* Whoever holds the lock holds it for one sheaf's length, or sleeps. */
-			if (got)
+			if (got || !(flags & NL_SPIN))
 				break;
 			nl_pause();
 			continue;

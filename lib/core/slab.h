@@ -205,7 +205,7 @@ NL_FUNC nl_u64 nl_slab_new(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 flags, nl_u32 
 #ifndef __bpf__
 	if (nl_unlikely(nl_load(&nl_debug_on)) && nl_debug_slab_new(h, id, chunk))
 		; /* the constructor ran there */
-	else if (cache->ctor)
+	else if (cache->ctor && nl_heap_is_private(h))
 		for (nl_u32 i = 0; i < per_slab; i++)
 			((void (*)(void *))(uintptr_t)cache->ctor)(
 				(void *)(uintptr_t)nl_object(h, chunk, i, cache->size));
@@ -360,7 +360,8 @@ NL_FUNC int nl_slab_release(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 chunk, nl_u32
 		      NL_BIT(chunk));
 	nl_add(&cache->nr_slabs, (nl_u32)-1);
 	NL_PROBE3(free_slab, h, cache->name, chunk);
-	nl_store_release(nl_tag(h, chunk), NL_TAG(NL_KIND_FREE, 0));
+	nl_store_release(nl_tag(h, chunk),
+			 NL_TAG(cache->mode & NL_CACHE_TYPESAFE ? NL_KIND_WAIT : NL_KIND_FREE, 0));
 	return 0;
 }
 

@@ -136,6 +136,12 @@ NL_INLINE void nl_barn_unlock(nl_barn_t *barn)
 	nl_store_release(&barn->lock, 0);
 }
 
+/* Does another full sheaf fit? Where barns have no room at all, no sheaf ever comes to one. */
+NL_INLINE int nl_barn_room(nl_barn_t *barn)
+{
+	return nl_load(&barn->full.nr) + 1 <= NL_BARN_MAX;
+}
+
 /*
  * The lists, with the barn's lock held. A sheaf index + 1, or 0. The sheaf names its new owner
  * before it leaves the list, and forgets it after it is in the next.

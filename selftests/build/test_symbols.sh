@@ -28,7 +28,7 @@ check()
 
 # A declaration may go over several lines; comments may name functions too.
 gcc -E -P -Ilib/include -include nolock/slab.h -include nolock/heap.h -include nolock/stat.h \
-	-include nolock/page.h -include nolock/debug.h '-DNOLOCK_API=@API@' -x c /dev/null | tr '\n' ' ' | tr ';}' '\n\n' |
+	-include nolock/page.h -include nolock/debug.h -include nolock/rcu.h '-DNOLOCK_API=@API@' -x c /dev/null | tr '\n' ' ' | tr ';}' '\n\n' |
 	sed -n 's/^.*@API@ [^(]*[^a-z0-9_(]\([a-z0-9_]*\)(.*/\1/p' | sort -u >"$tmp/declared"
 nm -D --defined-only "$so" | sed -n 's/^[0-9a-f]* [TtDdBbRrVvWwi] \([^@]*\).*/\1/p' |
 	sort -u >"$tmp/exported"

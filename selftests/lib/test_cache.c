@@ -284,7 +284,7 @@ Test(cache, table_full_is_enospc)
 				cr_assert_neq(s[i], s[n]);
 		}
 		cr_assert_eq(errno, ENOSPC, "cache %d: errno %d", n, errno);
-		cr_assert_gt(n, 200, "only %d caches", n);
+		cr_assert_gt(n, 40, "only %d caches", n);
 		cr_assert_eq(kmem_cache_destroy(s[n / 2]), 0);
 		s[n / 2] = nolock_heap_kmem_cache_create(heap, "again", 80, NULL, 0);
 		cr_assert_not_null(s[n / 2]);

@@ -16,6 +16,7 @@
 #include <unistd.h>
 #include <criterion/criterion.h>
 #include "internal.h"
+#include "core/slot.h"
 #include "util.h"
 
 #define HEAP_SIZE (64 * MiB)
@@ -133,13 +134,15 @@ static nl_u32 chunk_of(nl_heap_t *h, const void *p)
 
 static void scene_make(struct scene *sc)
 {
+	struct kmem_cache_args args = { .sheaf_capacity = 25 };
+	struct slab_sheaf *sheaf[2];
 	enum { N = 2000 };
 	static void *obj[N];
 
 	sc->heap = nolock_heap_create(HEAP_SIZE);
 	cr_assert_not_null(sc->heap);
 	sc->h = sc->heap->h;
-	sc->s = nolock_heap_kmem_cache_create(sc->heap, "scene", 320, NULL, 0);
+	sc->s = nolock_heap_kmem_cache_create(sc->heap, "scene", 320, &args, 0);
 	cr_assert_not_null(sc->s);
 	for (int i = 0; i < N; i++)
 		cr_assert_not_null(obj[i] = kmem_cache_alloc(sc->s, GFP_KERNEL));
@@ -163,6 +166,12 @@ static void scene_make(struct scene *sc)
 	cr_assert_not_null(sc->slot, "no slot holds objects");
 	sc->main = nl_sheaf(sc->h, sc->slot->main - 1);
 	sc->main_size = (nl_u32)(sc->slot->word & 0xffff);
+	/* A build without barns has their lists all the same. */
+	for (int i = 0; !NL_BARN_MAX && i < 2; i++)
+		cr_assert_not_null(sheaf[i] = kmem_cache_prefill_sheaf(sc->s, GFP_KERNEL, 25));
+	for (int i = 0; !NL_BARN_MAX && i < 2; i++)
+		nl_barn_push(sc->h, &sc->cache->barn[0].full,
+			     (nl_u32)((nl_sheaf_t *)sheaf[i] - nl_sheaf(sc->h, 0)) + 1);
 	cr_assert_gt(sc->cache->barn[0].full.nr, 1, "the barn holds no two full sheaves");
 	expect_whole(sc->heap, NULL, "before any damage");
 }

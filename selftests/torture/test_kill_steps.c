@@ -27,6 +27,7 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+#include <nolock/rcu.h>
 #include "core/kmalloc.h"
 #include "core/slot.h"
 #include "row.h"
@@ -152,12 +153,16 @@ static void free_one(unsigned int i, unsigned int how)
 	}
 }
 
-static void bulk(unsigned int n)
+/* What is in the array before the call has returned says nothing. */
+static void bulk(unsigned int n, bool nolock)
 {
+	static void *made[OBJECTS];
 	int got;
 
 	MAKES(n, "kmem_cache_alloc_bulk",
-	      got = kmem_cache_alloc_bulk(cache, GFP_KERNEL, n, (void **)book->obj));
+	      got = nolock ? kmem_cache_alloc_bulk_nolock(cache, 0, n, made) :
+			     kmem_cache_alloc_bulk(cache, GFP_KERNEL, n, made);
+	      memcpy((void *)book->obj, made, got * sizeof(made[0])));
 	book->failed += got != (int)n;
 	if (got == (int)n)
 		FREES(0, n, kmem_cache_free_bulk(cache, n, (void **)book->obj));
@@ -276,6 +281,59 @@ static void caches(void)
 	book->failed += kmem_cache_destroy(s) != 0;
 }
 
+/* A per-CPU array: filled ahead, emptied, filled by frees. */
+static void array(void)
+{
+	struct kmem_cache *s;
+
+	book->call = "kmem_cache_create";
+	s = nolock_heap_kmem_cache_create(heap, "array", 900, NULL, SLAB_NO_MERGE);
+	if (!s || kmem_cache_setup_percpu_array(s, 3)) {
+		book->failed++;
+		return;
+	}
+	book->call = "kmem_cache_prefill_percpu_array";
+	book->failed += kmem_cache_prefill_percpu_array(s, 3, GFP_KERNEL) != 0;
+	for (unsigned int i = 0; i < 5; i++)
+		ALLOC(i, kmem_cache_alloc(s, GFP_KERNEL));
+	for (unsigned int i = 0; i < 5; i++)
+		FREES(i, 1, kmem_cache_free(s, book->obj[i]));
+	book->call = "kmem_cache_destroy";
+	book->failed += kmem_cache_destroy(s) != 0;
+}
+
+/* One thread, no reader: every grace period is over at once. */
+static void no_readers(void)
+{
+}
+
+static unsigned long no_grace_period(void)
+{
+	return 0;
+}
+
+static int is_over(unsigned long cookie)
+{
+	return cookie == 0;
+}
+
+/* What waits is in sheaves of the client's. */
+static void rcu(unsigned int n)
+{
+	static const struct nolock_rcu_ops ops = { .synchronize = no_readers,
+						   .start_poll = no_grace_period,
+						   .poll = is_over };
+
+	if (nolock_rcu_register(&ops) == -EINVAL)
+		book->failed++;
+	for (unsigned int i = 0; i < n; i++)
+		alloc_one(i, 0);
+	for (unsigned int i = 0; i < n; i++)
+		FREES(i, 1, kfree_rcu((void *)book->obj[i]));
+	book->call = "nolock_rcu_barrier";
+	book->failed += nolock_rcu_barrier() != 0;
+}
+
 /* Through every level and back: grow, fresh slabs, refill, barn, flush, release. */
 static void fixed_work(void)
 {
@@ -290,7 +348,8 @@ static void fixed_work(void)
 		alloc_one(i, 0);
 	for (unsigned int i = 0; i < 3 * plan->capacity; i++)
 		free_one(i, 0);
-	bulk(2 * plan->capacity + 1);
+	bulk(2 * plan->capacity + 1, false);
+	bulk(2 * plan->capacity + 1, true);
 	prefilled(plan->capacity);
 	prefilled(3 * plan->capacity);
 	with_held_slots(true, false, 7 * plan->capacity);
@@ -305,6 +364,8 @@ static void fixed_work(void)
 	maintain(3);
 	maintain(0);
 	caches();
+	array();
+	rcu(3 * plan->capacity);
 	for (unsigned int i = 0; i < 3; i++)
 		alloc_one(i, i);
 	maintain(1);
@@ -333,7 +394,7 @@ static void random_work(uint64_t seed)
 		} else if (what < 92) {
 			prefilled(1 + rng_below(&r, 2 * plan->capacity));
 		} else if (what < 94) {
-			bulk(1 + rng_below(&r, 8));
+			bulk(1 + rng_below(&r, 8), what & 1);
 		} else if (what < 96) {
 			large(40000 + rng_below(&r, 300000));
 		} else if (what < 97) {

@@ -8,6 +8,7 @@
  * status non-zero on its own when it saw a race.
  */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -152,6 +153,12 @@ static void *work(void *arg)
 	return NULL;
 }
 
+/*
+ * Statistics are read often beside the destruction and creation of caches: they find an entry of the
+ * table in every state of its life.
+ */
+#define LOOKS 8
+
 /* Maintenance and readers beside the others: they stop nobody and are stopped by nobody. */
 static volatile int running = 1;
 
@@ -164,9 +171,14 @@ static void *maintain(void *arg)
 	while (__atomic_load_n(&running, __ATOMIC_ACQUIRE)) {
 		nolock_heap_trim(nolock_heap_default());
 		kmem_cache_shrink(cache);
-		nolock_heap_stat(nolock_heap_default(), &hs);
-		for (unsigned int id = 0; id < 64; id++)
-			nolock_heap_cache_stat(nolock_heap_default(), id, &cs);
+		for (int look = 0; look < LOOKS; look++) {
+			nolock_heap_stat(nolock_heap_default(), &hs);
+			nolock_heap_kmem_cache_find(nolock_heap_default(), "there is none");
+			for (unsigned int id = 0;
+			     nolock_heap_cache_stat(nolock_heap_default(), id, &cs) != -ERANGE;
+			     id++)
+				;
+		}
 		w->ops++;
 		usleep(1000);
 	}

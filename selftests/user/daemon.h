@@ -16,7 +16,7 @@
 
 /* What a program wrote and how it ended. */
 struct output {
-	char out[262144];
+	char out[1048576];
 	char err[16384];
 	int status; /* exit status, or 128 + signal */
 };

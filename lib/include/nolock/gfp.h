@@ -22,7 +22,10 @@ typedef unsigned int gfp_t;
 #define __GFP_KSWAPD_RECLAIM ((gfp_t)0x0800)
 /* No message when the allocation fails. */
 #define __GFP_NOWARN ((gfp_t)0x2000)
-/* Count the object as accounted: see SLAB_ACCOUNT in slab.h. */
+/*
+ * Count the object as accounted. kmalloc() takes it from the accounted buckets (kmalloc-cg-*, as
+ * Linux); a cache counts all of its objects, or none: SLAB_ACCOUNT in slab.h.
+ */
 #define __GFP_ACCOUNT ((gfp_t)0x0040)
 /* The caller cannot handle failure: abort() with a message instead of NULL. Not for *_nolock. */
 #define __GFP_NOFAIL ((gfp_t)0x8000)

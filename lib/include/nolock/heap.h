@@ -55,7 +55,8 @@ NOLOCK_API struct nolock_heap *nolock_heap_open(const char *name);
 /*
  * nolock_heap_close - close a heap that was opened, or destroy one that was created
  * A private heap's memory goes with it. Nobody may use the heap in this process any more.
- * The default heap cannot be closed: -EINVAL. Ordinary context.
+ * Objects of a shared heap that wait for a grace period (rcu.h) are freed first, which blocks and
+ * may fail as nolock_rcu_barrier(). The default heap cannot be closed: -EINVAL. Ordinary context.
  */
 NOLOCK_API int nolock_heap_close(struct nolock_heap *heap);
 
@@ -84,7 +85,7 @@ struct nolock_heap_report {
 	unsigned long chunks_large;   /* parts of large objects */
 	unsigned long objects;	      /* objects in all slabs */
 	unsigned long in_slabs;	      /* free in the slab bitmaps */
-	unsigned long in_sheaves;     /* free in sheaves: slots, barns, prefilled */
+	unsigned long in_sheaves;     /* free in sheaves: slots, barns, prefilled, of kfree_rcu() */
 	unsigned long allocated;      /* neither: in use */
 	unsigned long large;	      /* large objects in use */
 	unsigned long allocs;	      /* allocations ever made, by the counters */
@@ -125,8 +126,19 @@ NOLOCK_API struct nolock_heap *nolock_heap_of(const void *p);
  * find an object's heap by themselves.
  */
 NOLOCK_API void *nolock_heap_kmalloc(struct nolock_heap *heap, size_t size, gfp_t flags);
+NOLOCK_API void *nolock_heap_kzalloc(struct nolock_heap *heap, size_t size, gfp_t flags);
+NOLOCK_API void *nolock_heap_kmalloc_node(struct nolock_heap *heap, size_t size, gfp_t flags,
+					  int node);
+NOLOCK_API void *nolock_heap_kmalloc_array(struct nolock_heap *heap, size_t n, size_t size,
+					   gfp_t flags);
+NOLOCK_API void *nolock_heap_kcalloc(struct nolock_heap *heap, size_t n, size_t size, gfp_t flags);
 NOLOCK_API void *nolock_heap_kmalloc_nolock(struct nolock_heap *heap, size_t size, gfp_t flags,
 					    int node);
+/* The heap is that of @p; the given one where @p is NULL or ZERO_SIZE_PTR. */
+NOLOCK_API void *nolock_heap_krealloc(struct nolock_heap *heap, const void *p, size_t new_size,
+				      gfp_t flags);
+NOLOCK_API void *nolock_heap_krealloc_array(struct nolock_heap *heap, void *p, size_t n,
+					    size_t size, gfp_t flags);
 NOLOCK_API struct kmem_cache *nolock_heap_kmem_cache_create(struct nolock_heap *heap,
 							    const char *name,
 							    unsigned int object_size,

@@ -47,8 +47,15 @@ typedef unsigned int slab_flags_t;
 #define SLAB_HWCACHE_ALIGN ((slab_flags_t)0x00002000)
 /* Abort if the cache cannot be created. */
 #define SLAB_PANIC ((slab_flags_t)0x00040000)
-/* Count every object of the cache as accounted. */
+/* Count the cache's objects in use as accounted, in nolock_cache_stat and nolock_heap_stat. */
 #define SLAB_ACCOUNT ((slab_flags_t)0x04000000)
+/*
+ * Slabs go back to the heap after a grace period only: an object may be read in a read-side section
+ * even after it was freed, and is then an object of this cache. Needs nolock_rcu_register(), rcu.h.
+ * In a shared heap, whose other users' readers nobody knows here, they stay until the cache is
+ * destroyed.
+ */
+#define SLAB_TYPESAFE_BY_RCU ((slab_flags_t)0x00080000)
 /* Never share slabs with another cache. Caches are never merged here: accepted, no effect. */
 #define SLAB_NO_MERGE ((slab_flags_t)0x01000000)
 
@@ -84,11 +91,21 @@ NOLOCK_API void *kmalloc_node(size_t size, gfp_t flags, int node);
  * krealloc - change the size of an object
  * @p: the object, NULL or ZERO_SIZE_PTR
  * @new_size: bytes; 0 frees @p and returns ZERO_SIZE_PTR
- * @flags: with __GFP_ZERO, bytes beyond the old object's usable size are zero
+ * @flags: with __GFP_ZERO, bytes beyond the old object's usable size are zero, and bytes that
+ *	   the object loses here are zero when a later call gives them back
  * Returns the object, moved or not, or NULL with @p untouched. Any context.
  * Source: krealloc() of Linux's slab.h.
  */
 NOLOCK_API void *krealloc(const void *p, size_t new_size, gfp_t flags);
+
+/*
+ * kmalloc_array, kcalloc, krealloc_array - kmalloc(), kzalloc(), krealloc() of @n times @size bytes
+ * A product that does not fit a size_t fails with ENOMEM; an @n or @size of 0 is a size of 0.
+ * Contexts and errors as those. Source: the functions of these names in Linux's slab.h.
+ */
+NOLOCK_API void *kmalloc_array(size_t n, size_t size, gfp_t flags);
+NOLOCK_API void *kcalloc(size_t n, size_t size, gfp_t flags);
+NOLOCK_API void *krealloc_array(void *p, size_t n, size_t size, gfp_t flags);
 
 /* ksize - usable bytes of an object; 0 for NULL and ZERO_SIZE_PTR. Any context, wait-free. */
 NOLOCK_API size_t ksize(const void *p);
@@ -189,7 +206,8 @@ struct kmem_cache_args {
  * @object_size: 1 to KMALLOC_MAX_CACHE_SIZE bytes
  * @args: or NULL
  * @flags: SLAB_*
- * Returns the cache, or NULL: EINVAL, ENOMEM, or ENOSPC when the heap's cache table is full.
+ * Returns the cache, or NULL: EINVAL, ENOMEM, ENOSPC when the heap's cache table is full, or
+ * EOPNOTSUPP for SLAB_TYPESAFE_BY_RCU where no RCU is registered.
  * Ordinary context. Source: kmem_cache_create() of Linux's slab.h.
  */
 NOLOCK_API struct kmem_cache *kmem_cache_create(const char *name, unsigned int object_size,
@@ -198,8 +216,10 @@ NOLOCK_API struct kmem_cache *kmem_cache_create(const char *name, unsigned int o
 
 /*
  * kmem_cache_destroy - give all memory of the cache back and forget it
+ * @s: NULL is ignored
  * Returns 0, or -EBUSY with a message when objects are still allocated: the cache stays usable.
- * @s: NULL is ignored. Ordinary context; nobody may use the cache any more.
+ * Waits for objects that were passed to kfree_rcu(), and may fail as nolock_rcu_barrier().
+ * Ordinary context; nobody may use the cache any more.
  * (Linux's returns void and leaks in that case.)
  */
 NOLOCK_API int kmem_cache_destroy(struct kmem_cache *s);
@@ -228,17 +248,31 @@ NOLOCK_API void kmem_cache_free_nolock(struct kmem_cache *s, void *p);
 
 /*
  * kmem_cache_alloc_bulk - allocate @size objects into @p, all or nothing
- * Returns @size, or 0 with nothing allocated. Any context (as kmalloc()).
- * Source: kmem_cache_alloc_bulk() of Linux's slab.h.
+ * @size: up to INT_MAX
+ * Returns @size, or 0 with nothing allocated (errno as kmalloc()). Takes them sheaf by sheaf, with
+ * one lock. Any context (as kmalloc()). Source: kmem_cache_alloc_bulk() of Linux's slab.h.
  */
 NOLOCK_API int kmem_cache_alloc_bulk(struct kmem_cache *s, gfp_t flags, size_t size, void **p);
 
-/* kmem_cache_free_bulk - free @size objects; @s may be NULL. Any context. */
+/*
+ * kmem_cache_free_bulk - free @size objects of @s, or of any caches if @s is NULL
+ * Runs of objects of one cache go into its sheaves with one lock. Any context (as kfree()).
+ * Source: kmem_cache_free_bulk() and kfree_bulk() of Linux's slab.h.
+ */
 NOLOCK_API void kmem_cache_free_bulk(struct kmem_cache *s, size_t size, void **p);
+
+/*
+ * kmem_cache_alloc_bulk_nolock, kmem_cache_free_bulk_nolock - the same with the contexts, flags
+ * and promises of kmalloc_nolock() and kfree_nolock() for each object; steps grow with @size alone
+ */
+NOLOCK_API int kmem_cache_alloc_bulk_nolock(struct kmem_cache *s, gfp_t flags, size_t size,
+					    void **p);
+NOLOCK_API void kmem_cache_free_bulk_nolock(struct kmem_cache *s, size_t size, void **p);
 
 /*
  * kmem_cache_prefill_sheaf - a sheaf with at least @size objects, for the caller alone
  * @size: 1 to 4096; beyond the cache's sheaf_capacity an oversize sheaf is made
+ * Takes this CPU's spare sheaf, or one of the barn, or a new one, and fills it up.
  * Returns the sheaf or NULL (EINVAL, ENOMEM). Any context (as kmalloc()).
  * Source: kmem_cache_prefill_sheaf() of Linux's slub.c.
  */
@@ -246,14 +280,25 @@ NOLOCK_API struct slab_sheaf *kmem_cache_prefill_sheaf(struct kmem_cache *s, gfp
 						       unsigned int size);
 
 /*
+ * kmem_cache_prefill_sheaf_nolock - the same from any context, wait-free
+ * @gfp: NOLOCK_GFP_NOLOCK_MASK; others fail with EINVAL
+ */
+NOLOCK_API struct slab_sheaf *kmem_cache_prefill_sheaf_nolock(struct kmem_cache *s, gfp_t gfp,
+							      unsigned int size);
+
+/*
  * kmem_cache_refill_sheaf - fill *@sheafp up to at least @size objects again
  * Returns 0, -EINVAL or -ENOMEM; the sheaf is replaced when it is too small, and left as it was
- * on failure.
+ * on failure. Any context (as kmalloc()). Source: kmem_cache_refill_sheaf() of Linux's slub.c.
  */
 NOLOCK_API int kmem_cache_refill_sheaf(struct kmem_cache *s, gfp_t gfp, struct slab_sheaf **sheafp,
 				       unsigned int size);
 
-/* kmem_cache_return_sheaf - give a prefilled sheaf back with what is left in it. Any context. */
+/*
+ * kmem_cache_return_sheaf - give a prefilled sheaf back with what is left in it
+ * It becomes this CPU's spare, or goes to the barn, or is emptied into its slabs.
+ * Any context; wait-free where @gfp does not allow spinning.
+ */
 NOLOCK_API void kmem_cache_return_sheaf(struct kmem_cache *s, gfp_t gfp, struct slab_sheaf *sheaf);
 
 /*
@@ -267,6 +312,27 @@ NOLOCK_API void *kmem_cache_alloc_from_sheaf(struct kmem_cache *s, gfp_t gfp,
 
 /* kmem_cache_sheaf_size - objects left in a prefilled sheaf. Any context, wait-free. */
 NOLOCK_API unsigned int kmem_cache_sheaf_size(const struct slab_sheaf *sheaf);
+
+/*
+ * kmem_cache_setup_percpu_array - give the cache a per-CPU array in place of sheaves and barn
+ * @s: a cache made with SLAB_NO_MERGE, from which nothing was allocated yet
+ * @count: objects in each CPU's array, 1 to 126
+ * Freeing fills the array, allocating empties it; either bypasses it when it is full or empty, or
+ * locked by what this call has interrupted. Counted as alloc_cpu_cache and free_cpu_cache.
+ * Returns 0, -EINVAL, -EBUSY (in use), -EOPNOTSUPP (without sheaves: it is debugged).
+ * Ordinary context. Source: the function of that name in the SLUB percpu array RFCs of 2023.
+ */
+NOLOCK_API int kmem_cache_setup_percpu_array(struct kmem_cache *s, unsigned int count);
+
+/*
+ * kmem_cache_prefill_percpu_array - fill this CPU's array up to at least @count objects
+ * @count: at most what the array was set up for
+ * A thread that moves to another CPU afterwards finds that one's array, and may find it empty.
+ * Returns 0, -EINVAL, -EBUSY (locked by what this call has interrupted, or by a thread that was
+ * preempted here) or -ENOMEM, with what could be had in the array. Any context (as kmalloc()).
+ * Source: the same.
+ */
+NOLOCK_API int kmem_cache_prefill_percpu_array(struct kmem_cache *s, unsigned int count, gfp_t gfp);
 
 #ifdef __cplusplus
 }

@@ -35,10 +35,14 @@ enum nolock_stat_item {
 	NOLOCK_SHEAF_PREFILL_OVERSIZE,
 	NOLOCK_SHEAF_RETURN_FAST,
 	NOLOCK_SHEAF_RETURN_SLOW,
-	NOLOCK_SLOT_BUSY,	  /* the A-slot's trylock failed: the next level served */
-	NOLOCK_ALLOC_NEXT_BUCKET, /* served by the next larger bucket */
-	NOLOCK_ALLOC_FAIL,	  /* NULL returned */
-	NOLOCK_FREE_REFUSED,	  /* double, foreign or interior frees */
+	NOLOCK_SLOT_BUSY,	    /* the A-slot's trylock failed: the next level served */
+	NOLOCK_ALLOC_NEXT_BUCKET,   /* served by the next larger bucket */
+	NOLOCK_ALLOC_FAIL,	    /* NULL returned */
+	NOLOCK_FREE_REFUSED,	    /* double, foreign or interior frees */
+	NOLOCK_ALLOC_CPU_CACHE,	    /* from a per-CPU array, instead of alloc_fastpath */
+	NOLOCK_FREE_CPU_CACHE,	    /* to a per-CPU array, instead of free_fastpath */
+	NOLOCK_FREE_RCU_SHEAF,	    /* kfree_rcu(): to a sheaf that waits for a grace period */
+	NOLOCK_FREE_RCU_SHEAF_FAIL, /* noted otherwise: the CPU's sheaves were locked, or full */
 	NOLOCK_NR_STAT_ITEMS
 };
 
@@ -56,6 +60,7 @@ struct nolock_cache_stat {
 	unsigned long in_sheaves; /* free, in slots and barns */
 	unsigned long in_slabs;	  /* free, in slab bitmaps */
 	unsigned long allocated;  /* objects - in_sheaves - in_slabs, 0 if the race makes it less */
+	unsigned long accounted;  /* allocated, in bytes, where flags has SLAB_ACCOUNT; else 0 */
 	unsigned int sheaves;	  /* in slots and barns */
 	unsigned int barn_full;
 	unsigned int barn_empty;
@@ -78,6 +83,7 @@ struct nolock_heap_stat {
 	unsigned int nr_slots;	      /* slots of each kind */
 	unsigned int clients;	      /* processes registered (shared heaps) */
 	unsigned long large;	      /* large objects in use */
+	unsigned long accounted;      /* bytes in use of accounted caches and large objects */
 };
 
 /* nolock_stat_name - SLUB's lower-case name of a counter, or NULL. Any context. */

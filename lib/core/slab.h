@@ -331,6 +331,9 @@ NL_FUNC int nl_slab_release(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 chunk, nl_u32
 	if (!nl_is_slab_of(h, chunk, id))
 		words = 0;
 	for (i = nl_zero(); full < words && NL_CAN_LOOP; full++) {
+		/* Once more, with the lock: to a repair, bits that an intent names are its holder's. */
+		if (nl_load(&free[full & (NL_SLAB_WORDS - 1)]) != nl_slab_mask(per_slab, full))
+			break;
 		nl_slab_intend(slab, NL_INTENT(NL_INTENT_RELEASE, full, 0, 0), 0);
 		if (!nl_cas(&free[full & (NL_SLAB_WORDS - 1)], nl_slab_mask(per_slab, full), 0))
 			break;

@@ -4,17 +4,23 @@
  * shared heap, a signal handler of the first, the first one's death, and the repair.
  *
  * One slab of two objects in one word, one slot a client; the objects are anywhere at first. Each
- * process makes a call, of any kind (-DCALLS=2: the clients two):
- *   pop, push	the R-slot's sections: one store commits, so each is one step
- *   fill	slot's lock, detach, slab's lock, intent TAKE, cmpxchg, objects, size, attach
- *   flush	the same way back, intent GIVE; or without the slab's lock where that is held
- *   take	one bit with the slab's lock held, for the caller (nl_slab_take)
- *   scan	one bit past the lock (nl_slab_scan)
- *   put	one bit back, without the lock (nl_slab_put)
+ * process makes a call, of any kind (-DCALLS=2: the clients two); what of the library each is:
+ *   pop, push	the slot's sequences (slot.pml), or nl_slot_pop() and nl_slot_push(): one store commits,
+ *		so each is one step
+ *   fill	nl_slot_refill(): slot's lock, nl_slot_detach(), nl_slab_trylock(), nl_sheaf_take()
+ *		with its tries, nl_sheaf_fill_word(), nl_slab_done(), nl_slot_attach()
+ *   flush	nl_slot_room(): nl_sheaf_give() with intent GIVE; or without the slab's lock where
+ *		that is held
+ *   take	nl_slab_take(): one bit with the slab's lock held, for the caller
+ *   scan	nl_slab_scan_chunk(): one bit past the lock
+ *   put	nl_slab_put(): one bit back, without the lock
+ * repairer is repair_slab() with intents TAKE and GIVE, then repair_slot(); the others are in
+ * chunk.pml.
  * Every access to shared memory is a step of its own; processes take their steps in any order
  * (preemption, other CPUs), but while the handler runs, the client that it interrupted does not
  * (a signal). The first client, handler and all, may stop for ever before any of its steps
- * (death); then the repair of lib/repair.c runs beside the other client.
+ * (death); then the repair runs beside the other client. Memory is sequentially consistent here:
+ * where the library needs more than x86-64 gives for nothing, its comments say which barrier does it.
  *
  * At the end each object is in exactly one place (P3): free in the word, in a sheaf, or somebody's.
  * What the dead one's call was taking for itself counts as its own; what is lost where
@@ -22,7 +28,7 @@
  *
  * Mutations that must be found: -DBUG_FORGET (the repair does not look at TAKE), -DBUG_TWICE (it
  * gives the bits back whatever the sheaf's size says), -DBUG_EARLY (the size is raised before the
- * objects are there), -DBUG_SURE (scans are not looked at).
+ * objects are there), -DBUG_SURE (scans are not looked at), -DBUG_ORDER (they are before the word is).
  */
 #ifndef CALLS
 #define CALLS 1
@@ -296,7 +302,7 @@ proctype repairer()
 		:: else -> goto slots
 		fi
 	}
-#ifdef REPAIR_SURE_FIRST
+#ifdef BUG_ORDER
 	sure = (scans == scan_begin);
 	there = (free & mask) != 0;
 #else

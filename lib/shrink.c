@@ -297,6 +297,9 @@ size_t nolock_heap_trim(struct nolock_heap *heap)
 		return 0;
 	h = heap->h;
 	nl_depth++;
+	/* Here, not at shrink_caches()'s depth, which looks like a call in a handler. */
+	nl_fork_check();
+	nl_fork_inventory();
 	nl_heap_shrink(heap);
 	nl_rcu_kick(heap);
 	/* What is absent from an arena is lost on BPF programs: its chunks stay present. */

@@ -208,7 +208,7 @@ static nl_u32 shrink(struct nolock_heap *heap, nl_u32 from, nl_u32 to)
 		if (NL_TAG_KIND(tag) != NL_KIND_SLAB || id < from || id >= to ||
 		    !nl_rcu_may_release(heap, c) || nl_slab_release(h, id, chunk, who))
 			continue;
-		nl_rcu_release(heap, chunk, c);
+		nl_rcu_release(heap, chunk);
 		nl_slot_count(nl_aslot(h, nl_cpu(heap), id), NL_STAT_FREE_SLAB, 1);
 		freed++;
 	}

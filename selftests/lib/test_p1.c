@@ -254,8 +254,7 @@ Test(p1, on_each_kind_of_heap)
 
 	for (size_t k = 0; k < ARRAY_LEN(held); k++)
 		for (size_t i = 0; i < ARRAY_LEN(some); i++)
-			for_each_kind(heap, heap_size(held[k].which))
-			{
+			for_each_kind(heap, heap_size(held[k].which)) {
 				run_on(heap, held[k].name, some[i], held[k].which,
 				       held[k].all_caches, i % 2, true, &out);
 				report("  %s heap, %s held: %u bytes: %lu locks: %lu objects (%lu "

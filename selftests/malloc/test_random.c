@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * test_random.c - the drop-in in a process to which everything happens at random points, all at once.
+ * test_random.c - the drop-in in a process to which everything happens at random points, all at
+ * once.
  *
  * Threads that allocate and free begin and end; signals and timers interrupt them and each other;
  * threads and handlers fork; of the children some are killed, others allocate, free what the parent
  * allocated, start threads, and check the heap; another process stops this one and lets it go on.
- * Each object is checked in full before it is freed or resized, and at the end the heap is whole. It
- * lasts NOLOCK_STORM_SECONDS (1), or longer, until everything happened.
+ * Each object is checked in full before it is freed or resized, and at the end the heap is whole.
+ * It lasts NOLOCK_STORM_SECONDS (1), or longer, until everything happened.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -85,8 +86,8 @@ static void wait_for_child(pid_t pid, bool kill_it, uint64_t r)
 	/* A child of a handler that interrupted this: not its child. */
 	if (is_child)
 		return;
-	CHECK(got == pid && (!status || (kill_it && status == SIGKILL)),
-	      "a child ended with %#x", status);
+	CHECK(got == pid && (!status || (kill_it && status == SIGKILL)), "a child ended with %#x",
+	      status);
 	__atomic_fetch_add(&forks, 1, __ATOMIC_RELAXED);
 }
 
@@ -146,8 +147,8 @@ static void *in_a_child(void *arg)
 }
 
 /*
- * What the parent's other threads had in their registers, a child with one thread takes stock of, in
- * a call that may make system calls. One that has more by then loses it: no check there.
+ * What the parent's other threads had in their registers, a child with one thread takes stock of,
+ * in a call that may make system calls. One that has more by then loses it: no check there.
  */
 static _Noreturn void end_of_child(struct flow *f, bool threads)
 {
@@ -241,8 +242,8 @@ static void start(struct worker *w)
 
 static void random_points(unsigned int threads)
 {
-	struct outside *o = mmap(NULL, sizeof(*o), PROT_READ | PROT_WRITE,
-				 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct outside *o =
+		mmap(NULL, sizeof(*o), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	struct sigaction sa = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
 	const char *text = getenv("NOLOCK_STORM_SECONDS");
 	double end = seconds() + (text && atof(text) > 0 ? atof(text) : 1);
@@ -313,7 +314,8 @@ static void random_points(unsigned int threads)
 	       "failures\n",
 	       threads, threads == 1 ? "" : "s", entered, nested, forks, in_handlers, killed, ends,
 	       o->stops, ops);
-	row("random points, drop-in", ops, entered + forks + ends + o->stops, "signals and so on", 0);
+	row("random points, drop-in", ops, entered + forks + ends + o->stops, "signals and so on",
+	    0);
 }
 
 DROPIN_JOB(one)

@@ -6,8 +6,8 @@
  * One chunk with two words of one object each; two caches, A and B. It is free at first, or a slab
  * whose objects are anywhere. Each client makes CALLS calls, of any kind and for any cache; what of
  * the library each is:
- *   new		nl_chunk_find() or _scan(): bit, then tag by cmpxchg (nl_chunk_claim()); nl_slab_new()
- *		with intent NEW if the slab's lock can be had, and without if not
+ *   new		nl_chunk_find() or _scan(): bit, then tag by cmpxchg (nl_chunk_claim());
+ *		nl_slab_new() with intent NEW if the slab's lock can be had, and without if not
  *   take	nl_slab_take(), by a hint that may be stale: the tag again under the lock
  *   scan	nl_slab_scan_chunk(): past the lock, counted; the tag again after the bit, and
  *		nl_slab_give_stray()
@@ -19,14 +19,14 @@
  * library needs more than x86-64 gives for nothing, its comments say which barrier makes it so.
  *
  * At any time an object is used once, by who asked for the cache that the tag names. At the end
- * the chunk is free with its bit, or a slab with each object in one place; what scans made unsure is
- * lost at worst (docs/design.md), and counted in excused.
+ * the chunk is free with its bit, or a slab with each object in one place; what scans made unsure
+ * is lost at worst (docs/design.md), and counted in excused.
  *
  * Mutations that must be found: -DBUG_CLAIM (the tag is stored instead of claimed), -DBUG_STRAY
  * (scans do not look at the tag again), -DBUG_OPEN (a release looks whether all is free, and does
- * not take it), -DBUG_LOOK (it does not look again with the lock held), -DBUG_SURE (the repair looks
- * at the scans before it looks at the word), -DBUG_BITS (it does not set lost bits), -DBUG_TRANSIT
- * (it does not look at tags).
+ * not take it), -DBUG_LOOK (it does not look again with the lock held), -DBUG_SURE (the repair
+ * looks at the scans before it looks at the word), -DBUG_BITS (it does not set lost bits),
+ * -DBUG_TRANSIT (it does not look at tags).
  */
 #ifndef CALLS
 #define CALLS 1

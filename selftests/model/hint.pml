@@ -14,9 +14,10 @@
  *
  * At the end, if the word has a bit, all hints are set: who follows them finds it.
  *
- * Mutations that must be found: -DBUG_LOOK (who clears a hint does not look again), -DBUG_FIRST (the
- * hints are set before the bit), -DBUG_LEVELS (the second look sets its own level's hint alone),
- * -DBUG_STOP (a giver that finds the lowest hint set leaves the others), -DBUG_REPAIR (no repair).
+ * Mutations that must be found: -DBUG_LOOK (who clears a hint does not look again), -DBUG_FIRST
+ * (the hints are set before the bit), -DBUG_LEVELS (the second look sets its own level's hint
+ * alone), -DBUG_STOP (a giver that finds the lowest hint set leaves the others), -DBUG_REPAIR (no
+ * repair).
  */
 #ifndef CALLS
 #define CALLS 1

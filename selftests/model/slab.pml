@@ -5,8 +5,8 @@
  *
  * One slab of two objects in one word, one slot a client; the objects are anywhere at first. Each
  * process makes a call, of any kind (-DCALLS=2: the clients two); what of the library each is:
- *   pop, push	the slot's sequences (slot.pml), or nl_slot_pop() and nl_slot_push(): one store commits,
- *		so each is one step
+ *   pop, push	the slot's sequences (slot.pml), or nl_slot_pop() and nl_slot_push(): one store
+ *		commits, so each is one step
  *   fill	nl_slot_refill(): slot's lock, nl_slot_detach(), nl_slab_trylock(), nl_sheaf_take()
  *		with its tries, nl_sheaf_fill_word(), nl_slab_done(), nl_slot_attach()
  *   flush	nl_slot_room(): nl_sheaf_give() with intent GIVE; or without the slab's lock where
@@ -20,7 +20,8 @@
  * (preemption, other CPUs), but while the handler runs, the client that it interrupted does not
  * (a signal). The first client, handler and all, may stop for ever before any of its steps
  * (death); then the repair runs beside the other client. Memory is sequentially consistent here:
- * where the library needs more than x86-64 gives for nothing, its comments say which barrier does it.
+ * where the library needs more than x86-64 gives for nothing, its comments say which barrier does
+ * it.
  *
  * At the end each object is in exactly one place (P3): free in the word, in a sheaf, or somebody's.
  * What the dead one's call was taking for itself counts as its own; what is lost where
@@ -28,7 +29,8 @@
  *
  * Mutations that must be found: -DBUG_FORGET (the repair does not look at TAKE), -DBUG_TWICE (it
  * gives the bits back whatever the sheaf's size says), -DBUG_EARLY (the size is raised before the
- * objects are there), -DBUG_SURE (scans are not looked at), -DBUG_ORDER (they are before the word is).
+ * objects are there), -DBUG_SURE (scans are not looked at), -DBUG_ORDER (they are before the word
+ * is).
  */
 #ifndef CALLS
 #define CALLS 1

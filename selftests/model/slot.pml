@@ -22,8 +22,8 @@
  * Mutations that must be found: -DBUG_PREEMPT, -DBUG_SIGNAL (those do not abort), -DBUG_INDEX (the
  * index is loaded before the sequence begins), -DBUG_LOCK (a sequence does not look at the lock),
  * -DBUG_BARRIER (no membarrier()), -DBUG_SURE (who empties does not look at the lock's word again),
- * -DBUG_GENERATION (with two: both write the same word), -DBUG_LARGER (the repair goes by the slot's
- * word alone).
+ * -DBUG_GENERATION (with two: both write the same word), -DBUG_LARGER (the repair goes by the
+ * slot's word alone).
  */
 #ifndef OBJECTS
 #define OBJECTS 1

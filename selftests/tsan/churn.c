@@ -316,8 +316,8 @@ static void *work(void *arg)
 }
 
 /*
- * Statistics are read often beside the destruction and creation of caches: they find an entry of the
- * table in every state of its life.
+ * Statistics are read often beside the destruction and creation of caches: they find an entry of
+ * the table in every state of its life.
  */
 #define LOOKS 8
 

@@ -142,6 +142,7 @@ SKELS := $(BPF_OBJS:.bpf.o=.skel.h)
 selftests/torture_SHARES := selftests/lib/common.c
 # What libnolock's header puts in line refers to it, and it is preloaded, or not there.
 bench/work_LDFLAGS := -Wl,-z,dynamic-undefined-weak
+selftests/tsan_SHARES := selftests/torture/shared.c
 
 # --- one directory of programs: $(call PROGRAMS,DIR) ---
 
@@ -224,6 +225,9 @@ test:
 # Also without restartable sequences, and with ThreadSanitizer.
 NO_RSEQ_MAKE = $(SUB) BUILD=$(BUILD)/no-rseq BPFOUT=$(BPFOUT) CFLAGS='$(CFLAGS) -DNOLOCK_NO_RSEQ'
 
+# Of these each runs without sequences in make check, too.
+NO_RSEQ_BINS = $(addprefix program=$(BUILD)/no-rseq/selftests/torture/test_,breakpoints stepped storms)
+
 .PHONY: torture torture-programs
 torture:
 	@scripts/deps ensure build check
@@ -304,6 +308,7 @@ check:
 		"step=aarch64, no warning=$(WITH_ARM64)" \
 		'step=asan+ubsan build=$(SAN_BOTH) tests' $(call SAN_BINS,asan+ubsan) \
 		'step=tiny build=$(TINY_MAKE) lib-tests' $(TINY_BINS) \
+		"step=no-rseq build=$(NO_RSEQ_MAKE) torture-programs" $(NO_RSEQ_BINS) \
 		'step=tsan build=$(call SAN_MAKE,tsan,thread) tsan-programs' \
 		$(TSAN_BINS:$(BUILD)/%=program=$(BUILD)/tsan/%)
 

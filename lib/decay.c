@@ -105,7 +105,7 @@ static void visit_group(struct nolock_heap *heap, nl_u32 g)
 		if (NL_TAG_KIND(tag) != NL_KIND_SLAB || !nl_rcu_may_release(heap, c) ||
 		    nl_slab_release(h, id, chunk, who))
 			continue;
-		nl_rcu_release(heap, chunk, c);
+		nl_rcu_release(heap, chunk);
 		nl_add(&nl_aslot(h, nl_cpu(heap), id)->stat[NL_STAT_FREE_SLAB], 1);
 	}
 	if (ripe)

@@ -324,7 +324,7 @@ NL_HIDDEN void nl_rcu_kick(struct nolock_heap *heap);
  * once or after a grace period.
  */
 NL_HIDDEN bool nl_rcu_may_release(const struct nolock_heap *heap, const nl_cache_t *c);
-NL_HIDDEN void nl_rcu_release(struct nolock_heap *heap, nl_u32 chunk, const nl_cache_t *c);
+NL_HIDDEN void nl_rcu_release(struct nolock_heap *heap, nl_u32 chunk);
 
 /* client.c: one request to nolockd. Returns the connection or -1 with errno. */
 struct nl_request;

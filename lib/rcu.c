@@ -636,13 +636,14 @@ void nl_rcu_kick(struct nolock_heap *heap)
 
 bool nl_rcu_may_release(const struct nolock_heap *heap, const nl_cache_t *c)
 {
-	return !(c->flags & SLAB_TYPESAFE_BY_RCU) ||
+	return !(nl_load(&c->flags) & SLAB_TYPESAFE_BY_RCU) ||
 	       (heap->type == NL_HEAP_PRIVATE && nl_load_acquire(&heap->rcu));
 }
 
-void nl_rcu_release(struct nolock_heap *heap, nl_u32 chunk, const nl_cache_t *c)
+/* By the tag: without slabs the cache may be another by now. */
+void nl_rcu_release(struct nolock_heap *heap, nl_u32 chunk)
 {
-	if (!(c->mode & NL_CACHE_TYPESAFE)) {
+	if (NL_TAG_KIND(nl_load(nl_tag(heap->h, chunk))) != NL_KIND_WAIT) {
 		nl_chunk_give(heap->h, chunk >> NL_GROUP_SHIFT, NL_BIT(chunk));
 		return;
 	}

@@ -49,6 +49,17 @@ static bool is_dead_tag(const struct dead *dead, nl_u32 tag)
 }
 
 /*
+ * Had the holder the bits? None of them is set, and no scan took one. The word first: a scan that
+ * took a bit has counted itself before (nl_slab_scan_chunk()), so who sees the word without the
+ * bit sees the count. The other way round a scan would come between the two looks unseen.
+ */
+static bool in_its_hands(nl_slab_t *slab, nl_u32 word, nl_u64 mask)
+{
+	return !(nl_load_acquire(&slab->free[word]) & mask) &&
+	       nl_load(&slab->scans) == nl_load(&slab->scan_begin);
+}
+
+/*
  * A slab whose lock's holder died. No other took bits from it since, but for scans, which count
  * themselves: then a word that is empty may have been emptied by one, and is left alone. Hints that
  * are missing then are set at the end.
@@ -60,8 +71,6 @@ static void repair_slab(nl_heap_t *h, nl_u32 chunk)
 	nl_u32 word = NL_INTENT_WORD(intent), sheaf = NL_INTENT_SHEAF(intent);
 	nl_u32 n = NL_INTENT_SIZE(intent), tag = nl_load(nl_tag(h, chunk));
 	nl_u32 id = NL_TAG_CACHE(tag), per_slab = nl_cache(h, id)->per_slab;
-	bool sure = nl_load(&slab->scans) == nl_load(&slab->scan_begin);
-	bool there = nl_load(&slab->free[word]) & mask;
 	nl_sheaf_t *s = sheaf && sheaf <= h->nr_sheaves ? nl_sheaf(h, sheaf - 1) : NULL;
 
 	if (NL_TAG_KIND(tag) != NL_KIND_SLAB || per_slab > NL_SLAB_WORDS * 64)
@@ -69,13 +78,13 @@ static void repair_slab(nl_heap_t *h, nl_u32 chunk)
 	switch (NL_INTENT_OP(intent)) {
 	case NL_INTENT_TAKE:
 		/* The sheaf's size is raised last. */
-		if (s && s->size == n && !there && sure)
+		if (s && s->size == n && in_its_hands(slab, word, mask))
 			nl_word_give(&slab->free[word], mask);
 		break;
 	case NL_INTENT_GIVE:
 		if (!s || s->size <= n)
 			break;
-		if (!there && sure)
+		if (in_its_hands(slab, word, mask))
 			nl_word_give(&slab->free[word], mask);
 		nl_store(&s->size, (nl_u16)n);
 		break;
@@ -86,14 +95,14 @@ static void repair_slab(nl_heap_t *h, nl_u32 chunk)
 			/* Object 0 has no bit until it is clear that nobody got it. */
 			if (!w)
 				all &= ~1ULL;
-			if (!nl_load(&slab->free[w]) && sure)
+			if (in_its_hands(slab, w, all))
 				nl_word_give(&slab->free[w], all);
 		}
-		if ((!s || s->size == n) && sure)
+		if ((!s || s->size == n) && in_its_hands(slab, 0, 1))
 			nl_word_give(&slab->free[0], 1);
 		break;
 	case NL_INTENT_RELEASE:
-		if (!nl_load(&slab->free[word]) && sure)
+		if (in_its_hands(slab, word, nl_slab_mask(per_slab, word)))
 			nl_word_give(&slab->free[word], nl_slab_mask(per_slab, word));
 		while (word--) {
 			nl_slab_intend(slab, NL_INTENT(NL_INTENT_RELEASE, word, 0, 0), 0);
@@ -102,7 +111,7 @@ static void repair_slab(nl_heap_t *h, nl_u32 chunk)
 		break;
 	case NL_INTENT_PURGE:
 		mask = nl_pages_mask(nl_cache(h, id), sheaf, word);
-		if (!(nl_load(&slab->free[word]) & mask) && sure)
+		if (in_its_hands(slab, word, mask))
 			nl_word_give(&slab->free[word], mask);
 		while (word--) {
 			nl_slab_intend(slab, NL_INTENT(NL_INTENT_PURGE, word, sheaf, 0), 0);

@@ -263,7 +263,7 @@ static nl_u32 shrink(struct nolock_heap *heap, nl_u32 from, nl_u32 to)
 		if (NL_TAG_KIND(tag) != NL_KIND_SLAB || id < from || id >= to ||
 		    !nl_rcu_may_release(heap, c) || nl_slab_release(h, id, chunk, who))
 			continue;
-		nl_rcu_release(heap, chunk, c);
+		nl_rcu_release(heap, chunk);
 		nl_slot_count(nl_aslot(h, nl_cpu(heap), id), NL_STAT_FREE_SLAB, 1);
 		freed++;
 	}
@@ -500,6 +500,9 @@ size_t nolock_heap_trim(struct nolock_heap *heap)
 		return 0;
 	h = heap->h;
 	nl_depth++;
+	/* Here, not at shrink_caches()'s depth, which looks like a call in a handler. */
+	nl_fork_check();
+	nl_fork_inventory();
 	nl_heap_shrink(heap);
 	nl_rcu_kick(heap);
 	/* What is absent from an arena is lost on BPF programs: its chunks stay present. */

@@ -320,7 +320,7 @@ NL_FUNC int nl_slab_release(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 chunk, nl_u32
 	nl_slab_t *slab = nl_slab(h, chunk);
 	nl_u32 per_slab = cache->per_slab;
 	nl_u32 words = cache->words < NL_SLAB_WORDS ? cache->words : NL_SLAB_WORDS;
-	nl_u32 full = nl_zero(), i = nl_zero();
+	nl_u32 full = nl_zero(), i = nl_zero(), kind;
 	nl_word_t *free = &slab->free[0];
 
 	for (; i < words && NL_CAN_LOOP; i++)
@@ -361,10 +361,11 @@ NL_FUNC int nl_slab_release(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 chunk, nl_u32
 	nl_store(&slab->summary, 0);
 	nl_hint_clear(&nl_group(h, chunk >> NL_GROUP_SHIFT)->partial[id & (NL_MAX_CACHES - 1)],
 		      NL_BIT(chunk));
-	nl_add(&cache->nr_slabs, (nl_u32)-1);
 	NL_PROBE3(free_slab, h, cache->name, chunk);
-	nl_store_release(nl_tag(h, chunk),
-			 NL_TAG(cache->mode & NL_CACHE_TYPESAFE ? NL_KIND_WAIT : NL_KIND_FREE, 0));
+	/* Without slabs the cache may be destroyed, and another made in its place. */
+	kind = cache->mode & NL_CACHE_TYPESAFE ? NL_KIND_WAIT : NL_KIND_FREE;
+	nl_add(&cache->nr_slabs, (nl_u32)-1);
+	nl_store_release(nl_tag(h, chunk), NL_TAG(kind, 0));
 	return 0;
 }
 

@@ -5,7 +5,7 @@
  * Each lock in turn, and all at once, is held by somebody who never lets go: its word is set by
  * hand. Then kmalloc_nolock is called until NULL, and must have given at least as many objects
  * as fit into what nolock_heap_populate() set aside, each of them once; every one of them can be
- * freed while the locks are still held.
+ * freed while the locks are still held. On heaps of each kind.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -15,6 +15,7 @@
 #include <criterion/criterion.h>
 #include "internal.h"
 #include "hold.h"
+#include "kinds.h"
 #include "util.h"
 
 #define HEAP_SIZE (64 * MiB)
@@ -81,13 +82,12 @@ struct outcome {
  * @warm: objects went through the sheaves before the locks were taken, as in a program's life;
  * what is in a sheaf under a held lock is out of reach, what is in bitmaps and chunks is not.
  */
-static void run(const char *name, unsigned int size, unsigned int which, bool all_caches, bool warm,
-		bool ordinary_fill, struct outcome *out)
+static void run_on(struct nolock_heap *heap, const char *name, unsigned int size,
+		   unsigned int which, bool all_caches, bool warm, bool ordinary_fill,
+		   struct outcome *out)
 {
 	cpu_set_t one;
 
-	struct nolock_heap *heap =
-		nolock_heap_create(which & HOLD_SLABS ? HEAP_SCANNED : HEAP_SIZE);
 	static uintptr_t obj[HEAP_SIZE / 16];
 	struct nolock_heap_report rep;
 	const unsigned long reserve = which & HOLD_SLABS ? RESERVE_SCANNED : RESERVE;
@@ -177,6 +177,18 @@ static void run(const char *name, unsigned int size, unsigned int which, bool al
 	out->least = least;
 }
 
+static size_t heap_size(unsigned int which)
+{
+	return which & HOLD_SLABS ? HEAP_SCANNED : HEAP_SIZE;
+}
+
+static void run(const char *name, unsigned int size, unsigned int which, bool all_caches, bool warm,
+		bool ordinary_fill, struct outcome *out)
+{
+	run_on(nolock_heap_create(heap_size(which)), name, size, which, all_caches, warm,
+	       ordinary_fill, out);
+}
+
 static const unsigned int sizes[] = { 16, 64, 100, 1024, 4096, 20000, 32768 };
 
 static void each_size(const char *name, unsigned int which, bool all_caches)
@@ -224,6 +236,33 @@ Test(p1, slabs_held)
 Test(p1, everything_held_of_all_caches)
 {
 	each_size("everything_held", HOLD_ALL, true);
+}
+
+Test(p1, on_each_kind_of_heap)
+{
+	static const struct {
+		const char *name;
+		unsigned int which;
+		bool all_caches;
+	} held[] = {
+		{ "R-slots", HOLD_RSLOTS, false }, { "A-slots", HOLD_ASLOTS, false },
+		{ "barns", HOLD_BARNS, false },	   { "slabs", HOLD_SLABS, false },
+		{ "all", HOLD_ALL, true },
+	};
+	static const unsigned int some[] = { 64, 1024, 20000 };
+	struct nolock_heap *heap;
+	struct outcome out;
+
+	for (size_t k = 0; k < ARRAY_LEN(held); k++)
+		for (size_t i = 0; i < ARRAY_LEN(some); i++)
+			for_each_kind(heap, heap_size(held[k].which)) {
+				run_on(heap, held[k].name, some[i], held[k].which,
+				       held[k].all_caches, i % 2, true, &out);
+				report("  %s heap, %s held: %u bytes: %lu locks: %lu objects (%lu "
+				       "set aside)",
+				       heap_kinds[kind], held[k].name, some[i], out.locks, out.got,
+				       out.least);
+			}
 }
 
 /* One lock word at a time, every one that there is for a cache and the next larger bucket. */

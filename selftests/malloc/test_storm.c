@@ -12,6 +12,7 @@
 #include <signal.h>
 #include <sys/syscall.h>
 #include <time.h>
+#include "../torture/row.h"
 #include "objects.h"
 
 #ifndef sigev_notify_thread_id
@@ -143,6 +144,7 @@ static void storm(unsigned int threads)
 	printf("# storm, %u thread%s: %lu handlers (%lu inside the allocator's calls, %lu nested), "
 	       "%lu operations, 0 failures\n",
 	       threads, threads == 1 ? "" : "s", entered, hits, nested, ops);
+	row("storms, drop-in", ops, entered, "signals", 0);
 }
 
 PRELOADED(storm, one_thread)

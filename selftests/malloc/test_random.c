@@ -1,0 +1,354 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * test_random.c - the drop-in in a process to which everything happens at random points, all at
+ * once.
+ *
+ * Threads that allocate and free begin and end; signals and timers interrupt them and each other;
+ * threads and handlers fork; of the children some are killed, others allocate, free what the parent
+ * allocated, start threads, and check the heap; another process stops this one and lets it go on.
+ * Each object is checked in full before it is freed or resized, and at the end the heap is whole.
+ * It lasts NOLOCK_STORM_SECONDS (1), or longer, until everything happened.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include "../torture/row.h"
+#include "objects.h"
+
+#ifndef sigev_notify_thread_id
+#define sigev_notify_thread_id _sigev_un._tid
+#endif
+
+static const int signals[] = { SIGUSR1, SIGUSR2, SIGURG };
+#define NR_SIGNALS ARRAY_LEN(signals)
+enum { MOST = 8, LEAST = 4 };
+
+struct worker {
+	pthread_t thread;
+	struct flow main, handler[NR_SIGNALS];
+	unsigned long entered, nested;
+	volatile sig_atomic_t depth;
+	int end;
+};
+
+/* Seen by the process that stops this one. */
+struct outside {
+	unsigned long stops;
+	int end;
+};
+
+static struct worker workers[MOST];
+static void *mailbox[32];
+static unsigned long forks, in_handlers, killed, ends;
+/* Forks wanted: each serves the next thread, or handler, that comes by. */
+static int wanted[2];
+static volatile sig_atomic_t is_child;
+static __thread struct worker *self;
+
+static void pause_ns(long ns)
+{
+	struct timespec t = { 0, ns };
+
+	while (nanosleep(&t, &t) && errno == EINTR)
+		;
+}
+
+static double seconds(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+static void wait_for_child(pid_t pid, bool kill_it, uint64_t r)
+{
+	int status = -1;
+	pid_t got;
+
+	CHECK(pid > 0, "fork: errno %d", errno);
+	if (kill_it) {
+		pause_ns((long)(r % 2000000));
+		if (is_child)
+			return;
+		kill(pid, SIGKILL);
+		__atomic_fetch_add(&killed, 1, __ATOMIC_RELAXED);
+	}
+	do
+		got = waitpid(pid, &status, 0);
+	while (got < 0 && errno == EINTR);
+	/* A child of a handler that interrupted this: not its child. */
+	if (is_child)
+		return;
+	CHECK(got == pid && (!status || (kill_it && status == SIGKILL)), "a child ended with %#x",
+	      status);
+	__atomic_fetch_add(&forks, 1, __ATOMIC_RELAXED);
+}
+
+static bool take(int *n)
+{
+	int had = __atomic_load_n(n, __ATOMIC_RELAXED);
+
+	return had > 0 && __atomic_compare_exchange_n(n, &had, had - 1, false, __ATOMIC_ACQ_REL,
+						      __ATOMIC_RELAXED);
+}
+
+static void exchange(struct flow *f)
+{
+	object_free(f, __atomic_exchange_n(&mailbox[rng(&f->s) % ARRAY_LEN(mailbox)], object_new(f),
+					   __ATOMIC_ACQ_REL));
+}
+
+/* In a handler nothing but _Fork() may be called; the child returns to what was interrupted. */
+static void on_signal(int sig)
+{
+	struct worker *w = self;
+	int saved = errno;
+	unsigned int k = 0;
+	struct flow *f;
+
+	if (!w || is_child)
+		return;
+	while (signals[k] != sig)
+		k++;
+	f = &w->handler[k];
+	w->nested += w->depth++ != 0;
+	w->entered++;
+	flow_step(f);
+	exchange(f);
+	if (take(&wanted[1])) {
+		uint64_t r = rng(&f->s);
+		pid_t pid = _Fork();
+
+		if (!pid) {
+			is_child = 1;
+			for (int i = 0; i < 20; i++)
+				flow_step(f);
+		} else {
+			wait_for_child(pid, r & 1, r >> 1);
+			__atomic_fetch_add(&in_handlers, 1, __ATOMIC_RELAXED);
+		}
+	}
+	w->depth--;
+	errno = saved;
+}
+
+static void *in_a_child(void *arg)
+{
+	for (int i = 0; i < 100; i++)
+		flow_step(arg);
+	return NULL;
+}
+
+/*
+ * What the parent's other threads had in their registers, a child with one thread takes stock of,
+ * in a call that may make system calls. One that has more by then loses it: no check there.
+ */
+static _Noreturn void end_of_child(struct flow *f, bool threads)
+{
+	bool stock = !threads || rng(&f->s) & 1;
+	pthread_t t;
+
+	if (stock)
+		malloc_trim(0);
+	if (threads) {
+		struct flow other = { .s = rng(&f->s) };
+
+		CHECK(!pthread_create(&t, NULL, in_a_child, &other), "pthread_create in a child");
+		in_a_child(f);
+		pthread_join(t, NULL);
+		flow_end(&other);
+	}
+	in_a_child(f);
+	for (size_t i = 0; i < ARRAY_LEN(mailbox); i++)
+		object_free(f, __atomic_exchange_n(&mailbox[i], NULL, __ATOMIC_ACQ_REL));
+	flow_end(f);
+	if (stock)
+		dropin_whole();
+	_exit(0);
+}
+
+/* With the signals blocked: fork() has locks that a child of a handler's would find held. */
+static void fork_here(struct flow *f)
+{
+	uint64_t r = rng(&f->s);
+	sigset_t all, before;
+	pid_t pid;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	pid = fork();
+	if (!pid) {
+		is_child = 1;
+		pthread_sigmask(SIG_SETMASK, &before, NULL);
+		end_of_child(f, r & 2);
+	}
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	wait_for_child(pid, r & 1, r >> 2);
+}
+
+static void *work(void *arg)
+{
+	struct sigevent ev = { .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGURG };
+	struct itimerspec every = { .it_interval.tv_nsec = 300000, .it_value.tv_nsec = 1 };
+	struct worker *w = arg;
+	timer_t timer;
+
+	ev.sigev_notify_thread_id = (pid_t)syscall(SYS_gettid);
+	self = w;
+	/* A child has no timers, if a handler forks in between. */
+	CHECK(!timer_create(CLOCK_MONOTONIC, &ev, &timer), "timer_create");
+	CHECK(!timer_settime(timer, 0, &every, NULL) || is_child, "timer_settime");
+	while (!__atomic_load_n(&w->end, __ATOMIC_RELAXED)) {
+		for (int i = 0; i < 20 && !is_child; i++)
+			flow_step(&w->main);
+		if (is_child)
+			end_of_child(&w->main, false);
+		exchange(&w->main);
+		if (take(&wanted[0]))
+			fork_here(&w->main);
+	}
+	timer_delete(timer);
+	/* Signals are still coming; what the thread had its successor has. */
+	return NULL;
+}
+
+static _Noreturn void stop_and_go(pid_t pid, struct outside *o)
+{
+	uint64_t s = 99;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	while (!__atomic_load_n(&o->end, __ATOMIC_ACQUIRE)) {
+		pause_ns((long)(rng(&s) % 5000000));
+		kill(pid, SIGSTOP);
+		pause_ns((long)(rng(&s) % 2000000));
+		kill(pid, SIGCONT);
+		__atomic_fetch_add(&o->stops, 1, __ATOMIC_RELAXED);
+	}
+	_exit(0);
+}
+
+static void start(struct worker *w)
+{
+	__atomic_store_n(&w->end, 0, __ATOMIC_RELAXED);
+	CHECK(!pthread_create(&w->thread, NULL, work, w), "pthread_create");
+}
+
+static void random_points(unsigned int threads)
+{
+	struct outside *o =
+		mmap(NULL, sizeof(*o), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct sigaction sa = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
+	const char *text = getenv("NOLOCK_STORM_SECONDS");
+	double end = seconds() + (text && atof(text) > 0 ? atof(text) : 1);
+	unsigned long entered = 0, nested = 0, ops = 0;
+	uint64_t s = 4711 + threads;
+	pid_t pid = getpid(), stopper;
+	int status;
+
+	CHECK(o != MAP_FAILED, "mmap");
+	stopper = fork();
+	if (!stopper)
+		stop_and_go(pid, o);
+	CHECK(stopper > 0, "fork");
+	/* Each may interrupt the other two, but not itself. */
+	for (size_t i = 0; i < NR_SIGNALS; i++)
+		CHECK(!sigaction(signals[i], &sa, NULL), "sigaction");
+	for (unsigned int i = 0; i < threads; i++) {
+		workers[i].main.s = 1000 + i;
+		for (unsigned int k = 0; k < NR_SIGNALS; k++)
+			workers[i].handler[k].s = 2000 + 10 * i + k;
+		start(&workers[i]);
+	}
+	while (seconds() < end || __atomic_load_n(&forks, __ATOMIC_RELAXED) < LEAST ||
+	       __atomic_load_n(&in_handlers, __ATOMIC_RELAXED) < LEAST ||
+	       __atomic_load_n(&killed, __ATOMIC_RELAXED) < LEAST || ends < LEAST ||
+	       __atomic_load_n(&o->stops, __ATOMIC_RELAXED) < LEAST) {
+		uint64_t r = rng(&s);
+		struct worker *w = &workers[(r >> 8) % threads];
+
+		for (unsigned int i = 0; i < threads; i++)
+			pthread_kill(workers[i].thread, signals[(r >> i) % NR_SIGNALS]);
+		if (r % 64 == 0) {
+			__atomic_store_n(&w->end, 1, __ATOMIC_RELAXED);
+			pthread_join(w->thread, NULL);
+			ends++;
+			start(w);
+		}
+		/* One at a time of each kind. */
+		if (r % 32 == 1)
+			__atomic_store_n(&wanted[0], 1, __ATOMIC_RELAXED);
+		if (r % 32 == 2)
+			__atomic_store_n(&wanted[1], 1, __ATOMIC_RELAXED);
+		pause_ns((long)((r >> 16) % 200000));
+	}
+	__atomic_store_n(&o->end, 1, __ATOMIC_RELEASE);
+	for (unsigned int i = 0; i < threads; i++) {
+		__atomic_store_n(&workers[i].end, 1, __ATOMIC_RELAXED);
+		pthread_join(workers[i].thread, NULL);
+	}
+	CHECK(waitpid(stopper, &status, 0) == stopper && !status, "it ended with %#x", status);
+	for (unsigned int i = 0; i < threads; i++) {
+		struct worker *w = &workers[i];
+
+		entered += w->entered;
+		nested += w->nested;
+		ops += w->main.ops;
+		flow_end(&w->main);
+		for (unsigned int k = 0; k < NR_SIGNALS; k++) {
+			ops += w->handler[k].ops;
+			flow_end(&w->handler[k]);
+		}
+	}
+	for (size_t i = 0; i < ARRAY_LEN(mailbox); i++)
+		object_free(&workers[0].main, mailbox[i]);
+	dropin_whole();
+	printf("# random points, %u thread%s: %lu handlers (%lu nested), %lu forks (%lu in "
+	       "handlers, %lu children killed), %lu threads ended, %lu stops, %lu operations, 0 "
+	       "failures\n",
+	       threads, threads == 1 ? "" : "s", entered, nested, forks, in_handlers, killed, ends,
+	       o->stops, ops);
+	row("random points, drop-in", ops, entered + forks + ends + o->stops, "signals and so on",
+	    0);
+}
+
+DROPIN_JOB(one)
+{
+	random_points(1);
+}
+
+DROPIN_JOB(three)
+{
+	random_points(3);
+}
+
+DROPIN_JOB(eight)
+{
+	random_points(MOST);
+}
+
+Test(random, one_thread)
+{
+	dropin_expect("one", NULL);
+}
+
+Test(random, three_threads_that_decay)
+{
+	dropin_expect("three", "NOLOCK_DECAY_MS=1");
+}
+
+Test(random, eight_threads)
+{
+	dropin_expect("eight", NULL);
+}
+
+Test(random, three_threads_without_rseq)
+{
+	dropin_expect("three", "NOLOCK_RSEQ=0");
+}

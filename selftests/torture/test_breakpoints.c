@@ -267,8 +267,8 @@ static int torture(struct nolock_heap *heap, const char *name, bool all, unsigne
 		       rep.large, rep.refused);
 		return 1;
 	}
-	/* Some run only where the recording's slower clock led: hints, other slots. */
-	if (live * 100 < tried * 95) {
+	/* Some run only where the recording's slower clock led: decay, hints, other slots. */
+	if (live * 100 < tried * 80) {
 		printf("  too many were never hit\n");
 		return 1;
 	}

@@ -26,7 +26,7 @@
 #   make lint         clang-format, clang-tidy, and the rules of scripts/lint
 #   make format       let clang-format rewrite the sources
 #   make vmlinux.h    write vmlinux.h again, from the running kernel's BTF or BTF=FILE
-#   make install      DESTDIR= prefix=/usr/local libdir= includedir= bindir= sbindir=
+#   make install      DESTDIR= prefix=/usr/local libdir= includedir= bindir= sbindir= docdir=
 #   make clean        remove build/
 #
 # Variables: CC (gcc), CLANG (clang-19: BPF), CFLAGS (-O2 -g), LDFLAGS, WERROR=1, V=1 (show the
@@ -41,14 +41,15 @@
 #   bpf/nolock.bpf.c         libnolock.bpf.o, the allocator for BPF programs to link
 #   bpf/nolock_grow.bpf.c    libnolock-grow.bpf.o, for those among them that grow heaps
 #   D/X.bpf.c                $(BUILD)/D/X.bpf.o and X.skel.h (struct X_bpf), for D = bpf, demo,
-#                            bench, selftests/*. What includes nolock.bpf.h gets libnolock.bpf.o,
-#                            what names nolock_bpf_grow libnolock-grow.bpf.o too
+#                            bench, bpf/examples, selftests/*. What includes nolock.bpf.h gets
+#                            libnolock.bpf.o, what names nolock_bpf_grow libnolock-grow.bpf.o too
 #   user/*.c                 nolockd and nolock, and libuser.a of all others
 #   selftests/D/test_*.c     a libcriterion suite each (with a main() of its own: a plain program)
 #   selftests/D/prog_*.c     a program each, for suites to run
-#   D/*.c                    for D = demo, bench, bench/work, selftests/tsan: a program each that has
-#                            a main(). The other .c files of a directory are linked to each of its
-#                            programs. bench/bench measures in processes of bench/work/work
+#   D/*.c                    for D = demo, bench, bench/work, bpf/examples, selftests/tsan: a program
+#                            each that has a main(). The other .c files of a directory are linked
+#                            to each of its programs. bench/bench measures in processes of
+#                            bench/work/work
 #   selftests/*/test_*.sh    shell tests
 
 VERSION := 0.1.0
@@ -123,9 +124,9 @@ MALLOC := $(if $(SAN),,$(BUILD)/lib/libnolock-malloc.so)
 
 # Programs of these directories see the skeletons and link libuser.a; those of the library's own
 # tests do not.
-BPF_DIRS := demo bench $(filter-out $(addprefix selftests/,lib malloc tsan torture),\
+BPF_DIRS := demo bench bpf/examples $(filter-out $(addprefix selftests/,lib malloc tsan torture),\
 	    $(wildcard selftests/*))
-PROG_DIRS := demo bench bench/work $(filter-out $(if $(SAN),selftests/malloc),$(wildcard selftests/*))
+PROG_DIRS := demo bench bench/work bpf/examples $(filter-out $(if $(SAN),selftests/malloc),$(wildcard selftests/*))
 
 BPF_LIB := $(if $(wildcard bpf/nolock.bpf.c),$(BPFOUT)/bpf/libnolock.bpf.o)
 BPF_GROW := $(if $(BPF_LIB),$(BPFOUT)/bpf/libnolock-grow.bpf.o)
@@ -140,13 +141,15 @@ SKELS := $(BPF_OBJS:.bpf.o=.skel.h)
 # Sources of other directories that a directory's programs are linked with, too.
 selftests/torture_SHARES := selftests/lib/common.c
 selftests/tsan_SHARES := selftests/torture/shared.c
+# What libnolock's header puts in line refers to it, and it is preloaded, or not there.
+bench/work_LDFLAGS := -Wl,-z,dynamic-undefined-weak
 
 # --- one directory of programs: $(call PROGRAMS,DIR) ---
 
 have_main = $(if $(1),$(shell grep -lE '^(int )?main\>' $(1)))
 define PROGRAMS
 $(1)_ALL := $$(filter-out %.bpf.c,$$(sort $$(wildcard $(1)/*.c)))
-$(1)_MAINS := $$(call have_main,$$(if $$(filter $(1),demo bench bench/work selftests/tsan),\
+$(1)_MAINS := $$(call have_main,$$(if $$(filter $(1),demo bench bench/work bpf/examples selftests/tsan),\
 	    $$($(1)_ALL),$$(filter $(1)/test_% $(1)/prog_%,$$($(1)_ALL))))
 $(1)_SUITES := $$(filter-out $$($(1)_MAINS),$$(filter $(1)/test_%,$$($(1)_ALL)))
 $(1)_HELPERS := $$(patsubst %.c,$$(BUILD)/%.o,\
@@ -163,7 +166,7 @@ $$($(1)_SUITES:%.c=$$(BUILD)/%): CRITERION := -lcriterion
 $$($(1)_BINS): $$(BUILD)/%: $$(BUILD)/%.o $$($(1)_HELPERS) \
 		$$(if $$(filter $(1),$$(BPF_DIRS)),$$(LIBUSER)) $$(LIBNOLOCK)
 	$$(call say,LINK,$$@)
-	$$(Q)$$(CC) $$(SANFLAGS) $$(LDFLAGS) -o $$@ $$^ $$(CRITERION) \
+	$$(Q)$$(CC) $$(SANFLAGS) $$(LDFLAGS) $$($(1)_LDFLAGS) -o $$@ $$^ $$(CRITERION) \
 		$$(if $$(filter $(1),$$(BPF_DIRS)),$$(USER_LIBS)) -lpthread -ldl -lm
 
 DEPS += $$(patsubst %.c,$$(BUILD)/%.d,$$($(1)_ALL))
@@ -174,6 +177,7 @@ $(BUILD)/selftests/lib/test_liburcu: CRITERION := -lcriterion -lurcu-memb
 DEMO_BINS := $(demo_BINS)
 BENCH_BINS := $(bench_BINS)
 BENCH := $(BUILD)/bench/bench
+EXAMPLE_BINS := $(bpf/examples_BINS)
 TSAN_BINS := $(selftests/tsan_BINS)
 SUITE_BINS := $(foreach d,$(wildcard selftests/*),$($(d)_SUITES:%.c=$(BUILD)/%))
 PLAIN_BINS := $(foreach d,$(filter-out selftests/tsan,$(wildcard selftests/*)),\
@@ -183,14 +187,15 @@ SHELL_TESTS := $(sort $(wildcard selftests/*/test_*.sh))
 
 # --- targets for people ---
 
-.PHONY: all lib bpf user demo tests objects deps check test check-compilers check-programs \
+.PHONY: all lib bpf user demo examples tests objects deps check test check-compilers check-programs \
 	check-tiny asan ubsan tsan bench performance fast-path lint format install clean help run FORCE
 
-all: lib bpf user demo
+all: lib bpf user demo examples
 lib: $(LIBNOLOCK) $(SHARED) $(MALLOC)
 bpf: $(BPF_LIB) $(BPF_GROW) $(SKELS)
 user: $(USER_BINS)
 demo: $(DEMO_BINS)
+examples: $(EXAMPLE_BINS)
 tests: all $(TEST_BINS) $(BUILD)/scripts/vmlinux $(if $(SAN),,$(BENCH) $(bench/work_BINS))
 # Everything that compiles, nothing linked but what the compiling needs.
 objects: $(LIB_OBJS) $(MALLOC_OBJS) $(patsubst %.c,$(BUILD)/%.o,$(USER_SRCS) $(USER_MAINS) \
@@ -393,6 +398,13 @@ $(BUILD)/lib/libnolock-malloc.so: $(LIB_OBJS) $(MALLOC_OBJS) $(BUILD)/.lib lib/n
 
 # --- BPF ---
 
+# The examples name the header as it is called where it is installed.
+EXAMPLE_RAWS := $(patsubst %.bpf.c,$(BPFOUT)/%.raw.o,$(wildcard bpf/examples/*.bpf.c))
+$(EXAMPLE_RAWS): private BPF_CFLAGS += -I$(BPFOUT)/include
+$(EXAMPLE_RAWS): | $(BPFOUT)/include/nolock/nolock.bpf.h
+$(BPFOUT)/include/nolock/nolock.bpf.h: bpf/nolock.bpf.h
+	$(Q)mkdir -p $(@D) && ln -sf $(abspath $<) $@
+
 # The linker of bpftool also drops the debugging sections, which skeletons need not carry.
 $(BPFOUT)/%.raw.o: %.bpf.c $(BPFOUT)/.bpf-flags | vmlinux.h
 	$(call say,BPF,$(patsubst $(BPFOUT)/%,%,$@))
@@ -482,13 +494,16 @@ libdir ?= $(prefix)/lib
 includedir ?= $(prefix)/include
 bindir ?= $(prefix)/bin
 sbindir ?= $(prefix)/sbin
+docdir ?= $(prefix)/share/doc/nolock
 INSTALL ?= install
 PC = sed -e 's|@prefix@|$(prefix)|g' -e 's|@libdir@|$(libdir)|g' \
-	-e 's|@includedir@|$(includedir)|g' -e 's|@version@|$(VERSION)|g' lib/nolock.pc.in
+	-e 's|@includedir@|$(includedir)|g' -e 's|@version@|$(VERSION)|g' \
+	-e 's|@bpfarch@|$(BPF_ARCH)|g' -e "s|@machine@|$$(uname -m)|g" lib/nolock.pc.in
 
 install: all
 	$(INSTALL) -d $(DESTDIR)$(includedir)/nolock $(DESTDIR)$(libdir)/pkgconfig \
-		$(DESTDIR)$(libdir)/bpf $(DESTDIR)$(bindir) $(DESTDIR)$(sbindir)
+		$(DESTDIR)$(libdir)/bpf $(DESTDIR)$(bindir) $(DESTDIR)$(sbindir) \
+		$(DESTDIR)$(docdir)/examples
 	$(INSTALL) -m 644 lib/include/nolock/*.h $(wildcard bpf/nolock.bpf.h) \
 		$(DESTDIR)$(includedir)/nolock
 	$(INSTALL) -m 644 $(LIBNOLOCK) $(DESTDIR)$(libdir)
@@ -496,6 +511,7 @@ install: all
 	ln -sf $(SOFILE) $(DESTDIR)$(libdir)/$(SONAME)
 	ln -sf $(SONAME) $(DESTDIR)$(libdir)/libnolock.so
 	$(if $(BPF_LIB),$(INSTALL) -m 644 $(BPF_LIB) $(BPF_GROW) $(DESTDIR)$(libdir)/bpf)
+	$(INSTALL) -m 644 bpf/examples/*.[ch] $(DESTDIR)$(docdir)/examples
 	$(PC) >$(DESTDIR)$(libdir)/pkgconfig/nolock.pc
 	$(if $(wildcard user/nolock.c),$(INSTALL) -m 755 $(BUILD)/user/nolock $(DESTDIR)$(bindir))
 	$(if $(wildcard user/nolockd.c),$(INSTALL) -m 755 $(BUILD)/user/nolockd $(DESTDIR)$(sbindir))

@@ -43,6 +43,8 @@ static void list(void)
 		printf("%-12s %s\n", rows[i].name, rows[i].what);
 	printf("%-12s %s\n", BPF_NAME, "one object of 64 B, freed at once, in a BPF program");
 	printf("%-12s %s\n", DECAY_NAME, "what becomes of 64 MiB that were freed");
+	for (unsigned int i = 0; i < NR_MAPS; i++)
+		printf("%-12s %s\n", maps_rows[i].name, maps_rows[i].what);
 }
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -119,6 +121,9 @@ static bool is_name(const char *word, size_t len)
 	for (unsigned int i = 0; i < nr_rows; i++)
 		if (named(rows[i].name, word, len))
 			return true;
+	for (unsigned int i = 0; i < NR_MAPS; i++)
+		if (named(maps_rows[i].name, word, len))
+			return true;
 	return named(BPF_NAME, word, len) || named(DECAY_NAME, word, len);
 }
 
@@ -169,6 +174,22 @@ static void run_bpf(struct report *r, const struct options *o)
 		report_bpf(r, rounds, ns);
 	for (unsigned int i = 0; i < NR_BENCH_BPF; i++)
 		free(ns[i]);
+}
+
+/* One row of maps.c, on one CPU. */
+static void run_maps(struct report *r, const struct options *o, unsigned int row)
+{
+	const char *problem;
+	cpu_set_t old, set;
+
+	CPU_ZERO(&set);
+	CPU_SET(o->cpus[0], &set);
+	if (!sched_getaffinity(0, sizeof(old), &old))
+		sched_setaffinity(0, sizeof(set), &set);
+	problem = maps_run(r, row, o->rounds < 41 ? (unsigned int)o->rounds : 41);
+	sched_setaffinity(0, sizeof(old), &old);
+	if (problem)
+		report_skip(r, "%s: %s", maps_rows[row].name, problem);
 }
 
 /* One line for each allocator that is missing. */
@@ -251,7 +272,7 @@ int main(int argc, char **argv)
 	struct found found[NR_ALLOCATORS_MAX];
 	struct decay decay[NR_ALLOCATORS_MAX];
 	char *json = NULL, *profile = NULL, *dir = NULL;
-	bool any = false;
+	bool any = false, maps = false;
 	struct report *r;
 	int error, bad = 0;
 
@@ -260,7 +281,9 @@ int main(int argc, char **argv)
 		o.sittings = o.rounds;
 	for (unsigned int i = 0; i < nr_rows; i++)
 		any |= wanted(&o, rows[i].name);
-	if (!any && !wanted(&o, BPF_NAME) && !wanted(&o, DECAY_NAME))
+	for (unsigned int i = 0; i < NR_MAPS; i++)
+		maps |= wanted(&o, maps_rows[i].name);
+	if (!any && !maps && !wanted(&o, BPF_NAME) && !wanted(&o, DECAY_NAME))
 		errx(2, "--filter=%s: no row has that in its name; see --list", o.filter);
 	if (build) {
 		dir = in(build, "bench");
@@ -285,6 +308,9 @@ int main(int argc, char **argv)
 	}
 	if (wanted(&o, BPF_NAME))
 		run_bpf(r, &o);
+	for (unsigned int i = 0; i < NR_MAPS; i++)
+		if (wanted(&o, maps_rows[i].name))
+			run_maps(r, &o, i);
 	error = report_end(r, json);
 	if (error)
 		errx(1, "cannot write %s: %s", json, strerror(-error));

@@ -3,7 +3,7 @@
  * bench.h - what the parts of the benchmark share: allocators, rows, the figures of a row.
  *
  * bench.c runs everything, row.c one row, peer.c keeps one process for each allocator, work/ is
- * what runs in them, pair.c measures BPF, decay.c what is given back. stats.c, report.c and
+ * what runs in them, pair.c and maps.c measure BPF, decay.c what is given back. stats.c, report.c and
  * summary.c turn times into figures.
  */
 #ifndef BENCH_H
@@ -163,6 +163,30 @@ enum {
 	NR_BENCH_BPF,
 };
 const char *bpf_pairs(unsigned int rounds, double *ns[NR_BENCH_BPF]);
+
+/* An arena with a heap in it, all of it opened. Returns the handle, or NULL with errno. */
+struct nolock_heap *bpf_heap(uint64_t size);
+/* What failed and why, as bpf_pairs() returns it. */
+const char *bpf_because(const char *what, int error);
+/* One run on a packet: the ns that the kernel says it took, or a negative errno. */
+struct bpf_program;
+double bpf_packet(const struct bpf_program *prog);
+
+/*
+ * maps.c - the heap in BPF programs against the kernel's hash maps
+ * The rows have these names. maps_run() prints one and adds it to the report.
+ * Returns NULL, or why it cannot be measured here, as bpf_pairs().
+ */
+enum {
+	MAPS_BATCHES,
+	MAPS_TABLE,
+	NR_MAPS,
+};
+extern const struct maps_row {
+	const char *name;
+	const char *what;
+} maps_rows[NR_MAPS];
+const char *maps_run(struct report *r, unsigned int row, unsigned int rounds);
 
 /* decay.c: what each allocator has of 64 MiB that were freed, as time goes by. */
 #define DECAY_SAMPLES 7

@@ -13,7 +13,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "bench.h"
@@ -23,24 +22,22 @@
 #define MAP_TYPE_ARENA 33 /* libbpf 1.1's headers do not know it */
 /* Behind where nolockd places heaps. */
 #define ARENA_AT 0x567100000000ULL
-#define ARENA_SIZE (64ULL << 20)
 #define TURNS 20000
 
 static char why[256];
 
-static const char *because(const char *what, int error)
+const char *bpf_because(const char *what, int error)
 {
 	snprintf(why, sizeof(why), "%s: %s%s", what, strerror(error),
 		 error == EPERM ? " (needs root, or CAP_BPF and CAP_PERFMON)" : "");
 	return why;
 }
 
-/* An arena with a heap in it. Returns the handle, or NULL with errno. */
-static struct nolock_heap *make_heap(void)
+struct nolock_heap *bpf_heap(uint64_t size)
 {
 	LIBBPF_OPTS(bpf_map_create_opts, opts, .map_flags = BPF_F_MMAPABLE, .map_extra = ARENA_AT);
 	struct nl_shape shape = { .base = ARENA_AT,
-				  .size = ARENA_SIZE,
+				  .size = size,
 				  .type = NL_HEAP_ARENA,
 				  .nr_nodes = 1,
 				  .slot_by_cpu = 1,
@@ -50,25 +47,25 @@ static struct nolock_heap *make_heap(void)
 	void *mem;
 
 	shape.nr_slots = (nl_u32)libbpf_num_possible_cpus();
-	fd = bpf_map_create(MAP_TYPE_ARENA, "nolock_bench", 0, 0, ARENA_SIZE / NL_PAGE, &opts);
+	fd = bpf_map_create(MAP_TYPE_ARENA, "nolock_bench", 0, 0, (__u32)(size / NL_PAGE), &opts);
 	if (fd < 0)
 		return NULL;
-	mem = mmap((void *)ARENA_AT, ARENA_SIZE, PROT_READ | PROT_WRITE,
-		   MAP_SHARED | MAP_FIXED_NOREPLACE, fd, 0);
+	mem = mmap((void *)ARENA_AT, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED_NOREPLACE,
+		   fd, 0);
 	if (mem == MAP_FAILED)
 		goto close;
 	/* BPF reads 0 from an absent page and populates none. */
 	error = madvise(mem, nl_heap_fixed_size(&shape), MADV_POPULATE_WRITE) ? errno : 0;
 	if (!error)
 		error = -nl_heap_format(mem, &shape);
-	munmap(mem, ARENA_SIZE);
+	munmap(mem, size);
 	errno = error;
 	if (error)
 		goto close;
-	heap = nl_heap_map(fd, NL_HEAP_ARENA, ARENA_AT, ARENA_SIZE, 1);
+	heap = nl_heap_map(fd, NL_HEAP_ARENA, ARENA_AT, size, 1);
 	if (!heap)
 		goto close;
-	if (nl_heap_grow(heap, 4))
+	if (nl_heap_grow(heap, ~0u))
 		return heap;
 	nolock_heap_close(heap);
 	errno = ENOMEM;
@@ -86,28 +83,23 @@ static int be_quiet(enum libbpf_print_level level, const char *fmt, va_list ap)
 	return 0;
 }
 
-static uint64_t cpu_time(void)
+double bpf_packet(const struct bpf_program *prog)
 {
-	struct timespec t;
+	char packet[64] = { 0 };
+	LIBBPF_OPTS(bpf_test_run_opts, opts, .data_in = packet, .data_size_in = sizeof(packet));
+	int error = bpf_prog_test_run_opts(bpf_program__fd(prog), &opts);
 
-	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+	return error ? error : (double)opts.duration;
 }
 
 /* One run of one loop: ns for each turn, or a negative errno. */
 static double run(struct pairs_bpf *skel, const struct bpf_program *prog)
 {
-	char packet[64] = { 0 };
-	LIBBPF_OPTS(bpf_test_run_opts, opts, .data_in = packet, .data_size_in = sizeof(packet));
-	uint64_t start = cpu_time();
-	int error = bpf_prog_test_run_opts(bpf_program__fd(prog), &opts);
+	double ns = bpf_packet(prog);
 
-	start = cpu_time() - start;
-	if (error)
-		return error;
-	if (skel->bss->failed || skel->bss->done != TURNS)
+	if (ns >= 0 && (skel->bss->failed || skel->bss->done != TURNS))
 		return -ENOMEM;
-	return (double)start / TURNS;
+	return ns < 0 ? ns : ns / TURNS;
 }
 
 const char *bpf_pairs(unsigned int rounds, double *ns[NR_BENCH_BPF])
@@ -119,19 +111,19 @@ const char *bpf_pairs(unsigned int rounds, double *ns[NR_BENCH_BPF])
 	int error;
 
 	libbpf_set_print(be_quiet);
-	heap = make_heap();
+	heap = bpf_heap(64ULL << 20);
 	if (!heap)
-		return because("cannot make a heap in a bpf_arena", errno);
+		return bpf_because("cannot make a heap in a bpf_arena", errno);
 	skel = pairs_bpf__open();
 	if (!skel) {
-		problem = because("cannot open the BPF object", errno);
+		problem = bpf_because("cannot open the BPF object", errno);
 		goto close;
 	}
 	error = bpf_map__reuse_fd(skel->maps.nolock_heap, nolock_heap_fd(heap));
 	if (!error)
 		error = pairs_bpf__load(skel);
 	if (error) {
-		problem = because("the kernel refuses the BPF programs", -error);
+		problem = bpf_because("the kernel refuses the BPF programs", -error);
 		goto destroy;
 	}
 	skel->bss->turns = TURNS;
@@ -145,7 +137,7 @@ const char *bpf_pairs(unsigned int rounds, double *ns[NR_BENCH_BPF])
 			double t = run(skel, progs[i]);
 
 			if (t < 0) {
-				problem = because("a BPF loop did not end well", -(int)t);
+				problem = bpf_because("a BPF loop did not end well", -(int)t);
 				goto destroy;
 			}
 			ns[i][round] = t;

@@ -9,7 +9,7 @@
  */
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
-#include <nolock/gfp.h>
+#include "nolock.bpf.h"
 #include "core/chunk.h"
 #include "core/slab.h"
 #include "core/sheaf.h"
@@ -22,6 +22,9 @@ struct {
 	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, 1);
 } nolock_heap SEC(".maps");
+
+/* For loaders, which compare it with the heap's: nolock_bpf_attach_heap(). */
+const volatile __u32 nolock_bpf_layout __attribute__((used)) = NL_VERSION;
 
 /* Naming the map makes it the arena of every program that this is linked into. */
 NL_INLINE nl_heap_t *the_heap(void)
@@ -37,8 +40,41 @@ NL_INLINE nl_u32 who(nl_u32 cpu)
 	return (NL_CLIENT_BPF << 16) | ((cpu + 1) & 0xffff);
 }
 
+/* What nolock.bpf.h believes about the layout. */
+#define SAME(view, real, field)                                                                    \
+	_Static_assert(__builtin_offsetof(struct view, field) ==                                   \
+			       __builtin_offsetof(struct real, field),                             \
+		       #real "." #field)
+SAME(nolock_bpf_heap, nl_heap, base);
+SAME(nolock_bpf_heap, nl_heap, first_chunk);
+SAME(nolock_bpf_heap, nl_heap, nr_slots);
+SAME(nolock_bpf_heap, nl_heap, off_cache);
+SAME(nolock_bpf_heap, nl_heap, off_aslot);
+SAME(nolock_bpf_heap, nl_heap, off_tag);
+SAME(nolock_bpf_heap, nl_heap, nr_open);
+SAME(nolock_bpf_slot, nl_slot, lock);
+SAME(nolock_bpf_slot, nl_slot, word);
+SAME(nolock_bpf_slot, nl_slot, objs);
+SAME(nolock_bpf_slot, nl_slot, cap);
+SAME(nolock_bpf_cache, nl_cache, state);
+SAME(nolock_bpf_cache, nl_cache, size);
+SAME(nolock_bpf_cache, nl_cache, recip);
+SAME(nolock_bpf_cache, nl_cache, per_slab);
+SAME(nolock_bpf_cache, nl_cache, id);
+_Static_assert(sizeof(struct nl_slot) == 256 && NL_SLOT_SHIFT == 8 && NL_CHUNK_SHIFT == 16 &&
+		       NL_GROUP_SHIFT == 6,
+	       "slots by a shift");
+_Static_assert(NOLOCK_BPF_CACHE_BYTES == sizeof(struct nl_cache) &&
+		       NOLOCK_BPF_CACHE_LIVE == NL_CACHE_LIVE &&
+		       NOLOCK_BPF_NO_CACHE == NL_MAX_CACHES &&
+		       NOLOCK_BPF_KIND_SLAB << 16 == NL_TAG(NL_KIND_SLAB, 0) &&
+		       NOLOCK_BPF_SLAB_MAX == NL_SLAB_WORDS * 64 &&
+		       NOLOCK_BPF_SHEAF_MAX == NL_SHEAF_MAX &&
+		       KMALLOC_MAX_CACHE_SIZE == NL_MAX_SIZE && NL_CLIENT_BPF == 0xffff,
+	       "constants");
+
 /* All zero, size bytes rounded up to 8: every object is as long as that. */
-NL_FUNC int nl_bpf_zero(nl_u64 obj, nl_u32 size)
+NL_FUNC int nolock_bpf_zero(nl_u64 obj, nl_u32 size)
 {
 	nl_word_t *word = (nl_word_t *)obj;
 	nl_u32 words = (size + 7) / 8;
@@ -49,34 +85,6 @@ NL_FUNC int nl_bpf_zero(nl_u64 obj, nl_u32 size)
 		word[i] = 0;
 	}
 	return 0;
-}
-
-/*
- * The common case, in line: the CPU's A-slot is free and has an object, or room. What it does, the
- * core would do, two calls further down.
- */
-NL_INLINE nl_u64 fast_alloc(nl_heap_t *h, nl_u32 id, nl_u32 cpu)
-{
-	nl_slot_t *slot = nl_aslot(h, cpu, id);
-	nl_u64 obj;
-
-	if (!nl_slot_trylock(slot, who(cpu)))
-		return 0;
-	obj = nl_slot_pop(slot);
-	nl_slot_unlock(slot);
-	return obj;
-}
-
-NL_INLINE int fast_free(nl_heap_t *h, nl_u32 id, nl_u32 cpu, nl_u64 obj)
-{
-	nl_slot_t *slot = nl_aslot(h, cpu, id);
-	int pushed;
-
-	if (nl_slab_index(h, id, obj) == ~0u || !nl_slot_trylock(slot, who(cpu)))
-		return 0;
-	pushed = nl_slot_push(slot, obj);
-	nl_slot_unlock(slot);
-	return pushed;
 }
 
 /* Overridden by libnolock-grow.bpf.o in objects that are linked with it as well. */
@@ -134,11 +142,11 @@ __attribute__((noinline)) unsigned long long nolock_bpf_alloc(unsigned long long
 	if (!size)
 		return 16; /* ZERO_SIZE_PTR */
 	id = nl_kmalloc_cache((nl_u32)size, flags & __GFP_ACCOUNT);
-	obj = fast_alloc(h, id, cpu);
+	obj = nolock_bpf_fast_alloc(id << NL_SLOT_SHIFT);
 	if (!obj)
 		obj = nl_bpf_alloc(h, id, cpu);
 	if (obj && (flags & __GFP_ZERO))
-		nl_bpf_zero(obj, (nl_u32)size);
+		nolock_bpf_zero(obj, (nl_u32)size);
 	return obj;
 }
 
@@ -148,17 +156,16 @@ __attribute__((noinline)) unsigned long long nolock_bpf_cache_alloc(void NLA *ca
 	nl_cache_t *c = (nl_cache_t *)cache;
 	nl_heap_t *h = the_heap();
 	nl_u32 cpu = bpf_get_smp_processor_id();
-	nl_u32 id = c->id;
+	nl_u32 id = nolock_bpf_cache_id((nolock_bpf_heap_t *)h, cache);
 	nl_u64 obj;
 
-	if (cpu >= h->nr_slots || (flags & ~NOLOCK_GFP_NOLOCK_MASK) || id >= NL_MAX_CACHES ||
-	    c->state != NL_CACHE_LIVE)
+	if (cpu >= h->nr_slots || (flags & ~NOLOCK_GFP_NOLOCK_MASK) || id >= NL_MAX_CACHES)
 		return 0;
-	obj = fast_alloc(h, id, cpu);
+	obj = nolock_bpf_fast_alloc(id << NL_SLOT_SHIFT);
 	if (!obj)
 		obj = nl_bpf_alloc(h, id, cpu);
 	if (obj && (flags & __GFP_ZERO))
-		nl_bpf_zero(obj, c->object_size);
+		nolock_bpf_zero(obj, c->object_size);
 	return obj;
 }
 
@@ -182,10 +189,10 @@ __attribute__((noinline)) int nolock_bpf_free(void NLA *p NL_ARG)
 	if (!nl_chunk_ok(h, chunk))
 		goto refused;
 	tag = nl_load(nl_tag(h, (nl_u32)chunk));
-	if (NL_TAG_KIND(tag) == NL_KIND_SLAB && fast_free(h, NL_TAG_CACHE(tag), cpu, obj))
+	if (nolock_bpf_fast_free(obj))
 		return 0;
 	if (NL_TAG_KIND(tag) == NL_KIND_SLAB)
-		return nl_free(h, NL_TAG_CACHE(tag) & (NL_MAX_CACHES - 1), cpu, who(cpu), obj);
+		return nl_free(h, NL_TAG_CACHE(tag), cpu, who(cpu), obj);
 	if (NL_TAG_KIND(tag) == NL_KIND_LARGE && !(obj & (NL_CHUNK_SIZE - 1)) &&
 	    !nl_large_free(h, (nl_u32)chunk, who(cpu)))
 		return 0;
@@ -193,3 +200,12 @@ refused:
 	nl_add(&h->refused, 1);
 	return -1;
 }
+
+/* No load in line: a program that only reads is told its arena here. */
+__attribute__((noinline)) unsigned long long nolock_bpf_root(void)
+{
+	return nl_load(&the_heap()->root);
+}
+
+#include "nolock_bulk.h"
+#include "nolock_sheaf.h"

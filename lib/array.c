@@ -41,7 +41,7 @@ static int fill_array(struct nolock_heap *heap, nl_u32 id, nl_u32 count)
 	if (!slot)
 		return -EBUSY;
 	if (!slot->main && !nl_slot_room(heap->h, slot, id, who, 0)) {
-		nl_slot_unlock(slot);
+		nl_any_slot_unlock(slot);
 		return -ENOMEM;
 	}
 	n = NL_WORD_SIZE(nl_load(&slot->word));
@@ -51,7 +51,7 @@ static int fill_array(struct nolock_heap *heap, nl_u32 id, nl_u32 count)
 		nl_slot_count(slot, NL_STAT_SHEAF_REFILL, got);
 		n = nl_slot_attach(heap->h, slot, slot->main, id);
 	}
-	nl_slot_unlock(slot);
+	nl_any_slot_unlock(slot);
 	return (int)n;
 }
 

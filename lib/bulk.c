@@ -54,7 +54,7 @@ static size_t alloc_some(struct nolock_heap *heap, nl_u32 id, nl_u32 flags, void
 	do
 		got += pop_some(slot, p + got, n - got);
 	while (got < n && nl_slot_refill(heap->h, slot, id, who, flags));
-	nl_slot_unlock(slot);
+	nl_any_slot_unlock(slot);
 	return got;
 }
 
@@ -144,7 +144,7 @@ static size_t free_some(struct nolock_heap *heap, nl_u32 id, void **p, size_t n)
 		if (!nl_slot_room(heap->h, slot, id, who, 0))
 			break;
 	}
-	nl_slot_unlock(slot);
+	nl_any_slot_unlock(slot);
 	return done;
 }
 

@@ -194,7 +194,16 @@ void nl_cache_forget(struct nolock_heap *heap, nl_u32 id)
 		clear_words(nl_rslot(heap->h, cpu, id), sizeof(struct nl_slot));
 		clear_words(nl_aslot(heap->h, cpu, id), sizeof(struct nl_slot));
 	}
-	clear_words(c->barn, sizeof(c->barn));
+	/* Empty, or locked by another thread's maintenance, which leaves it empty. */
+	for (nl_u32 node = 0; node < NL_MAX_NODES; node++) {
+		nl_barn_t *barn = &c->barn[node];
+
+		if (!nl_barn_lock(barn, nl_who(heap), NL_SPIN))
+			continue;
+		clear_words(&barn->full, sizeof(barn->full));
+		clear_words(&barn->empty, sizeof(barn->empty));
+		nl_barn_unlock(barn);
+	}
 	nl_store_release(&c->state, NL_CACHE_FREE);
 }
 

@@ -243,13 +243,13 @@ static bool check_sheaf(struct check *ck, nl_u32 id, nl_u32 sheaf, nl_u32 n, con
 	return true;
 }
 
-static void check_slot(struct check *ck, nl_u32 id, nl_slot_t *slot, const char *where)
+static void check_slot(struct check *ck, nl_u32 id, nl_slot_t *slot, nl_u64 held, const char *where)
 {
 	nl_u64 word = nl_load(&slot->word);
 	nl_u32 n = NL_WORD_SIZE(word);
 	nl_u64 allocs, frees;
 
-	if (nl_load(&slot->lock))
+	if (held)
 		ck->r->locks_held++;
 	if (slot->cap > NL_SHEAF_MAX || n > slot->cap)
 		error(ck, "%s of cache %u: %u objects in a sheaf for %u", where, id, n, slot->cap);
@@ -306,8 +306,10 @@ static void check_cache(struct check *ck, nl_u32 id)
 		error(ck, "cache %u: %u slabs, the counter says %u", id, ck->slabs[id],
 		      c->nr_slabs);
 	for (nl_u32 cpu = 0; cpu < ck->head.nr_slots; cpu++) {
-		check_slot(ck, id, nl_rslot(ck->h, cpu, id), "R-slot");
-		check_slot(ck, id, nl_aslot(ck->h, cpu, id), "A-slot");
+		nl_slot_t *r = nl_rslot(ck->h, cpu, id), *a = nl_aslot(ck->h, cpu, id);
+
+		check_slot(ck, id, r, nl_load(&r->word) & NL_WORD_LOCKED, "R-slot");
+		check_slot(ck, id, a, nl_load(&a->lock), "A-slot");
 	}
 	for (nl_u32 node = 0; node < ck->head.nr_nodes; node++) {
 		nl_barn_t *barn = &c->barn[node];

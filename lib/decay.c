@@ -107,7 +107,8 @@ static void visit_slot(nl_heap_t *h, nl_slot_t *slot, nl_u32 id, nl_u32 who)
 {
 	nl_u64 word = nl_load(&slot->word);
 
-	if (word == nl_load(&slot->seen) && (slot->main || slot->spare))
+	/* An unused one may be that of a cache that is being destroyed. */
+	if (word == nl_load(&slot->seen) && (nl_load(&slot->main) || nl_load(&slot->spare)))
 		nl_slot_empty(h, slot, id, who);
 	nl_store(&slot->seen, nl_load(&slot->word));
 }
@@ -129,7 +130,7 @@ static void visit_cache(struct nolock_heap *heap, nl_u32 id)
 	if (NL_RSEQ_DONE(res)) {
 		slot = (nl_slot_t *)res;
 		visit_slot(h, slot, id, who);
-		nl_slot_unlock(slot);
+		nl_rslot_unlock(slot);
 	}
 }
 

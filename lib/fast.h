@@ -16,7 +16,7 @@
 /* An object of the private heap, by its R-slot alone. */
 NL_INLINE bool pop_default(size_t size, nl_u64 *obj)
 {
-	nl_u64 rslots = nl_self.rslots, slot;
+	nl_u64 rslots = nl_self.slots, slot;
 
 	if (nl_likely(size - 1 < NL_SMALL_MAX))
 		slot = nl_small_slot[(size - 1) / 16];
@@ -30,7 +30,7 @@ NL_INLINE bool pop_default(size_t size, nl_u64 *obj)
 /* The same of a bucket (nolock_bucket()). */
 NL_INLINE bool pop_bucket(size_t bucket, nl_u64 *obj)
 {
-	nl_u64 rslots = nl_self.rslots;
+	nl_u64 rslots = nl_self.slots;
 
 	return nl_likely(rslots) && nl_likely(NL_RSEQ_DONE(*obj = nl_rseq_pop_cid(rslots, bucket)));
 }
@@ -42,6 +42,24 @@ NL_INLINE bool pop_bucket(size_t bucket, nl_u64 *obj)
  * before the tag is there. The guess is used only where it equals the object's tag, so a handler
  * that changes it in between does no harm.
  */
+#ifdef NL_HAVE_FREE_GUESS
+NL_INLINE bool free_fast(const void *p)
+{
+	int how = nl_rseq_free_guess((nl_u64)p);
+	nl_u64 rslots;
+	nl_u32 tag;
+
+	if (nl_likely(how != NL_FREE_OTHER_TAG))
+		return how == NL_FREE_DONE;
+	rslots = nl_self.slots;
+	tag = nl_load(nl_free_map.tags + (((nl_u64)p - nl_free_map.first) >> NL_CHUNK_SHIFT));
+	/* Another cache's than the last one freed: the guess is this one from now on. */
+	if (nl_unlikely(tag >> 16 != NL_KIND_SLAB) || nl_unlikely(!rslots))
+		return false;
+	nl_self.last_tag = tag;
+	return nl_likely(nl_rseq_push_cid(rslots, NL_TAG_SLOT(tag), (nl_u64)p));
+}
+#else
 NL_INLINE bool free_fast(const void *p)
 {
 	nl_u64 off = (nl_u64)p - nl_free_map.first;
@@ -54,13 +72,14 @@ NL_INLINE bool free_fast(const void *p)
 		return false;
 	tag = nl_load(nl_free_map.tags + (off >> NL_CHUNK_SHIFT));
 	if (nl_likely(tag == last))
-		return nl_likely(nl_rseq_push_cid(nl_self.rslots, NL_TAG_SLOT(guess), (nl_u64)p));
-	rslots = nl_self.rslots;
+		return nl_likely(nl_rseq_push_cid(nl_self.slots, NL_TAG_SLOT(guess), (nl_u64)p));
+	rslots = nl_self.slots;
 	/* Another cache's than the last one freed: the guess is this one from now on. */
 	if (nl_unlikely(tag >> 16 != NL_KIND_SLAB) || nl_unlikely(!rslots))
 		return false;
 	nl_self.last_tag = tag;
 	return nl_likely(nl_rseq_push_cid(rslots, NL_TAG_SLOT(tag), (nl_u64)p));
 }
+#endif
 
 #endif /* NL_FAST_H */

@@ -36,8 +36,13 @@
 static struct nolock_heap handles[MAX_HANDLES];
 static nl_u32 nr_handles; /* handles ever used: bound of every search */
 
-__thread struct nl_thread nl_self = { .last_tag = ~0u };
-nl_u64 nl_rseq_off;
+__thread struct nolock_thread nl_self = { .last_tag = ~0u };
+/* By this name for what callers have in line, if the slots are where that looks for them. */
+#if NL_ROW_SHIFT == 16
+extern __thread struct nolock_thread nolock_thread NOLOCK_API __attribute__((alias("nl_self")));
+#else
+__thread struct nolock_thread nolock_thread NOLOCK_API;
+#endif
 struct nl_free_map nl_free_map;
 nl_u16 nl_small_slot[NL_SMALL_MAX / 16];
 
@@ -82,13 +87,15 @@ bool nl_thread_start(void)
 {
 	const struct nolock_heap *heap = nl_load_acquire(&nl_default);
 
-	if (nl_self.rslots)
+	if (nl_self.slots)
 		return true;
 	if (nl_self.vforked || !heap->rseq_slots ||
 	    heap->slot_off - heap->rseq_off != RSEQ_MM_CID || nl_rseq_index(heap) == ~0u)
 		return false;
-	nl_rseq_off = heap->rseq_off;
-	nl_self.rslots = (nl_u64)heap->rslots;
+	nl_self.rseq = (long)heap->rseq_off;
+	nl_self.tagged = (nl_u64)heap->rslots - NL_TAG(NL_KIND_SLAB, 0);
+	nl_barrier(); /* a handler in between must not find slots alone */
+	nl_self.slots = (nl_u64)heap->rslots;
 	return true;
 }
 
@@ -378,6 +385,7 @@ void nl_fork_check(void)
 		nl_heap_repair_fork(heap, nl_load(&page->older));
 		nl_rcu_fork(heap);
 	}
+	nl_shrink_fork(nl_load(&page->older), this_thread);
 	nl_store(&page->pending, 1);
 }
 
@@ -595,6 +603,11 @@ const char *nolock_heap_name(const struct nolock_heap *heap)
 int nolock_heap_fd(const struct nolock_heap *heap)
 {
 	return heap->fd;
+}
+
+unsigned int nolock_heap_layout(const struct nolock_heap *heap)
+{
+	return heap->h->version;
 }
 
 void *nolock_heap_root(const struct nolock_heap *heap)

@@ -213,6 +213,14 @@ NL_HIDDEN nl_u32 nl_cache_shrink(struct nolock_heap *heap, nl_u32 id);
 NL_HIDDEN nl_u32 nl_heap_shrink(struct nolock_heap *heap);
 
 /*
+ * shrink.c: who is emptying R-slots from another CPU, by the number that NL_WORD_SHRINKER() gives;
+ * in a child after fork(), those threads of the parent that are not alive in it are nobody.
+ */
+#define NL_SHRINKERS 64
+extern nl_u64 nl_shrinker[NL_SHRINKERS] NL_HIDDEN;
+NL_HIDDEN void nl_shrink_fork(nl_u32 older, nl_u32 alive);
+
+/*
  * shrink.c: give back the sheaves of a slot whose lock is held; up to @max sheaves of a barn; the
  * pages of those free chunks of a group that are in the mask (how many).
  */

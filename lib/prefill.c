@@ -49,6 +49,20 @@ static void settle(struct nolock_heap *heap, nl_u32 id, nl_sheaf_t *s)
 	nl_store(&s->next, s->size);
 }
 
+/*
+ * Whoever uses a sheaf owns it: a repair takes what its owner had. One that a program or another
+ * process filled changes hands by a cmpxchg, which decides between us and that repair.
+ */
+static bool take_over(struct nolock_heap *heap, nl_sheaf_t *s)
+{
+	nl_u64 owner = nl_load(&s->owner);
+
+	if (!(owner & NL_PREFILLED))
+		return false;
+	return NL_OWNER_CLIENT(owner) == heap->client ||
+	       nl_cas(&s->owner, owner, (nl_u64)nl_who(heap) << 32 | NL_PREFILLED);
+}
+
 /* One object, of this cache and no larger bucket; or 0. */
 static nl_u64 alloc_one(struct nolock_heap *heap, nl_u32 id, gfp_t gfp, bool nolock)
 {
@@ -146,7 +160,7 @@ static nl_u32 take_spare(struct nolock_heap *heap, nl_u32 id, nl_u32 who)
 	} else {
 		sheaf = 0;
 	}
-	nl_slot_unlock(slot);
+	nl_any_slot_unlock(slot);
 	return sheaf;
 }
 
@@ -250,6 +264,8 @@ int kmem_cache_refill_sheaf(struct kmem_cache *s, gfp_t gfp, struct slab_sheaf *
 		*sheafp = (struct slab_sheaf *)o;
 		return 0;
 	}
+	if (!take_over(heap, nl_sheaf(heap->h, sheaf - 1)))
+		return -EINVAL;
 	id = nl_cache_id(s);
 	if (size <= NL_SHEAF_MAX) {
 		had = nl_sheaf(heap->h, sheaf - 1)->size;
@@ -281,7 +297,7 @@ static bool give_as_spare(struct nolock_heap *heap, nl_u32 id, nl_u32 who, nl_u3
 		nl_store_release(&nl_sheaf(heap->h, sheaf - 1)->owner, NL_LISTED);
 		given = true;
 	}
-	nl_slot_unlock(slot);
+	nl_any_slot_unlock(slot);
 	return given;
 }
 
@@ -307,6 +323,10 @@ static void give_sheaf(struct kmem_cache *s, gfp_t gfp, struct slab_sheaf *sheaf
 	who = nl_who(heap);
 	barn = &nl_cache(heap->h, id)->barn[0];
 	t = nl_sheaf(heap->h, number - 1);
+	if (!take_over(heap, t)) {
+		nl_free_refused(sheaf, "no prefilled sheaf, or it was returned already");
+		return;
+	}
 	settle(heap, id, t);
 	if (t->size <= nl_cache(heap->h, id)->capacity &&
 	    !(nl_cache(heap->h, id)->mode & NL_CACHE_ARRAY)) {
@@ -355,7 +375,7 @@ void *kmem_cache_alloc_from_sheaf(struct kmem_cache *s, gfp_t gfp, struct slab_s
 		nl_sheaf_t *t = (nl_sheaf_t *)sheaf;
 		nl_u32 n = t->size;
 
-		if (!n)
+		if (!n || !take_over(heap, t))
 			return NULL;
 		obj = nl_load(&t->obj[n - 1]);
 		nl_store(&t->size, (nl_u16)(n - 1));

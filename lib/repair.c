@@ -167,14 +167,14 @@ static void repair_slot(nl_heap_t *h, nl_slot_t *slot, nl_u32 id)
 		nl_store(&slot->cap, nl_cache(h, id)->capacity < NL_SHEAF_MAX ?
 					     nl_cache(h, id)->capacity :
 					     NL_SHEAF_MAX);
-		nl_store(&slot->word, (nl_load(&slot->word) & ~0xffffULL) | n);
+		nl_store(&slot->word, (nl_load(&slot->word) & ~0x7fULL) | n);
 		nl_store(&s->size, 0);
 		nl_store(&s->owner, NL_LISTED);
 	} else {
 		nl_store(&slot->cap, 0);
 		nl_store(&slot->objs, 0);
 	}
-	nl_slot_unlock(slot);
+	nl_any_slot_unlock(slot);
 }
 
 static nl_u32 list_length(nl_heap_t *h, nl_u32 sheaf)
@@ -199,6 +199,27 @@ static bool takeover(nl_word_t *lock, const struct dead *dead)
 	nl_u64 held = nl_load_acquire(lock);
 
 	return is_dead(dead, held) && nl_cas(lock, held, NL_HELD(repairer));
+}
+
+/*
+ * An R-slot's lock field is its holder's while the word is locked. A shrinker of another CPU locks
+ * the word first: until its name is in the field too, its number is in the word.
+ */
+static bool takeover_rslot(nl_slot_t *slot, const struct dead *dead)
+{
+	nl_u64 word = nl_load_acquire(&slot->word);
+	nl_u32 shrinker = NL_WORD_SHRINKER(word);
+
+	if (!(word & NL_WORD_LOCKED))
+		return false;
+	if (!shrinker)
+		return takeover(&slot->lock, dead);
+	if (!is_dead(dead, nl_load(&nl_shrinker[shrinker])))
+		return false;
+	nl_store(&slot->lock, NL_HELD(repairer));
+	nl_barrier();
+	nl_store(&slot->word, (word & ~NL_WORD_LOCK_MASK) | NL_WORD_LOCKED);
+	return true;
 }
 
 static bool in_list(nl_heap_t *h, nl_u32 at, nl_u32 sheaf)
@@ -324,13 +345,15 @@ static nl_u32 repair(struct nolock_heap *heap, const struct dead *dead)
 			}
 		}
 		for (nl_u32 cpu = 0; cpu < heap->nr_slots; cpu++) {
-			nl_slot_t *slots[2] = { nl_rslot(h, cpu, id), nl_aslot(h, cpu, id) };
+			nl_slot_t *r = nl_rslot(h, cpu, id), *a = nl_aslot(h, cpu, id);
 
-			for (int i = 0; i < 2; i++) {
-				if (takeover(&slots[i]->lock, dead)) {
-					repair_slot(h, slots[i], id);
-					locks++;
-				}
+			if (takeover_rslot(r, dead)) {
+				repair_slot(h, r, id);
+				locks++;
+			}
+			if (takeover(&a->lock, dead)) {
+				repair_slot(h, a, id);
+				locks++;
 			}
 		}
 	}

@@ -2,7 +2,7 @@
 /*
  * rseq.h - the three restartable sequences on an R-slot: pop, push, and take its lock.
  *
- * A sequence reads the slot's index and its lock word and ends in one store, the commit. If the
+ * A sequence reads the slot's index and its word and ends in one store to the word, the commit. If the
  * thread is preempted, migrated or gets a signal in between, the kernel sends it to the abort
  * label and nothing has happened; a process killed in it has committed nothing either. So a
  * handler never finds a slot half changed, and the fast path needs no atomic instruction.
@@ -11,13 +11,14 @@
  * no two running threads of the process share. In a shared heap it is cpu_id, because other
  * processes have an mm_cid of their own. A thread that is not registered (an old kernel, or
  * switched off) has cpu_id < 0, and may have an mm_cid of 0, which is a valid index: the sign is
- * looked at in every section, or has been before (struct nl_thread). The range is not: both are
+ * looked at in every section, or has been before (struct nolock_thread). The range is not: both are
  * below the number of possible CPUs, and heap.c uses no sections on a heap with fewer slots.
  * Sections are named by the offset of the cache's slot among a CPU's (NL_TAG_SLOT), and run only
  * while heap->rseq_slots is not 0.
  *
- * The lock word is loaded with acquire: it pairs with the release store of nl_slot_unlock() by a
- * holder that was migrated to another CPU. While it is not 0 the sequence leaves the slot alone.
+ * The word is loaded with acquire: it pairs with the release store of nl_rslot_unlock() by a holder
+ * that was migrated to another CPU. While it is marked as locked (slot.h) the sequence leaves the
+ * slot alone: to pop, as one of which the count is not positive; to push, as one without room.
  *
  * Every sequence returns an address when it is done, and otherwise one of the small numbers below.
  * (No asm goto: with outputs, gcc up to 12.3 loses them on the ways to its labels.)
@@ -28,32 +29,28 @@
 #ifndef NL_RSEQ_H
 #define NL_RSEQ_H
 
+#include <nolock/inline.h>
 #include "internal.h"
 #include "core/slot.h"
 
 /* After this many aborted sections the caller goes on to the A-slot. */
 #define NL_RSEQ_TRIES 2
 
-#define NL_RSEQ_EMPTY 1 /* nothing to pop, or no room to push */
-#define NL_RSEQ_BUSY 2	/* locked, or no R-slots for this thread */
+#define NL_RSEQ_EMPTY 1 /* nothing to pop, no room to push, or locked */
+#define NL_RSEQ_BUSY 2	/* to lock: locked; no R-slots for this thread */
 #define NL_RSEQ_ABORT 3 /* aborted */
 #define NL_RSEQ_DONE(r) ((r) > NL_RSEQ_ABORT)
 
 /*
- * What a thread knows of itself. rslots is set once the thread is seen to be registered, on a
- * private heap whose slots are indexed by mm_cid; then sections need not look at cpu_id. glibc
- * registers a thread before it runs anything, for good. last_tag is the tag of the thread's last
- * free: a slab's, and only after rslots is set.
+ * What a thread knows of itself (nolock/inline.h). slots is set once the thread is seen to be
+ * registered, on a private heap whose slots are indexed by mm_cid; then sections need not look at
+ * cpu_id. glibc registers a thread before it runs anything, for good. last_tag is the tag of the
+ * thread's last free: a slab's, and only after slots is set. While vforked is set there are no
+ * sequences: a child that shares the thread's memory may run (lib/malloc/vfork.c).
  */
-struct nl_thread {
-	nl_u64 rslots;
-	nl_u32 last_tag;
-	nl_u32 vforked; /* no sequences: a child that shares this may run (lib/malloc/vfork.c) */
-};
-extern __thread struct nl_thread nl_self NL_HIDDEN;
-extern nl_u64 nl_rseq_off NL_HIDDEN;
+extern __thread struct nolock_thread nl_self NL_HIDDEN;
 
-/* heap.c: try to set nl_self.rslots; is it? */
+/* heap.c: try to set nl_self.slots; is it? */
 NL_HIDDEN bool nl_thread_start(void);
 
 /* From a slot's index to its CPU's slots, as the assembler reads it. */
@@ -78,12 +75,10 @@ NL_HIDDEN bool nl_thread_start(void);
 	"movq %[t], %%fs:8(%[rseq])\n"                                                             \
 	"1:\n\t"
 
-/* From the index to the slot; what is locked is left alone. */
+/* From the index to the slot. */
 #define NL_RSEQ_FIND                                                                               \
 	"shlq $" NL_RSEQ_ROW ", %[t]\n\t"                                                          \
-	"addq %[slots], %[t]\n\t"                                                                  \
-	"cmpq $0, (%[t])\n\t"                                                                      \
-	"jne 7f\n\t"
+	"addq %[slots], %[t]\n\t"
 
 #define NL_RSEQ_BEGIN                                                                              \
 	NL_RSEQ_ARM                                                                                \
@@ -98,8 +93,8 @@ NL_HIDDEN bool nl_thread_start(void);
 #define NL_RSEQ_POP                                                                                \
 	"movq 8(%[t]), %[word]\n\t"                                                                \
 	"movzwl %w[word], %k[res]\n\t"                                                             \
-	"testl %k[res], %k[res]\n\t"                                                               \
-	"jz 8f\n\t"                                                                                \
+	"testw %w[word], %w[word]\n\t"                                                             \
+	"jle 8f\n\t"                                                                               \
 	"movq 16(%[t]), %[slots]\n\t"                                                              \
 	"movq -8(%[slots], %[res], 8), %[res]\n\t"                                                 \
 	"addq $0xffff, %[word]\n\t"                                                                \
@@ -115,7 +110,14 @@ NL_HIDDEN bool nl_thread_start(void);
 	"incq %[word]\n\t"                                                                         \
 	"movq %[word], 8(%[t])\n"
 
-#define NL_RSEQ_LOCK "movq %[owner], (%[t])\n"
+/* The name first: whoever finds the word locked finds the name. */
+#define NL_RSEQ_LOCK                                                                               \
+	"movq 8(%[t]), %[word]\n\t"                                                                \
+	"testw %w[word], %w[word]\n\t"                                                             \
+	"js 7f\n\t"                                                                                \
+	"movq %[owner], (%[t])\n\t"                                                                \
+	"orq $0x8000, %[word]\n\t"                                                                 \
+	"movq %[word], 8(%[t])\n"
 
 /*
  * The ways out that are not the commit, out of line. The abort handler comes after the signature
@@ -157,7 +159,7 @@ NL_INLINE nl_u64 nl_rseq_pop_cid(nl_u64 rslots, nl_u64 slot)
 
 	__asm__ volatile(NL_RSEQ_BEGIN_CID NL_RSEQ_POP NL_RSEQ_END("res")
 			 : [t] "=&r"(t), [word] "=&r"(word), [slots] "+&r"(slots), [res] "=&a"(res)
-			 : [rseq] "r"(nl_rseq_off)
+			 : [rseq] "r"(nl_self.rseq)
 			 : "memory", "cc");
 	return res;
 }
@@ -193,8 +195,6 @@ NL_INLINE bool nl_rseq_push_cid(nl_u64 rslots, nl_u64 slot, nl_u64 obj)
 			      "movl %%fs:24(%[rseq]), %%ecx\n\t"
 			      "shlq $" NL_RSEQ_ROW ", %%rcx\n\t"
 			      "addq %[slots], %%rcx\n\t"
-			      "cmpq $0, (%%rcx)\n\t"
-			      "jne %l[not]\n\t"
 			      "movq 8(%%rcx), %%rsi\n\t"
 			      "movzwl %%si, %%r8d\n\t"
 			      "cmpl 24(%%rcx), %%r8d\n\t"
@@ -210,20 +210,81 @@ NL_INLINE bool nl_rseq_push_cid(nl_u64 rslots, nl_u64 slot, nl_u64 obj)
 			      "4:\tjmp %l[not]\n\t"
 			      ".popsection\n"
 			      :
-			      : [rseq] "r"(nl_rseq_off), [slots] "r"(rslots + slot), [obj] "r"(obj)
+			      : [rseq] "r"(nl_self.rseq), [slots] "r"(rslots + slot), [obj] "r"(obj)
 			      : "memory", "cc", "rax", "rcx", "rsi", "r8"
 			      : not );
 	return true;
 	not : return false;
 }
 
+/*
+ * free_fast() in one piece, up to the commit: an object whose tag is that of the thread's last
+ * free. What free_fast() says of the guess is why the tag is compared, but last_tag used.
+ */
+enum { NL_FREE_DONE, NL_FREE_OTHER_TAG, NL_FREE_NOT };
+NL_INLINE int nl_rseq_free_guess(nl_u64 obj)
+{
+	__asm__ volatile goto(
+		"movq %[obj], %%rdx\n\t"
+		"subq %[first], %%rdx\n\t"
+		"movl %[last], %%esi\n\t"
+		"cmpq %[span], %%rdx\n\t"
+		"jae %l[not]\n\t"
+		"shrq $" NL_RSEQ_EXPAND(
+			NL_CHUNK_SHIFT) ", %%rdx\n\t"
+					"movq %[tags], %%rax\n\t"
+					"cmpl (%%rax, %%rdx, 4), %%esi\n\t"
+					"jne %l[other]\n\t"
+					"addq %[tagged], %%rsi\n\t"
+					"movq %[rseq], %%rdx\n\t"
+					".pushsection __rseq_cs, \"aw\"\n\t"
+					".balign 32\n"
+					"3:\t.long 0, 0\n\t"
+					".quad 1f, 2f - 1f, 4f\n\t"
+					".popsection\n\t"
+					".pushsection __rseq_cs_ptr_array, \"aw\"\n\t"
+					".quad 3b\n\t"
+					".popsection\n\t"
+					"leaq 3b(%%rip), %%rcx\n\t"
+					"movq %%rcx, %%fs:8(%%rdx)\n"
+					"1:\n\t"
+					"movl %%fs:24(%%rdx), %%ecx\n\t"
+					"shlq $" NL_RSEQ_ROW ", %%rcx\n\t"
+					"addq %%rsi, %%rcx\n\t"
+					"movq 8(%%rcx), %%rsi\n\t"
+					"movzwl %%si, %%edx\n\t"
+					"cmpl 24(%%rcx), %%edx\n\t"
+					"jae %l[not]\n\t"
+					"movq 16(%%rcx), %%rax\n\t"
+					"movq %[obj], (%%rax, %%rdx, 8)\n\t"
+					"incq %%rsi\n\t"
+					"movq %%rsi, 8(%%rcx)\n"
+					"2:\n\t"
+					".pushsection __rseq_failure, \"ax\"\n\t"
+					".byte 0x0f, 0xb9, 0x3d\n\t"
+					".long 0x53053053\n"
+					"4:\tjmp %l[not]\n\t"
+					".popsection\n"
+		:
+		: [obj] "r"(obj), [first] "m"(nl_free_map.first), [span] "m"(nl_free_map.span),
+		  [tags] "m"(nl_free_map.tags), [last] "m"(nl_self.last_tag),
+		  [tagged] "m"(nl_self.tagged), [rseq] "m"(nl_self.rseq)
+		: "memory", "cc", "rax", "rcx", "rdx", "rsi"
+		: other, not );
+	return NL_FREE_DONE;
+other:
+	return NL_FREE_OTHER_TAG;
+	not : return NL_FREE_NOT;
+}
+#define NL_HAVE_FREE_GUESS 1
+
 /* Returns the slot. */
 NL_INLINE nl_u64 nl_rseq_lock_once(const struct nolock_heap *heap, nl_u64 slot, nl_u64 owner)
 {
-	nl_u64 t, slots = NL_RSEQ_SLOTS(heap, slot);
+	nl_u64 t, word, slots = NL_RSEQ_SLOTS(heap, slot);
 
 	__asm__ volatile(NL_RSEQ_BEGIN NL_RSEQ_LOCK NL_RSEQ_END("t")
-			 : [t] "=&r"(t), [slots] "+&r"(slots)
+			 : [t] "=&r"(t), [word] "=&r"(word), [slots] "+&r"(slots)
 			 : NL_RSEQ_INPUTS, [owner] "r"(owner)
 			 : "memory", "cc");
 	return t;
@@ -261,11 +322,12 @@ NL_INLINE nl_u32 nl_rseq_index(const struct nolock_heap *heap)
 	"b.lt 7f\n\t"                                                                              \
 	"ldr %w[t], [%[at]]\n\t"                                                                   \
 	"add %[t], %[slots], %[t], lsl #" NL_RSEQ_ROW "\n\t"                                       \
-	"ldar %[x], [%[t]]\n\t"                                                                    \
-	"cbnz %[x], 7f\n\t"
+	"add %[x], %[t], #8\n\t"                                                                   \
+	"ldar %[word], [%[x]]\n\t"                                                                 \
+	"tst %[word], #0x8000\n\t"                                                                 \
+	"b.ne 7f\n\t"
 
 #define NL_RSEQ_POP                                                                                \
-	"ldr %[word], [%[t], #8]\n\t"                                                              \
 	"ands %[res], %[word], #0xffff\n\t"                                                        \
 	"b.eq 8f\n\t"                                                                              \
 	"ldr %[x], [%[t], #16]\n\t"                                                                \
@@ -276,7 +338,6 @@ NL_INLINE nl_u32 nl_rseq_index(const struct nolock_heap *heap)
 	"str %[word], [%[t], #8]\n"
 
 #define NL_RSEQ_PUSH                                                                               \
-	"ldr %[word], [%[t], #8]\n\t"                                                              \
 	"and %[n], %[word], #0xffff\n\t"                                                           \
 	"ldr %w[x], [%[t], #24]\n\t"                                                               \
 	"cmp %w[n], %w[x]\n\t"                                                                     \
@@ -286,7 +347,11 @@ NL_INLINE nl_u32 nl_rseq_index(const struct nolock_heap *heap)
 	"add %[word], %[word], #1\n\t"                                                             \
 	"str %[word], [%[t], #8]\n"
 
-#define NL_RSEQ_LOCK "str %[owner], [%[t]]\n"
+/* The name first, and the commit a release: whoever finds the word locked finds the name. */
+#define NL_RSEQ_LOCK                                                                               \
+	"str %[owner], [%[t]]\n\t"                                                                 \
+	"orr %[word], %[word], #0x8000\n\t"                                                        \
+	"stlr %[word], [%[x]]\n"
 
 #define NL_RSEQ_END(res)                                                                           \
 	"2:\n\t"                                                                                   \
@@ -330,10 +395,10 @@ NL_INLINE nl_u64 nl_rseq_push_once(const struct nolock_heap *heap, nl_u64 slot, 
 
 NL_INLINE nl_u64 nl_rseq_lock_once(const struct nolock_heap *heap, nl_u64 slot, nl_u64 owner)
 {
-	nl_u64 t, x;
+	nl_u64 t, x, word;
 
 	__asm__ volatile(NL_RSEQ_BEGIN NL_RSEQ_LOCK NL_RSEQ_END("t")
-			 : [t] "=&r"(t), [x] "=&r"(x)
+			 : [t] "=&r"(t), [x] "=&r"(x), [word] "=&r"(word)
 			 : NL_RSEQ_INPUTS, [owner] "r"(owner)
 			 : "memory", "cc");
 	return t;

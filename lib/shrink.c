@@ -5,9 +5,9 @@
  *
  * An A-slot is emptied under its lock, from any CPU. An R-slot may only be touched from a
  * sequence on its own CPU, or after all sequences of the process were restarted:
- * - private heap: set the lock word by cmpxchg, then membarrier(PRIVATE_EXPEDITED_RSEQ). A
- *   sequence that had read the word as 0 before is aborted by it, or has committed: if it
- *   committed another lock, the word is not ours and the slot is left alone.
+ * - private heap: mark the word as locked by cmpxchg, then membarrier(PRIVATE_EXPEDITED_RSEQ). A
+ *   sequence that had read the word before is aborted by it, or has committed: then the mark is
+ *   gone, and the slot is left alone.
  * - shared heap: another process's sequences cannot be aborted from here, so the thread visits
  *   each CPU and takes the lock there by a sequence of its own.
  */
@@ -21,17 +21,39 @@
 #include "internal.h"
 #include "rseq.h"
 #include "core/core.h"
+#include "core/slot.h"
 
 /*
- * The generation half of the lock word while this file holds it: one for each call, so that a call
- * in a handler does not take the interrupted one's locks for its own.
+ * Numbers by which a call knows the words it marked from those of calls at the same time, in other
+ * threads and further down its own stack. A bit of the map: the number is free. 0 is nobody's.
  */
-static nl_u64 shrink_owner(const struct nolock_heap *heap)
-{
-	static nl_u32 calls;
+nl_u64 nl_shrinker[NL_SHRINKERS];
+static nl_u64 numbers = ~1ULL;
 
-	return ((nl_u64)nl_who(heap) << 32) | 0x80000000u |
-	       __atomic_fetch_add(&calls, 1, __ATOMIC_RELAXED);
+static nl_u32 number_take(const struct nolock_heap *heap)
+{
+	nl_u64 bit = nl_word_take(&numbers);
+	nl_u32 number = bit ? nl_lowest(bit) : 0;
+
+	if (number)
+		nl_store(&nl_shrinker[number], NL_HELD(nl_who(heap)));
+	return number;
+}
+
+static void number_give(nl_u32 number)
+{
+	nl_store(&nl_shrinker[number], 0);
+	nl_word_give(&numbers, NL_BIT(number));
+}
+
+void nl_shrink_fork(nl_u32 older, nl_u32 alive)
+{
+	for (nl_u32 i = 1; i < NL_SHRINKERS; i++) {
+		nl_u32 thread = NL_OWNER_WHO(nl_load(&nl_shrinker[i])) & 0xffff;
+
+		if (thread && thread < older && thread != alive)
+			number_give(i);
+	}
 }
 
 static bool restart_all_sequences(void)
@@ -80,46 +102,76 @@ static bool cache_live(nl_heap_t *h, nl_u32 id)
 	return nl_load(&nl_cache(h, id)->state) == NL_CACHE_LIVE;
 }
 
+/* An R-slot's word, as it is while this call has locked it. */
+#define MARK(number) (NL_WORD_LOCKED | (nl_u64)(number) << 8)
+
+/*
+ * Mark the word of another CPU's R-slot. A sequence that has read the word as it was before may
+ * still store its own over the mark, so the slot is not ours before the barrier.
+ */
+static bool mark(nl_slot_t *slot, nl_u32 number)
+{
+	nl_u64 word = nl_load(&slot->word);
+
+	return !(word & NL_WORD_LOCKED) && nl_cas(&slot->word, word, word | MARK(number));
+}
+
+/* The mark that is still there after the barrier has come to stay: the slot is locked, by who. */
+static bool marked(nl_slot_t *slot, nl_u32 number, nl_u32 who)
+{
+	nl_u64 word = nl_load_acquire(&slot->word);
+
+	if ((word & NL_WORD_LOCK_MASK) != MARK(number))
+		return false;
+	nl_store(&slot->lock, NL_HELD(who));
+	nl_barrier(); /* a fork in between: the name before the number goes */
+	nl_store(&slot->word, (word & ~NL_WORD_LOCK_MASK) | NL_WORD_LOCKED);
+	return true;
+}
+
 /* The slots of the caches from one number up to another: all of them for one pair of barriers. */
 static void empty_private_rslots(struct nolock_heap *heap, nl_u32 from, nl_u32 to)
 {
-	nl_u64 owner = shrink_owner(heap);
-	nl_u32 who = nl_who(heap);
+	nl_u32 who = nl_who(heap), number;
 	bool any = false;
 
-	/* Without membarrier a lock that was set could neither be trusted nor taken back. */
-	if (heap->rseq_slots && !restart_all_sequences())
+	/* Without membarrier a mark could neither be trusted nor taken back. */
+	if (!heap->rseq_slots || !restart_all_sequences())
 		return;
+	number = number_take(heap);
+	if (!number)
+		return; /* sixty others are at it */
 	for (nl_u32 id = from; id < to; id++) {
 		if (!cache_live(heap->h, id))
 			continue;
 		for (nl_u32 cpu = 0; cpu < heap->nr_slots; cpu++) {
 			nl_slot_t *slot = nl_rslot(heap->h, cpu, id);
 
-			if (slot_used(slot) && nl_cas(&slot->lock, 0, owner))
+			if (slot_used(slot) && mark(slot, number))
 				any = true;
 		}
 	}
-	if (!any)
+	/*
+	 * It worked a moment ago. If it does not now, the slots stay locked, by a number that is used
+	 * for nothing else any more: A-slots serve.
+	 */
+	if (any && !restart_all_sequences())
 		return;
-	/* It worked a moment ago. If it does not now, the slots stay locked: A-slots serve. */
-	if (heap->rseq_slots && !restart_all_sequences())
-		return;
-	for (nl_u32 id = from; id < to; id++) {
+	for (nl_u32 id = from; any && id < to; id++) {
 		for (nl_u32 cpu = 0; cpu < heap->nr_slots; cpu++) {
 			nl_slot_t *slot = nl_rslot(heap->h, cpu, id);
 
-			if (nl_load_acquire(&slot->lock) != owner)
+			if (!marked(slot, number, who))
 				continue;
 			nl_slot_empty(heap->h, slot, id, who);
-			nl_slot_unlock(slot);
+			nl_rslot_unlock(slot);
 		}
 	}
+	number_give(number);
 }
 
 static void empty_shared_rslots(struct nolock_heap *heap, nl_u32 from, nl_u32 to)
 {
-	nl_u64 owner = shrink_owner(heap);
 	nl_u32 who = nl_who(heap);
 	cpu_set_t before, one;
 	bool moved = false;
@@ -140,13 +192,14 @@ static void empty_shared_rslots(struct nolock_heap *heap, nl_u32 from, nl_u32 to
 			if (!there && sched_setaffinity(0, sizeof(one), &one))
 				break; /* not allowed there: its slots stay as they are */
 			there = moved = true;
-			res = NL_RSEQ_RETRY(
-				heap, nl_rseq_lock_once(heap, (nl_u64)id << NL_SLOT_SHIFT, owner));
+			res = NL_RSEQ_RETRY(heap,
+					    nl_rseq_lock_once(heap, (nl_u64)id << NL_SLOT_SHIFT,
+							      NL_HELD(who)));
 			if (!NL_RSEQ_DONE(res))
 				continue;
 			slot = (nl_slot_t *)res;
 			nl_slot_empty(heap->h, slot, id, who);
-			nl_slot_unlock(slot);
+			nl_rslot_unlock(slot);
 		}
 	}
 	if (moved)

@@ -51,7 +51,7 @@ static nl_u64 alloc_rslot(struct nolock_heap *heap, nl_u32 id, nl_u32 who, nl_u3
 		return 0;
 	slot = (nl_slot_t *)res;
 	obj = nl_slot_refill(heap->h, slot, id, who, flags) ? nl_slot_pop(slot) : 0;
-	nl_slot_unlock(slot);
+	nl_rslot_unlock(slot);
 	return obj;
 }
 
@@ -419,7 +419,7 @@ static int free_object(struct nolock_heap *heap, nl_u32 id, const void *p)
 			nl_harden_slot(heap->h, slot, id);
 			pushed = nl_slot_room(heap->h, slot, id, who, 0) &&
 				 nl_slot_push(slot, (nl_u64)p);
-			nl_slot_unlock(slot);
+			nl_rslot_unlock(slot);
 			if (pushed)
 				return 0;
 		}

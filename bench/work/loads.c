@@ -18,7 +18,31 @@
 
 #include "process.h"
 
+/* It is preloaded where it is measured; the program that is measured in is the same for all. */
+#pragma weak nolock_thread
+
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+/* kmalloc() and kmalloc_nolock() as nolock/slab.h has them: in line where the size is a constant. */
+ALWAYS_INLINE void *get_kmalloc(size_t size)
+{
+	void *p;
+
+	if (!__builtin_constant_p(size))
+		return (call.kmalloc)(size, GFP_KERNEL);
+	p = nolock_pop(nolock_bucket(size));
+	return __builtin_expect(p != NULL, 1) ? p : call.bucket_alloc(nolock_bucket(size));
+}
+
+ALWAYS_INLINE void *get_kmalloc_nolock(size_t size)
+{
+	void *p;
+
+	if (!__builtin_constant_p(size))
+		return (call.kmalloc_nolock)(size, 0, NUMA_NO_NODE);
+	p = nolock_pop(nolock_bucket(size));
+	return __builtin_expect(p != NULL, 1) ? p : call.bucket_alloc_nolock(nolock_bucket(size));
+}
 
 ALWAYS_INLINE void *get(struct worker *w, enum entry e, size_t size)
 {
@@ -26,12 +50,10 @@ ALWAYS_INLINE void *get(struct worker *w, enum entry e, size_t size)
 
 	switch (e) {
 	case ENTRY_NOLOCK:
-		p = __builtin_constant_p(size) ? call.bucket_alloc_nolock(nolock_bucket(size)) :
-						 (call.kmalloc_nolock)(size, 0, NUMA_NO_NODE);
+		p = get_kmalloc_nolock(size);
 		break;
 	case ENTRY_KMALLOC:
-		p = __builtin_constant_p(size) ? call.bucket_alloc(nolock_bucket(size)) :
-						 (call.kmalloc)(size, GFP_KERNEL);
+		p = get_kmalloc(size);
 		break;
 	default:
 		p = call.malloc(size);

@@ -17,7 +17,8 @@
 
 /*
  * Every call goes through a pointer that is loaded from memory, which is what a call of a shared
- * library's function costs its users (call *GOT), for libnolock as for the others.
+ * library's function costs its users (call *GOT), for libnolock as for the others. What libnolock's
+ * header has in line is in line (loads.c).
  */
 struct calls {
 	void *(*malloc)(size_t size);

@@ -34,7 +34,7 @@
  * short sheaves, few of them. A heap of one build is another version to the other.
  */
 #ifdef NOLOCK_TINY
-#define NL_VERSION 0x10001
+#define NL_VERSION 0x10002
 #define NL_MAX_CACHES_SHIFT 7
 #define NL_MAX_NODES 1u
 #define NL_MAX_CLIENTS 32u
@@ -46,7 +46,7 @@
 #define NL_SHEAF_LEAST 2u
 #define NL_DEFAULT_SIZE (4ULL << 30)
 #else
-#define NL_VERSION 1
+#define NL_VERSION 2
 #define NL_MAX_CACHES_SHIFT 8
 #define NL_MAX_NODES 4u
 #define NL_MAX_CLIENTS 256u
@@ -151,14 +151,16 @@ enum {
  * A slot: one CPU's (R: one mm_cid's in a private heap) sheaves of one cache.
  *
  * R-slot: lock, word and *objs are touched only inside an rseq section on the slot's CPU, or by
- * whoever took the lock word in such a section; the section's one store to word (or lock) is its
- * commit. A-slot: everything is touched by the holder of the lock alone, who took it by cmpxchg.
+ * whoever locked the word in such a section; the section's one store to word is its commit.
+ * A-slot: everything is touched by the holder of the lock alone, who took it by cmpxchg.
  *
- * word = {allocations 48, objects in main 16}: one store commits an allocation and counts it.
- * Frees are not counted but derived: size + allocations + out - in.
+ * word = {allocations 48, locked 1, shrinker 7, 0, objects in main 7}: one store commits an
+ * allocation and counts it. Frees are not counted but derived: size + allocations + out - in. To a
+ * fast path a locked word is one with no objects (a negative number of 16 bits) and without room
+ * (more than any cap).
  */
 struct nl_slot {
-	nl_u64 lock;
+	nl_u64 lock; /* A: 0, or the holder; R: the holder, while the word is locked */
 	nl_u64 word;
 	nl_u64 objs;  /* address of main's obj[]; 0 without a main sheaf */
 	nl_u32 cap;   /* objects that main may hold; 0 sends both fast paths to the slow one */
@@ -380,7 +382,15 @@ typedef nl_u64 NLA nl_word_t;
 typedef nl_u32 NLA nl_tag_t;
 typedef char NLA nl_byte_t;
 
+#ifdef __bpf__
+/*
+ * Offsets of a damaged header as well: an atomic access across two cache lines is a fault of the
+ * kernel on machines that detect it.
+ */
+#define nl_at(h, off) ((nl_byte_t *)(h) + ((off) & ~7ULL))
+#else
 #define nl_at(h, off) ((nl_byte_t *)(h) + (off))
+#endif
 
 NL_INLINE nl_cache_t *nl_cache(nl_heap_t *h, nl_u32 id)
 {

@@ -2,8 +2,10 @@
 /*
  * slot.h - the single steps on a slot, a barn and a slab, with their locks.
  *
- * The slot's lock is free (0) or its holder's. A trylock that fails is not contention but a
- * holder further down the same stack, or one that was preempted: nobody waits for it.
+ * A slot's lock is free or its holder's. A trylock that fails is not contention but a holder
+ * further down the same stack, or one that was preempted: nobody waits for it. An A-slot's is its
+ * lock field. An R-slot's is NL_WORD_LOCKED in its word, which makes the word one that the fast
+ * paths find neither an object nor room in; its lock field says whose, and is stale otherwise.
  */
 #ifndef NL_CORE_SLOT_H
 #define NL_CORE_SLOT_H
@@ -11,8 +13,12 @@
 #include "core.h"
 #include "word.h"
 
-#define NL_WORD_SIZE(word) ((nl_u32)(word)&0xffff)
+#define NL_WORD_SIZE(word) ((nl_u32)(word)&0x7f)
 #define NL_WORD_ALLOCS(word) ((word) >> 16)
+/* An R-slot that is locked; by a shrinker of another CPU, also its number (shrink.c). */
+#define NL_WORD_LOCKED 0x8000ULL
+#define NL_WORD_SHRINKER(word) ((nl_u32)((word) >> 8) & 0x7f)
+#define NL_WORD_LOCK_MASK 0xff80ULL
 /* One object less, one allocation more. */
 #define NL_WORD_POP 0xffffULL
 
@@ -28,6 +34,21 @@ NL_INLINE int nl_slot_trylock(nl_slot_t *slot, nl_u32 who)
 NL_INLINE void nl_slot_unlock(nl_slot_t *slot)
 {
 	nl_store_release(&slot->lock, 0);
+}
+
+/* An R-slot's: what is in the word stays in it. */
+NL_INLINE void nl_rslot_unlock(nl_slot_t *slot)
+{
+	nl_store_release(&slot->word, nl_load(&slot->word) & ~NL_WORD_LOCK_MASK);
+}
+
+/* Whichever it is: an A-slot's word is never marked. */
+NL_INLINE void nl_any_slot_unlock(nl_slot_t *slot)
+{
+	if (nl_load(&slot->word) & NL_WORD_LOCKED)
+		nl_rslot_unlock(slot);
+	else
+		nl_slot_unlock(slot);
 }
 
 NL_INLINE nl_u64 nl_slot_pop(nl_slot_t *slot)

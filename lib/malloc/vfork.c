@@ -30,9 +30,9 @@
 #include "entry.h"
 #include "rseq.h"
 
-_Static_assert(offsetof(struct nl_thread, rslots) == 0 &&
-		       offsetof(struct nl_thread, last_tag) == 8 &&
-		       offsetof(struct nl_thread, vforked) == 12,
+_Static_assert(offsetof(struct nolock_thread, slots) == 0 &&
+		       offsetof(struct nolock_thread, last_tag) == 8 &&
+		       offsetof(struct nolock_thread, vforked) == 12,
 	       "vfork() below");
 
 NL_HIDDEN int nl_vfork_failed(int err);
@@ -132,7 +132,7 @@ int clone(int (*fn)(void *), void *stack, int flags, void *arg, ...)
 {
 	const int like_vfork = CLONE_VM | CLONE_VFORK;
 	bool shares = (flags & (like_vfork | CLONE_SETTLS)) == like_vfork;
-	struct nl_thread mine = nl_self;
+	struct nolock_thread mine = nl_self;
 	void *parent_tid, *tls, *child_tid;
 	va_list args;
 	int pid;
@@ -144,16 +144,16 @@ int clone(int (*fn)(void *), void *stack, int flags, void *arg, ...)
 	child_tid = va_arg(args, void *);
 	va_end(args);
 	if (shares) {
-		/* The mark first: a handler in between must not set rslots again. */
+		/* The mark first: a handler in between must not set slots again. */
 		nl_store(&nl_self.vforked, 1);
-		nl_store(&nl_self.rslots, 0);
+		nl_store(&nl_self.slots, 0);
 		nl_store(&nl_self.last_tag, ~0u);
 	}
 	pid = __clone(fn, stack, flags, arg, parent_tid, tls, child_tid);
 	if (shares) {
 		nl_store(&nl_self.vforked, mine.vforked);
 		nl_store(&nl_self.last_tag, mine.last_tag);
-		nl_store(&nl_self.rslots, mine.rslots);
+		nl_store(&nl_self.slots, mine.slots);
 	}
 	return pid;
 }

@@ -8,10 +8,23 @@
 enum {
 	CALL_ALLOC, /* arg: size */
 	CALL_ZALLOC,
-	CALL_FREE,	  /* arg: object */
-	CALL_CACHE_ALLOC, /* arg: cache */
-	CALL_CACHE_FREE,  /* arg: cache, obj: object */
+	CALL_FREE,	   /* arg: object */
+	CALL_CACHE_ALLOC,  /* arg: cache */
+	CALL_CACHE_FREE,   /* arg: cache, obj: object */
+	CALL_CACHE_ZALLOC, /* arg: cache */
+	CALL_ALLOC_BULK,   /* arg: cache, obj: array in the heap, nr */
+	CALL_FREE_BULK,	   /* the same */
+	CALL_PREFILL,	   /* arg: cache, nr */
+	CALL_FROM_SHEAF,   /* arg: cache, obj: sheaf */
+	CALL_RETURN,	   /* the same */
+	CALL_SHEAF_SIZE,   /* obj: sheaf */
+	CALL_ROOT,
+	/* In line, of a constant size: arg is looked up in this list, or else 0. */
+	CALL_CONST_ALLOC,
+	CALL_CONST_ZALLOC,
 };
+
+#define CALL_CONST_SIZES(X) X(1) X(16) X(17) X(64) X(128) X(129) X(200) X(1024) X(4096) X(32768)
 
 struct nolock_call {
 	nl_u64 arg;
@@ -20,7 +33,7 @@ struct nolock_call {
 	nl_u32 op;
 	nl_u32 flags;
 	int node;
-	nl_u32 pad;
+	nl_u32 nr;
 };
 
 /* Room for the objects of a fill. */

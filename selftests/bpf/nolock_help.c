@@ -151,6 +151,21 @@ nl_u64 call1(struct nolock_call_bpf *s, nl_u32 op, nl_u64 arg, nl_u32 flags, int
 	return c.ret;
 }
 
+nl_u64 call_with(struct nolock_call_bpf *s, nl_u32 op, const void *arg, const void *obj, nl_u32 nr,
+		 nl_u32 flags)
+{
+	struct nolock_call c = { .arg = (nl_u64)arg,
+				 .obj = (nl_u64)obj,
+				 .op = op,
+				 .flags = flags,
+				 .node = NUMA_NO_NODE,
+				 .nr = nr };
+	LIBBPF_OPTS(bpf_test_run_opts, run, .ctx_in = &c, .ctx_size_in = sizeof(c));
+
+	cr_assert_eq(bpf_prog_test_run_opts(bpf_program__fd(s->progs.call), &run), 0);
+	return c.ret;
+}
+
 void run_syscall(struct bpf_program *p, struct nolock_work *w)
 {
 	nl_u64 args = (nl_u64)w;
@@ -189,6 +204,12 @@ struct nolock_work *work_new(struct nolock_heap *heap, nl_u32 side, nl_u32 turns
 	w->min_size = 16;
 	w->max_size = 512;
 	return w;
+}
+
+void work_forms_of(struct nolock_work *w, struct kmem_cache *cache)
+{
+	w->form_cache = (nl_u64)cache;
+	w->form_size = kmem_cache_size(cache);
 }
 
 struct nolock_mail *mail_new(struct nolock_heap *heap)

@@ -16,6 +16,17 @@
 NL_HIDDEN nl_u64 help_alloc(nl_u64 heap, nl_u64 cache, nl_u32 size);
 #define work_alloc(w, size) help_alloc((w)->heap, (w)->cache, (size))
 #define work_free(obj) kfree_nolock((void *)(obj))
+#define work_alloc_bulk(cache, nr, p)                                                              \
+	kmem_cache_alloc_bulk((struct kmem_cache *)(cache), GFP_ATOMIC, (nr), (void **)(p))
+#define work_free_bulk(cache, nr, p)                                                               \
+	kmem_cache_free_bulk((struct kmem_cache *)(cache), (nr), (void **)(p))
+#define work_prefill(cache, nr)                                                                    \
+	((nl_u64)kmem_cache_prefill_sheaf((struct kmem_cache *)(cache), GFP_ATOMIC, (nr)))
+#define work_from_sheaf(cache, sheaf)                                                              \
+	((nl_u64)kmem_cache_alloc_from_sheaf((struct kmem_cache *)(cache), 0,                      \
+					     (struct slab_sheaf *)(sheaf)))
+#define work_return(cache, sheaf)                                                                  \
+	kmem_cache_return_sheaf((struct kmem_cache *)(cache), 0, (struct slab_sheaf *)(sheaf))
 #include "nolock_work.h"
 
 #include "nolock_call.h"
@@ -49,6 +60,10 @@ struct nolock_work_bpf *work_load(int fd, const char *const *progs);
 /* One call; fails the test if the program does not run. */
 nl_u64 call1(struct nolock_call_bpf *s, nl_u32 op, nl_u64 arg, nl_u32 flags, int node);
 
+/* The same with all that a call may have. */
+nl_u64 call_with(struct nolock_call_bpf *s, nl_u32 op, const void *arg, const void *obj, nl_u32 nr,
+		 nl_u32 flags);
+
 /* Run a program once by BPF_PROG_TEST_RUN: with a worker, or (tc, xdp) with a packet. */
 void run_syscall(struct bpf_program *p, struct nolock_work *w);
 void run_packet(struct bpf_program *p);
@@ -56,6 +71,8 @@ void run_packet(struct bpf_program *p);
 /* A worker in the heap: sizes, turns of one run, objects held; everything else is 0. */
 struct nolock_work *work_new(struct nolock_heap *heap, nl_u32 side, nl_u32 turns, nl_u32 nr_held);
 struct nolock_mail *mail_new(struct nolock_heap *heap);
+/* It calls the bulk forms and prefills sheaves in each run, too: from that cache. */
+void work_forms_of(struct nolock_work *w, struct kmem_cache *cache);
 /* Check and free all that a worker holds, or that is in the mail: from user space. */
 void work_drain(struct nolock_work *w);
 void mail_drain(struct nolock_mail *mail, struct nolock_work *w);

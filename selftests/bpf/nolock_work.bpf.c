@@ -7,20 +7,7 @@
 #include <bpf/bpf_tracing.h>
 #include <bpf/bpf_core_read.h>
 #include "nolock.bpf.h"
-
-#define work_free(obj) kfree_nolock((void __arena *)(obj))
-#define work_alloc(w, size) bpf_work_alloc((w)->cache, (size))
-
-static __always_inline unsigned long long bpf_work_alloc(unsigned long long cache, __u32 size)
-{
-	if (cache)
-		return (unsigned long long)kmem_cache_alloc_nolock(
-			(struct kmem_cache __arena *)cache, 0, NUMA_NO_NODE);
-	return (unsigned long long)kmalloc_nolock(size, 0, NUMA_NO_NODE);
-}
-
-#include "core/layout.h"
-#include "nolock_work.h"
+#include "nolock_side.h"
 
 /* Addresses of workers, of each type and, for the NMI's program, of each CPU; 0: do nothing. */
 __u64 work_of[NR_TYPES];
@@ -96,6 +83,18 @@ int work_tracepoint(struct trace_event_raw_sys_enter *ctx)
 SEC("uprobe") int work_uprobe(struct pt_regs *regs)
 {
 	return run_type(TYPE_UPROBE);
+}
+
+SEC("uprobe.s") int work_uprobe_s(struct pt_regs *regs)
+{
+	return run_type(TYPE_UPROBE_S);
+}
+
+/* All of the packet may pass. */
+SEC("socket") int work_socket(struct __sk_buff *skb)
+{
+	run_type(TYPE_SOCKET);
+	return skb->len;
 }
 
 SEC("iter/bpf_map") int work_iter(struct bpf_iter__bpf_map *ctx)

@@ -6,7 +6,9 @@
  * on through mail slots that others share, and checks each before it frees it. It lives in the
  * heap, so that both sides see its figures. One context at a time may run a worker.
  *
- * Whoever includes it has defined work_alloc(w, size) and work_free(obj) before.
+ * Whoever includes it has defined work_alloc(w, size), work_free(obj), and the bulk forms and those
+ * of sheaves before: work_alloc_bulk(cache, nr, p), work_free_bulk(cache, nr, p),
+ * work_prefill(cache, nr), work_from_sheaf(cache, sheaf), work_return(cache, sheaf).
  */
 #ifndef NOLOCK_WORK_H
 #define NOLOCK_WORK_H
@@ -17,6 +19,7 @@
 #define WORK_MAIL 32
 #define WORK_SIDES 8
 #define WORK_CPUS 64
+#define WORK_BULK 16
 
 /* Sides: who allocated an object, as its stamp says. */
 enum {
@@ -37,6 +40,8 @@ enum {
 	TYPE_RAW_TP,
 	TYPE_TRACEPOINT,
 	TYPE_UPROBE,
+	TYPE_UPROBE_S,
+	TYPE_SOCKET,
 	TYPE_ITER,
 	TYPE_FENTRY,
 	TYPE_PERF_EVENT,
@@ -65,6 +70,11 @@ struct nolock_work {
 	nl_u64 fails;		 /* NULL returned */
 	nl_u64 bad;		 /* objects whose pattern was damaged */
 	nl_u64 from[WORK_SIDES]; /* objects freed, by who allocated them */
+	nl_u64 form_cache;	 /* address of a kmem_cache whose bulk forms each run calls, or 0 */
+	nl_u32 form_size;
+	nl_u32 pad;
+	nl_u64 forms; /* objects that came and went by them */
+	nl_u64 bulk[WORK_BULK];
 	nl_u64 held[WORK_HELD];
 };
 
@@ -212,11 +222,75 @@ WORK_FUNC int work_turn(work_t *w NL_ARG)
 	return 0;
 }
 
+/* Stamp what is in bulk[], then look at it: nobody else may have had any of it meanwhile. */
+WORK_FUNC int work_bulk_check(work_t *w NL_ARG, nl_u32 nr)
+{
+	nl_u64 r = w ? work_rng(w) : 0;
+
+	if (!w)
+		return 0;
+	nl_for(i, nr) {
+		nl_u64 obj = w->bulk[i & (WORK_BULK - 1)];
+
+		work_stamp((work_word_t *)obj, WORK_HEAD(r + i, w->side, w->form_size));
+	}
+	nl_for(k, nr) {
+		nl_u64 obj = w->bulk[k & (WORK_BULK - 1)];
+
+		if (work_verify((work_word_t *)obj))
+			w->bad++;
+		*(work_word_t *)obj = 0;
+	}
+	w->allocs += nr;
+	w->frees += nr;
+	w->forms += nr;
+	return 0;
+}
+
+/* The bulk forms once, and a prefilled sheaf from which all but one object is taken. */
+WORK_FUNC int work_forms(work_t *w NL_ARG)
+{
+	nl_u64 cache = w ? w->form_cache : 0, sheaf;
+	nl_u32 nr = nl_zero(), n;
+
+	if (!cache)
+		return 0;
+	n = (nl_u32)work_rng(w) % WORK_BULK + 1;
+	if (work_alloc_bulk(cache, n, &w->bulk[0]) == (int)n) {
+		work_bulk_check(w, n);
+		work_free_bulk(cache, n, &w->bulk[0]);
+	} else {
+		w->fails++;
+	}
+	sheaf = work_prefill(cache, n + 1);
+	if (!sheaf) {
+		w->fails++;
+		return 0;
+	}
+	nl_for(i, n) {
+		nl_u64 obj = work_from_sheaf(cache, sheaf);
+
+		if (!obj) {
+			w->fails++;
+			break;
+		}
+		w->bulk[i & (WORK_BULK - 1)] = obj;
+		nr++;
+	}
+	work_bulk_check(w, nr);
+	nl_for(k, nr) {
+		work_free(w->bulk[k & (WORK_BULK - 1)]);
+	}
+	work_return(cache, sheaf);
+	return 0;
+}
+
 NL_INLINE void work_run(work_t *w)
 {
 	nl_u32 turns = w->turns;
 
 	w->runs++;
+	work_forms(w);
 	nl_for(i, turns) {
 		work_turn(w);
 	}

@@ -10,6 +10,8 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+#include <nolock/bpf.h>
+#include "nolock_addr.skel.h"
 #include "nolock_help.h"
 
 struct env {
@@ -371,4 +373,45 @@ Test(nolock_basic, no_heap_attached)
 		figure("no_heap_attached: every allocation is NULL");
 	}
 	nolock_call_bpf__destroy(s);
+}
+
+static void retarget(struct nolock_call_bpf *s, nl_u32 version)
+{
+	struct bpf_map *rodata = bpf_object__find_map_by_name(s->obj, ".rodata");
+
+	cr_assert(rodata);
+	cr_assert_eq(nolock_bpf_layout_of(s->obj), NL_VERSION);
+	s->rodata->nolock_bpf_layout = version;
+	cr_assert_eq(nolock_bpf_layout_of(s->obj), version);
+}
+
+/* The two calls of a loader, <nolock/bpf.h>; the name is nolockd's, so bpf/examples has that part. */
+Test(nolock_basic, loader)
+{
+	struct nolock_heap *heap = heap_new(0, 4), *other = heap_new(1, 4);
+	struct nolock_call_bpf *s = nolock_call_bpf__open(), *t = nolock_call_bpf__open();
+	struct nolock_addr_bpf *none = nolock_addr_bpf__open();
+
+	cr_assert(s && t && none);
+	libbpf_set_print(NULL);
+	cr_assert_eq(nolock_bpf_attach_heap(none->obj, heap), -ENOENT, "not linked with it");
+	cr_assert_eq(nolock_bpf_attach_heap(s->obj, nolock_heap_default()), -EOPNOTSUPP);
+	retarget(s, NL_VERSION + 1);
+	cr_assert_eq(nolock_bpf_attach_heap(s->obj, heap), -EPROTO, "another layout");
+	s->rodata->nolock_bpf_layout = NL_VERSION;
+	cr_assert_eq(nolock_bpf_ready(s->obj, heap), -ENXIO, "not loaded");
+	cr_assert_eq(nolock_bpf_attach_heap(s->obj, heap), 0);
+	cr_assert_eq(nolock_call_bpf__load(s), 0);
+	cr_assert_eq(nolock_bpf_ready(s->obj, heap), 0);
+	cr_assert_eq(nolock_bpf_ready(s->obj, other), -EXDEV);
+	cr_assert_eq(nolock_bpf_attach_heap(s->obj, other), -ENOENT, "given before");
+	errno = 0;
+	setenv("NOLOCK_SOCKET", "/nonexistent", 1);
+	cr_assert_null(nolock_bpf_open_heap(t->obj, "nobody"));
+	cr_assert_eq(errno, ECONNREFUSED, "%s", strerror(errno));
+	call1(s, CALL_FREE, call1(s, CALL_ALLOC, 64, 0, NUMA_NO_NODE), 0, 0);
+	heap_whole(heap, 0, "loader");
+	nolock_call_bpf__destroy(s);
+	nolock_call_bpf__destroy(t);
+	nolock_addr_bpf__destroy(none);
 }

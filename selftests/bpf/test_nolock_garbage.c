@@ -184,6 +184,28 @@ static nl_u64 now_us(void)
 	return (nl_u64)ts.tv_sec * 1000000 + (nl_u64)ts.tv_nsec / 1000;
 }
 
+/* The same of the bulk forms and of sheaves: real ones, and what may be taken for one. */
+static void ask_forms(struct nolock_call_bpf *s, const struct heap_copy *c, nl_u32 nr)
+{
+	char *cache = c->at + c->head.off_cache + (rnd() & 63) * sizeof(struct nl_cache);
+	char *array = c->at + c->size - 8 * 4096;
+	nl_u64 sheaf;
+
+	nr = nr % 4096 + 1;
+	call_with(s, CALL_ALLOC_BULK, cache, array, nr, rnd() & 1 ? __GFP_ZERO : 0);
+	call_with(s, CALL_FREE_BULK, cache, array, nr, 0);
+	call_with(s, CALL_FREE_BULK, cache, (void *)nasty(), nr, 0);
+	sheaf = call_with(s, CALL_PREFILL, cache, NULL, nr, 0);
+	for (unsigned int i = 0; i < 4; i++) {
+		call_with(s, CALL_FROM_SHEAF, cache, (void *)sheaf, 0, __GFP_ZERO);
+		call_with(s, CALL_SHEAF_SIZE, NULL, (void *)sheaf, 0, 0);
+		call_with(s, CALL_RETURN, cache, (void *)sheaf, 0, 0);
+		sheaf = i == 2 ? nasty() :
+				 c->head.base + c->head.off_sheaf +
+					 (rnd() & 0xff) * sizeof(struct nl_sheaf);
+	}
+}
+
 /* What a program may ask for, sense or none. */
 static void ask(struct nolock_call_bpf *s, const struct heap_copy *c, nl_u64 *longest)
 {
@@ -201,6 +223,7 @@ static void ask(struct nolock_call_bpf *s, const struct heap_copy *c, nl_u64 *lo
 			    0, NUMA_NO_NODE);
 		call1(s, CALL_FREE, obj, 0, 0);
 		call1(s, CALL_CACHE_ALLOC, nasty(), __GFP_ZERO, NUMA_NO_NODE);
+		ask_forms(s, c, sizes[i % 6]);
 		took = now_us() - start;
 		if (took > *longest)
 			*longest = took;
@@ -262,8 +285,8 @@ Test(nolock_garbage, programs_end_and_the_kernel_lives, .timeout = 400)
 			cr_assert(obj);
 			call1(beside, CALL_FREE, obj, 0, 0);
 		}
-		figure("%s: %u heaps, 72 calls on each, the longest 6 took %llu us", kinds[k].name,
-		       kinds[k].seeds, (unsigned long long)longest);
+		figure("%s: %u heaps, 264 calls on each, the longest 22 took %llu us",
+		       kinds[k].name, kinds[k].seeds, (unsigned long long)longest);
 	}
 	heap_whole(whole, 0, "the heap beside it");
 	/* With its metadata as they were, the heap serves again. */

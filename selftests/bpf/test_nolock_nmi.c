@@ -208,6 +208,9 @@ static void attack_kernel(const char *what, void *(*find)(struct env *), unsigne
 	struct bpf_link *link = bpf_program__attach(e.s->progs.work_tp_btf);
 
 	cr_assert(link, "%s", strerror(errno));
+	/* The bulk forms and prefilled sheaves as well, on either side of the interrupt. */
+	work_forms_of(e.outer, e.cache);
+	work_forms_of(e.inner, e.cache);
 	for (unsigned int t = 0; t < 3; t++) {
 		int fd;
 

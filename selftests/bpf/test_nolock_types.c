@@ -7,33 +7,51 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <linux/perf_event.h>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #include "nolock_help.h"
+#include "nolock_ops.skel.h"
 
 #define RUNS 2000u
 #define TOKEN 0x6e6f6c6f636b2121ULL
 
 struct env {
 	struct nolock_heap *heap;
+	struct kmem_cache *cache;
 	struct nolock_work_bpf *s;
 	struct nolock_work *w;
 	struct bpf_link *link;
 };
 
-static struct env start(const char *prog, unsigned int type)
+/* A heap with a worker that goes through all forms of allocating. */
+static struct env prepare(void)
 {
-	const char *const progs[] = { prog, NULL };
 	struct env e = { .heap = heap_new(0, 4) };
 
 	pin(0);
-	e.s = work_load(nolock_heap_fd(e.heap), progs);
 	e.w = work_new(e.heap, SIDE_BPF, 16, 256);
+	e.cache = nolock_heap_kmem_cache_create(e.heap, "types", 128, NULL, 0);
+	cr_assert(e.cache);
+	work_forms_of(e.w, e.cache);
+	return e;
+}
+
+static struct env start(const char *prog, unsigned int type)
+{
+	const char *const progs[] = { prog, NULL };
+	struct env e = prepare();
+
+	e.s = work_load(nolock_heap_fd(e.heap), progs);
 	e.s->bss->work_of[type] = (nl_u64)e.w;
 	e.s->bss->token = TOKEN;
 	return e;
@@ -50,14 +68,17 @@ static void finish(struct env *e, const char *type, unsigned long runs)
 	bpf_link__destroy(e->link);
 	cr_assert_geq(e->w->runs, runs, "%s: run %llu times of %lu", type,
 		      (unsigned long long)e->w->runs, runs);
-	figure("%s: %llu runs, %llu allocations, %llu frees, %llu failed, %llu damaged", type,
-	       (unsigned long long)e->w->runs, (unsigned long long)e->w->allocs,
-	       (unsigned long long)e->w->frees, (unsigned long long)e->w->fails,
-	       (unsigned long long)e->w->bad);
+	figure("%s: %llu runs, %llu allocations, %llu frees, %llu by bulk and sheaf, %llu failed, "
+	       "%llu damaged",
+	       type, (unsigned long long)e->w->runs, (unsigned long long)e->w->allocs,
+	       (unsigned long long)e->w->frees, (unsigned long long)e->w->forms,
+	       (unsigned long long)e->w->fails, (unsigned long long)e->w->bad);
+	cr_assert_geq(e->w->forms, 2 * runs, "%s: no bulk forms", type);
 	work_drain(e->w);
 	work_good(e->w, type);
 	cr_assert_eq(e->w->allocs, e->w->frees);
 	kfree(e->w);
+	cr_assert_eq(kmem_cache_destroy(e->cache), 0);
 	heap_whole(e->heap, 0, type);
 	nolock_work_bpf__destroy(e->s);
 	cr_assert_eq(nolock_heap_close(e->heap), 0);
@@ -94,6 +115,79 @@ Test(nolock_types, xdp)
 	for (unsigned int i = 0; i < RUNS; i++)
 		run_packet(e.s->progs.work_xdp);
 	finish(&e, "xdp", RUNS);
+}
+
+/* A network of our own, in which we alone send: each packet is received on this CPU. */
+static void loopback_up(void)
+{
+	struct ifreq r = { .ifr_name = "lo", .ifr_flags = IFF_UP };
+	int fd;
+
+	cr_assert_eq(unshare(CLONE_NEWNET), 0, "%s", strerror(errno));
+	fd = socket(AF_INET, SOCK_DGRAM, 0);
+	cr_assert(fd >= 0 && !ioctl(fd, SIOCSIFFLAGS, &r), "%s", strerror(errno));
+	close(fd);
+}
+
+/* Datagrams to ourselves, one by one, through what is attached to the socket or the interface. */
+static void send_packets(int filter)
+{
+	struct sockaddr_in at = { .sin_family = AF_INET };
+	int to = socket(AF_INET, SOCK_DGRAM, 0), from = socket(AF_INET, SOCK_DGRAM, 0);
+	socklen_t len = sizeof(at);
+	char data[64] = { 0 };
+
+	at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	cr_assert(to >= 0 && from >= 0);
+	if (filter >= 0)
+		cr_assert_eq(setsockopt(to, SOL_SOCKET, SO_ATTACH_BPF, &filter, sizeof(filter)), 0,
+			     "%s", strerror(errno));
+	cr_assert_eq(bind(to, (struct sockaddr *)&at, sizeof(at)), 0);
+	cr_assert_eq(getsockname(to, (struct sockaddr *)&at, &len), 0);
+	for (unsigned int i = 0; i < RUNS; i++) {
+		cr_assert_eq(sendto(from, data, sizeof(data), 0, (struct sockaddr *)&at, len),
+			     sizeof(data), "%s", strerror(errno));
+		cr_assert_eq(recv(to, data, sizeof(data), 0), sizeof(data));
+	}
+	close(from);
+	close(to);
+}
+
+/* In the softirq that receives, where test_run() is in a task. */
+Test(nolock_types, xdp_received)
+{
+	struct env e = start("work_xdp", TYPE_XDP);
+
+	loopback_up();
+	e.link = bpf_program__attach_xdp(e.s->progs.work_xdp, (int)if_nametoindex("lo"));
+	cr_assert(e.link, "%s", strerror(errno));
+	send_packets(-1);
+	finish(&e, "xdp, received", RUNS);
+}
+
+Test(nolock_types, tc_received)
+{
+	LIBBPF_OPTS(bpf_tc_hook, hook, .attach_point = BPF_TC_INGRESS);
+	LIBBPF_OPTS(bpf_tc_opts, opts, .handle = 1, .priority = 1);
+	struct env e = start("work_tc", TYPE_TC);
+
+	loopback_up();
+	hook.ifindex = (int)if_nametoindex("lo");
+	opts.prog_fd = bpf_program__fd(e.s->progs.work_tc);
+	cr_assert_eq(bpf_tc_hook_create(&hook), 0);
+	cr_assert_eq(bpf_tc_attach(&hook, &opts), 0);
+	send_packets(-1);
+	cr_assert_eq(bpf_tc_hook_destroy(&hook), 0);
+	finish(&e, "tc, received", RUNS);
+}
+
+Test(nolock_types, socket)
+{
+	struct env e = start("work_socket", TYPE_SOCKET);
+
+	loopback_up();
+	send_packets(bpf_program__fd(e.s->progs.work_socket));
+	finish(&e, "socket", RUNS);
 }
 
 Test(nolock_types, tp_btf)
@@ -163,16 +257,27 @@ static size_t file_offset(const void *fn)
 	return 0;
 }
 
-Test(nolock_types, uprobe)
+static void probe(const char *prog, unsigned int type, const char *name)
 {
-	struct env e = start("work_uprobe", TYPE_UPROBE);
+	struct env e = start(prog, type);
 
-	e.link = bpf_program__attach_uprobe(e.s->progs.work_uprobe, false, getpid(),
-					    "/proc/self/exe", file_offset(nolock_types_probed));
+	e.link = bpf_program__attach_uprobe(bpf_object__find_program_by_name(e.s->obj, prog), false,
+					    getpid(), "/proc/self/exe",
+					    file_offset(nolock_types_probed));
 	cr_assert(e.link, "%s", strerror(errno));
 	for (unsigned int i = 0; i < RUNS; i++)
 		nolock_types_probed();
-	finish(&e, "uprobe", RUNS);
+	finish(&e, name, RUNS);
+}
+
+Test(nolock_types, uprobe)
+{
+	probe("work_uprobe", TYPE_UPROBE, "uprobe");
+}
+
+Test(nolock_types, uprobe_sleepable)
+{
+	probe("work_uprobe_s", TYPE_UPROBE_S, "uprobe.s");
 }
 
 Test(nolock_types, iter)
@@ -216,21 +321,18 @@ Test(nolock_types, perf_event, .timeout = 60)
 Test(nolock_types, fentry)
 {
 	struct nolock_work_bpf *s = nolock_work_bpf__open();
-	struct nolock_heap *heap = heap_new(0, 4);
+	struct env e = prepare();
 	struct bpf_program *p;
-	struct env e;
 	int err;
 
 	cr_assert(s);
-	pin(0);
+	e.s = s;
 	bpf_object__for_each_program(p, s->obj)
 		bpf_program__set_autoload(p, p == s->progs.work_fentry);
-	cr_assert_eq(bpf_map__reuse_fd(s->maps.nolock_heap, nolock_heap_fd(heap)), 0);
+	cr_assert_eq(bpf_map__reuse_fd(s->maps.nolock_heap, nolock_heap_fd(e.heap)), 0);
 	libbpf_set_print(NULL);
 	err = nolock_work_bpf__load(s);
-	e = (struct env){ .heap = heap, .s = s };
 	if (!err) {
-		e.w = work_new(heap, SIDE_BPF, 16, 256);
 		s->bss->work_of[TYPE_FENTRY] = (nl_u64)e.w;
 		e.link = bpf_program__attach(s->progs.work_fentry);
 		err = e.link ? 0 : -errno;
@@ -249,35 +351,128 @@ Test(nolock_types, fentry)
 	finish(&e, "fentry", RUNS);
 }
 
-/* 8 allocations and 8 frees: what the verifier looks at must stay far from its limit. */
-Test(nolock_types, budget)
+/* A connection to ourselves, with the program as its congestion control. */
+static void tcp_talk(const char *control, nl_u64 *runs)
+{
+	struct sockaddr_in at = { .sin_family = AF_INET };
+	socklen_t len = sizeof(at);
+	static char data[65536];
+	int l = socket(AF_INET, SOCK_STREAM, 0), c = socket(AF_INET, SOCK_STREAM, 0), a;
+
+	at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	cr_assert(l >= 0 && c >= 0);
+	cr_assert_eq(setsockopt(c, IPPROTO_TCP, TCP_CONGESTION, control, strlen(control)), 0, "%s",
+		     strerror(errno));
+	cr_assert_eq(bind(l, (struct sockaddr *)&at, sizeof(at)), 0);
+	cr_assert_eq(listen(l, 1), 0);
+	cr_assert_eq(getsockname(l, (struct sockaddr *)&at, &len), 0);
+	cr_assert_eq(connect(c, (struct sockaddr *)&at, sizeof(at)), 0, "%s", strerror(errno));
+	a = accept(l, NULL, NULL);
+	cr_assert_geq(a, 0);
+	/* What was sent is acknowledged by its being received. */
+	for (unsigned int i = 0; i < 100 * RUNS && nl_load(runs) < RUNS; i++) {
+		ssize_t sent = send(c, data, 4096, 0);
+
+		cr_assert_gt(sent, 0, "%s", strerror(errno));
+		while (sent > 0) {
+			ssize_t n = recv(a, data, sizeof(data), 0);
+
+			cr_assert_gt(n, 0, "%s", strerror(errno));
+			sent -= n;
+		}
+	}
+	close(c);
+	close(a);
+	close(l);
+}
+
+Test(nolock_types, struct_ops)
+{
+	struct nolock_ops_bpf *s = nolock_ops_bpf__open();
+	struct env e = prepare();
+	nl_u64 runs;
+
+	cr_assert(s);
+	loopback_up();
+	cr_assert_eq(bpf_map__reuse_fd(s->maps.nolock_heap, nolock_heap_fd(e.heap)), 0);
+	cr_assert_eq(nolock_ops_bpf__load(s), 0, "cannot load the programs");
+	s->bss->work_of = (nl_u64)e.w;
+	e.link = bpf_map__attach_struct_ops(s->maps.nolock_tcp);
+	cr_assert(e.link, "%s", strerror(errno));
+	tcp_talk("nolock_test", &e.w->runs);
+	/* The kernel keeps it while a connection uses it, which ends by and by. */
+	s->bss->work_of = 0;
+	do {
+		runs = nl_load(&e.w->runs);
+		usleep(20000);
+	} while (runs != nl_load(&e.w->runs));
+	finish(&e, "struct_ops", RUNS);
+	nolock_ops_bpf__destroy(s);
+}
+
+/* What the verifier looks at must stay far from its limit of a million. */
+static void budget(const char *name, const char *what, unsigned long limit)
 {
 	static char log[1 << 20];
 	struct nolock_heap *heap = heap_new(0, 4);
-	struct nolock_call c = { .arg = 64 };
+	struct kmem_cache *cache = nolock_heap_kmem_cache_create(heap, "budget", 64, NULL, 0);
+	void *array = nolock_heap_kmalloc(heap, 4096, GFP_KERNEL);
+	struct nolock_call c = { .arg = 64, .obj = (nl_u64)array };
 	LIBBPF_OPTS(bpf_test_run_opts, run, .ctx_in = &c, .ctx_size_in = sizeof(c));
 	struct nolock_call_bpf *s = nolock_call_bpf__open();
+	struct bpf_program *p;
 	unsigned long insns;
 	const char *at;
 
-	cr_assert(s);
-	bpf_program__set_autoload(s->progs.call, false);
-	bpf_program__set_autoload(s->progs.fill, false);
-	bpf_program__set_autoload(s->progs.empty, false);
-	bpf_program__set_log_level(s->progs.budget, 4);
-	bpf_program__set_log_buf(s->progs.budget, log, sizeof(log));
+	cr_assert(s && cache && array);
+	if (strcmp(name, "budget") && strcmp(name, "budget_const"))
+		c.arg = (nl_u64)cache;
+	bpf_object__for_each_program(p, s->obj)
+		bpf_program__set_autoload(p, false);
+	p = bpf_object__find_program_by_name(s->obj, name);
+	cr_assert(p, "no program %s", name);
+	bpf_program__set_autoload(p, true);
+	bpf_program__set_log_level(p, 4);
+	bpf_program__set_log_buf(p, log, sizeof(log));
 	cr_assert_eq(bpf_map__reuse_fd(s->maps.nolock_heap, nolock_heap_fd(heap)), 0);
 	cr_assert_eq(nolock_call_bpf__load(s), 0);
 	at = strstr(log, "processed ");
 	cr_assert(at, "the verifier's log has no count: %s", log);
 	insns = strtoul(at + strlen("processed "), NULL, 10);
-	figure("budget: 8 allocations and 8 frees, %lu instructions processed (limit 100000)",
-	       insns);
+	figure("%s: %s, %lu instructions processed (limit %lu)", name, what, insns, limit);
 	cr_assert_gt(insns, 0);
-	cr_assert_lt(insns, 100000);
+	cr_assert_lt(insns, limit);
 	for (unsigned int i = 0; i < 1000; i++) {
-		cr_assert_eq(bpf_prog_test_run_opts(bpf_program__fd(s->progs.budget), &run), 0);
+		c.ret = 0;
+		cr_assert_eq(bpf_prog_test_run_opts(bpf_program__fd(p), &run), 0);
 		cr_assert_eq(c.ret, 1);
 	}
-	heap_whole(heap, 0, "after the program of 8 pairs");
+	kfree(array);
+	cr_assert_eq(kmem_cache_destroy(cache), 0);
+	heap_whole(heap, 0, name);
+}
+
+Test(nolock_types, budget)
+{
+	budget("budget", "8 allocations and 8 frees of any size", 80000);
+}
+
+Test(nolock_types, budget_const)
+{
+	budget("budget_const", "8 allocations and 8 frees of constant sizes", 80000);
+}
+
+Test(nolock_types, budget_cache)
+{
+	budget("budget_cache", "2 objects of a cache", 80000);
+}
+
+Test(nolock_types, budget_bulk)
+{
+	budget("budget_bulk", "2 times both bulk forms", 80000);
+}
+
+Test(nolock_types, budget_sheaf)
+{
+	budget("budget_sheaf", "2 sheaves prefilled, used, returned", 80000);
 }

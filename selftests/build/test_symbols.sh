@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# What libnolock.so gives to others: the functions that the public headers declare, and no more.
+# What libnolock.so gives to others: the functions that the public headers declare, the one variable
+# that inlined code reads, and no more.
 # It needs libc alone, cannot be unloaded, and finds its thread-local data without a call.
 
 set -u
@@ -29,7 +30,11 @@ check()
 # A declaration may go over several lines; comments may name functions too.
 gcc -E -P -Ilib/include -include nolock/slab.h -include nolock/heap.h -include nolock/stat.h \
 	-include nolock/page.h -include nolock/debug.h -include nolock/rcu.h '-DNOLOCK_API=@API@' -x c /dev/null | tr '\n' ' ' | tr ';}' '\n\n' |
-	sed -n 's/^.*@API@ [^(]*[^a-z0-9_(]\([a-z0-9_]*\)(.*/\1/p' | sort -u >"$tmp/declared"
+	sed -n 's/^.*@API@ [^(]*[^a-z0-9_(]\([a-z0-9_]*\)(.*/\1/p' >"$tmp/functions"
+# What inlined code refers to: data, of the threads alone.
+gcc -E -P -Ilib/include -include nolock/slab.h -x c /dev/null |
+	sed -n 's/^extern __thread .* \([a-z0-9_]*\) __attribute__.*/\1/p' >"$tmp/data"
+sort -u "$tmp/functions" "$tmp/data" >"$tmp/declared"
 nm -D --defined-only "$so" | sed -n 's/^[0-9a-f]* [TtDdBbRrVvWwi] \([^@]*\).*/\1/p' |
 	sort -u >"$tmp/exported"
 

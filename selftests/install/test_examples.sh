@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# The README's two examples, as a reader pastes them, against an installed tree and nothing else.
+# The README's two examples, as a reader pastes them, and those of bpf/examples, as their heads say,
+# against an installed tree and nothing else.
 #
 # The C example is the first ```c block of README.md; the BPF example the first ```c block after
 # the first heading that contains "BPF". A block's first line names its file: /* hello.c */. The
@@ -10,6 +11,9 @@
 # block or heading, is what is printed. "sudo" does nothing here; the BPF example needs root. The
 # block has processes, mounts, bpffs and /run of its own, which end with it, where namespaces can be
 # made (not in a chroot).
+#
+# An example X of bpf/examples: the lines of the heads of X.bpf.c and X.c that are indented by a tab
+# are what the reader types, in that order, as root, in a copy of the installed directory.
 
 set -u
 # Of the make that may have started this; its job server does not reach here.
@@ -69,6 +73,27 @@ extract()
 	}' README.md
 }
 
+# Run $tmp/PART.sh in a directory, on its own: its output is PART.out, and with its errors PART.log.
+typed()
+{
+	local part=$1 dir=$2 status
+
+	cat >"$tmp/$part.run" <<-END
+	if [ -n "${own[*]}" ]; then
+		mount -t tmpfs run /run || exit 1
+		while mountpoint -q /sys/fs/bpf; do umount /sys/fs/bpf || exit 1; done
+	fi
+	cd "$dir" || exit 1
+	sudo() { "\$@"; }
+	set -e
+	. "$tmp/$part.sh"
+	END
+	"${own[@]}" bash "$tmp/$part.run" >"$tmp/$part.out" 2>"$tmp/$part.err" </dev/null
+	status=$?
+	cat "$tmp/$part.out" "$tmp/$part.err" >"$tmp/$part.log"
+	return $status
+}
+
 # Build and run one example as its ```sh block says.
 example()
 {
@@ -94,19 +119,8 @@ example()
 		return
 	fi
 	mkdir "$dir" && cp "$tmp/$part.c" "$dir/$name"
-	cat >"$tmp/$part.run" <<-END
-	if [ -n "${own[*]}" ]; then
-		mount -t tmpfs run /run || exit 1
-		while mountpoint -q /sys/fs/bpf; do umount /sys/fs/bpf || exit 1; done
-	fi
-	cd "$dir" || exit 1
-	sudo() { "\$@"; }
-	set -e
-	. "$tmp/$part.sh"
-	END
-	"${own[@]}" bash "$tmp/$part.run" >"$tmp/$part.out" 2>"$tmp/$part.err" </dev/null
+	typed "$part" "$dir"
 	local status=$?
-	cat "$tmp/$part.out" "$tmp/$part.err" >"$tmp/$part.log"
 	if [ $status -ne 0 ]; then
 		bad "README: the $part example: exit status $status" "$tmp/$part.log"
 	elif [ ! -s "$tmp/$part.out" ]; then
@@ -115,6 +129,38 @@ example()
 		bad "README: the $part example printed something else" "$tmp/diff"
 	else
 		ok "README: the $part example ($name) builds and runs"
+	fi
+}
+
+# One of bpf/examples, from the installed copy.
+bpf_example()
+{
+	local name=$1 dir=$tmp/$1.dir
+
+	if [ "$(id -u)" -ne 0 ]; then
+		skipped=$((skipped + 1))
+		echo "skipped bpf/examples: $name: not root"
+		return
+	fi
+	cp -r "$tree/usr/share/doc/nolock/examples" "$dir"
+	# Each file's first comment, where one line ends with a backslash and the next goes on.
+	for file in "$dir/$name.bpf.c" "$dir/$name.c"; do
+		sed -n '/^ \*\//q; s/^ \*\t//p' "$file"
+	done >"$tmp/$name.sh"
+	if ! grep -qx "./$name" "$tmp/$name.sh"; then
+		bad "bpf/examples: the heads of $name.bpf.c and $name.c do not say how to run it"
+		return
+	fi
+	cat >>"$tmp/$name.sh" <<-END
+	nolock check --heap examples
+	kill "\$(cat nolockd.pid)"
+	END
+	if ! typed "$name" "$dir"; then
+		bad "bpf/examples: $name" "$tmp/$name.log"
+	elif ! grep -q ': 0 allocated' "$tmp/$name.out"; then
+		bad "bpf/examples: $name left objects behind" "$tmp/$name.log"
+	else
+		ok "bpf/examples: $name: $(grep '[0-9]' "$tmp/$name.out" | grep -v '^READY' | head -n 1)"
 	fi
 }
 
@@ -162,8 +208,10 @@ fi
 ok "make install DESTDIR prefix=/usr"
 
 missing=
-for f in include/nolock/{slab,gfp,heap,stat,page,nolock.bpf}.h lib/libnolock.{so,so.0,a} lib/libnolock-malloc.so \
-	 lib/bpf/libnolock.bpf.o lib/pkgconfig/nolock.pc bin/nolock sbin/nolockd; do
+for f in include/nolock/{slab,gfp,heap,stat,page,nolock.bpf}.h lib/libnolock.{so,so.0,a} \
+	 lib/libnolock-malloc.so \
+	 lib/bpf/libnolock.bpf.o lib/pkgconfig/nolock.pc bin/nolock sbin/nolockd \
+	 share/doc/nolock/examples/{hash,queue,skiplist}{.h,.bpf.c,.c}; do
 	[ -e "$tree/usr/$f" ] || missing="$missing $f"
 done
 if [ -z "$missing" ]; then ok "layout of the tree"; else bad "not installed:$missing"; fi
@@ -195,6 +243,10 @@ else
 	bad "README.md: there is none in $top"
 	bad "README.md: no BPF example either"
 fi
+
+bpf_example hash
+bpf_example queue
+bpf_example skiplist
 
 echo "$passed passed, $failed failed, $skipped skipped"
 [ $failed -eq 0 ]

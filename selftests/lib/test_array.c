@@ -10,6 +10,7 @@
 #include <criterion/criterion.h>
 #include "internal.h"
 #include "kinds.h"
+#include "hold.h"
 #include "util.h"
 
 #define HEAP_SIZE (64 * MiB)
@@ -35,8 +36,8 @@ static void hold_slots(struct kmem_cache *s, nl_u64 word)
 	struct nolock_heap *heap = nolock_heap_of(s);
 
 	for (nl_u32 cpu = 0; cpu < heap->nr_slots; cpu++) {
-		nl_rslot(heap->h, cpu, nl_cache_id(s))->lock = word;
-		nl_aslot(heap->h, cpu, nl_cache_id(s))->lock = word;
+		hold_rslot(nl_rslot(heap->h, cpu, nl_cache_id(s)), word);
+		hold_aslot(nl_aslot(heap->h, cpu, nl_cache_id(s)), word);
 	}
 }
 

@@ -10,6 +10,7 @@
 #include <criterion/criterion.h>
 #include "internal.h"
 #include "kinds.h"
+#include "hold.h"
 #include "util.h"
 
 #define HEAP_SIZE (64 * MiB)
@@ -236,8 +237,10 @@ Test(bulk, behind_locks)
 	for (int round = 0; round < 2; round++) {
 		nl_u64 word = round ? 0 : holder;
 
-		for (nl_u32 cpu = 0; cpu < heap->nr_slots; cpu++)
-			nl_rslot(heap->h, cpu, id)->lock = nl_aslot(heap->h, cpu, id)->lock = word;
+		for (nl_u32 cpu = 0; cpu < heap->nr_slots; cpu++) {
+			hold_rslot(nl_rslot(heap->h, cpu, id), word);
+			hold_aslot(nl_aslot(heap->h, cpu, id), word);
+		}
 		nl_cache(heap->h, id)->barn[0].lock = word;
 		if (!round) {
 			cr_assert_eq(kmem_cache_alloc_bulk_nolock(s, 0, 3000, p), 3000);

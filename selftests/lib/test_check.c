@@ -17,6 +17,7 @@
 #include <criterion/criterion.h>
 #include "internal.h"
 #include "core/slot.h"
+#include "hold.h"
 #include "util.h"
 
 #define HEAP_SIZE (64 * MiB)
@@ -382,18 +383,17 @@ Test(check, reports_held_locks)
 {
 	struct scene sc;
 	struct nolock_heap_report rep;
-	nl_u64 *locks[3];
+	const nl_u64 holder = NL_OWNER(1, 0xfff0) | 1;
 
 	scene_make(&sc);
-	locks[0] = &nl_aslot(sc.h, 0, sc.id)->lock;
-	locks[1] = &nl_rslot(sc.h, 0, sc.id)->lock;
-	locks[2] = &sc.cache->barn[0].lock;
-	for (unsigned long i = 0; i < 3; i++)
-		*locks[i] = NL_OWNER(1, 0xfff0) | 1;
+	hold_aslot(nl_aslot(sc.h, 0, sc.id), holder);
+	hold_rslot(nl_rslot(sc.h, 0, sc.id), holder);
+	sc.cache->barn[0].lock = holder;
 	nolock_heap_check(sc.heap, &rep);
 	cr_assert_eq(rep.locks_held, 3, "%lu locks found held", rep.locks_held);
-	for (unsigned long i = 0; i < 3; i++)
-		*locks[i] = 0;
+	hold_aslot(nl_aslot(sc.h, 0, sc.id), 0);
+	hold_rslot(nl_rslot(sc.h, 0, sc.id), 0);
+	sc.cache->barn[0].lock = 0;
 	expect_whole(sc.heap, NULL, "after the locks were released");
 }
 

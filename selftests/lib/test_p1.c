@@ -15,6 +15,7 @@
 #include <criterion/criterion.h>
 #include "internal.h"
 #include "kinds.h"
+#include "hold.h"
 #include "util.h"
 
 #define HEAP_SIZE (64 * MiB)
@@ -49,11 +50,11 @@ static unsigned long hold(nl_heap_t *h, nl_u32 id, unsigned int which, bool all_
 			continue;
 		for (nl_u32 cpu = 0; cpu < h->nr_slots; cpu++) {
 			if (which & HOLD_RSLOTS) {
-				nl_rslot(h, cpu, c)->lock = word;
+				hold_rslot(nl_rslot(h, cpu, c), word);
 				n++;
 			}
 			if (which & HOLD_ASLOTS) {
-				nl_aslot(h, cpu, c)->lock = word;
+				hold_aslot(nl_aslot(h, cpu, c), word);
 				n++;
 			}
 		}
@@ -271,22 +272,25 @@ Test(p1, each_lock_alone)
 	nl_heap_t *h;
 	static void *obj[4096];
 	unsigned long words = 0;
-	nl_u64 *lock[3];
 
 	cr_assert_not_null(heap);
 	h = heap->h;
 	cr_assert_eq(nolock_heap_populate(heap, 4 * MiB), 0);
 	for (nl_u32 id = 0; id < NL_NR_KMALLOC; id++)
 		for (nl_u32 cpu = 0; cpu < h->nr_slots; cpu++) {
-			lock[0] = &nl_rslot(h, cpu, id)->lock;
-			lock[1] = &nl_aslot(h, cpu, id)->lock;
-			lock[2] = &nl_cache(h, id)->barn[cpu % h->nr_nodes].lock;
+			nl_slot_t *r = nl_rslot(h, cpu, id);
+			nl_u64 *lock[3] = { &r->lock, &nl_aslot(h, cpu, id)->lock,
+					    &nl_cache(h, id)->barn[cpu % h->nr_nodes].lock };
+
 			for (int k = 0; k < 3; k++) {
 				nl_u32 size = nl_cache(h, id)->object_size, n = 300;
 
 				if (size * n > 2 * MiB)
 					n = (nl_u32)(2 * MiB / size);
-				*lock[k] = HOLDER;
+				if (k)
+					*lock[k] = HOLDER;
+				else
+					hold_rslot(r, HOLDER);
 				for (nl_u32 i = 0; i < n; i++) {
 					obj[i] = nolock_heap_kmalloc_nolock(heap, size, 0,
 									    NUMA_NO_NODE);
@@ -298,7 +302,10 @@ Test(p1, each_lock_alone)
 					kfree_nolock(obj[i]);
 				}
 				cr_assert_eq(*lock[k], HOLDER, "a held lock was taken");
-				*lock[k] = 0;
+				if (k)
+					*lock[k] = 0;
+				else
+					hold_rslot(r, 0);
 				words++;
 			}
 			/* What the sheaves and slabs of this cache keep is not for the next one. */

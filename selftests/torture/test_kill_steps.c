@@ -34,6 +34,7 @@
 #include "shared.h"
 #include "steps.h"
 #include "symbol.h"
+#include "../lib/hold.h"
 #include "../lib/util.h"
 
 enum { OBJECTS = 256, HEAP_GROUPS = 5, CLIENT = CLIENT_FIRST, REAL_KILLS = 6, MAX_FAILURES = 8192 };
@@ -205,9 +206,9 @@ static void hold(bool r, bool a, nl_u64 word)
 		nl_u32 id = nl_cache_id(cache);
 
 		if (r)
-			nl_store(&nl_rslot(h, cpu, id)->lock, word);
+			hold_rslot(nl_rslot(h, cpu, id), word);
 		if (a)
-			nl_store(&nl_aslot(h, cpu, id)->lock, word);
+			hold_aslot(nl_aslot(h, cpu, id), word);
 	}
 }
 

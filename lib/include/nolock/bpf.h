@@ -2,12 +2,24 @@
 /*
  * bpf.h - giving a shared heap to BPF programs that were built with nolock.bpf.h.
  *
- * Needs libbpf 1.1 or newer in the program that includes it; libnolock itself does not.
+ * A loader makes two calls, one before the load and one after it:
+ *
+ *	skel = my_bpf__open();
+ *	heap = nolock_bpf_open_heap(skel->obj, "name");
+ *	if (!heap || my_bpf__load(skel) || nolock_bpf_ready(skel->obj, heap))
+ *		...
+ *	my_bpf__attach(skel);
+ *
+ * The heap is the loader's, too, and nolock_heap_close()d at last; programs that stay, pinned or
+ * attached, keep their arena. All calls: ordinary context, by who may load BPF programs. Needs
+ * libbpf 1.1 or newer in the program that includes it; libnolock itself does not.
  */
 #ifndef NOLOCK_BPF_LOADER_H
 #define NOLOCK_BPF_LOADER_H
 
 #include <errno.h>
+#include <string.h>
+#include <bpf/bpf.h>
 #include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <nolock/heap.h>
@@ -16,12 +28,41 @@
 extern "C" {
 #endif
 
+/* The version of the layout that the object's libnolock.bpf.o was built for; 0: it has none. */
+static inline unsigned int nolock_bpf_layout_of(struct bpf_object *obj)
+{
+	struct bpf_map *map = bpf_object__find_map_by_name(obj, ".rodata");
+	const struct btf *btf = bpf_object__btf(obj);
+	int id = btf ? btf__find_by_name_kind(btf, ".rodata", BTF_KIND_DATASEC) : -ENOENT;
+	const struct btf_type *section, *var;
+	const struct btf_var_secinfo *at;
+	unsigned int version = 0;
+	const char *name, *data;
+	size_t size = 0;
+
+	if (!map || id < 0)
+		return 0;
+	section = btf__type_by_id(btf, (__u32)id);
+	data = (const char *)bpf_map__initial_value(map, &size);
+	at = btf_var_secinfos(section);
+	for (int i = 0; data && i < btf_vlen(section); i++, at++) {
+		var = btf__type_by_id(btf, at->type);
+		name = btf__name_by_offset(btf, var->name_off);
+		if (name && !strcmp(name, "nolock_bpf_layout") &&
+		    at->offset + sizeof(version) <= size)
+			memcpy(&version, data + at->offset, sizeof(version));
+	}
+	return version;
+}
+
 /*
- * nolock_bpf_attach_heap - let the programs of an object allocate from a heap
+ * nolock_bpf_attach_heap - let the programs of an object allocate from a heap that is open
  * @obj: opened and not yet loaded
  * @heap: from nolock_heap_open(), of type NOLOCK_HEAP_ARENA
- * Returns 0, -ENOENT (the object was not linked with libnolock.bpf.o), -EOPNOTSUPP (the heap is
- * no arena, so BPF cannot reach it), or libbpf's error. The heap may be closed after the load.
+ * Returns 0; -ENOENT: the object was not linked with libnolock.bpf.o, or was given a heap before;
+ * -EOPNOTSUPP: the heap is no arena, so BPF cannot reach it: nolockd says why when it makes one;
+ * -EPROTO: the object was linked with the libnolock.bpf.o of another version: link it again; or
+ * libbpf's error. The heap may be closed after the load.
  */
 static inline int nolock_bpf_attach_heap(struct bpf_object *obj, const struct nolock_heap *heap)
 {
@@ -31,7 +72,59 @@ static inline int nolock_bpf_attach_heap(struct bpf_object *obj, const struct no
 		return -ENOENT;
 	if (nolock_heap_type(heap) != NOLOCK_HEAP_ARENA)
 		return -EOPNOTSUPP;
+	if (nolock_bpf_layout_of(obj) != nolock_heap_layout(heap))
+		return -EPROTO;
 	return bpf_map__reuse_fd(map, nolock_heap_fd(heap));
+}
+
+/*
+ * nolock_bpf_open_heap - nolock_heap_open() and nolock_bpf_attach_heap(): the call before the load
+ * @obj: opened and not yet loaded
+ * @name: as given to nolockd
+ * Returns the heap, or NULL with an errno of either.
+ */
+static inline struct nolock_heap *nolock_bpf_open_heap(struct bpf_object *obj, const char *name)
+{
+	struct nolock_heap *heap = nolock_heap_open(name);
+	int err;
+
+	if (!heap)
+		return NULL;
+	err = nolock_bpf_attach_heap(obj, heap);
+	if (!err)
+		return heap;
+	nolock_heap_close(heap);
+	errno = -err;
+	return NULL;
+}
+
+/*
+ * nolock_bpf_ready - the call after the load, before the programs are attached
+ * @obj: loaded
+ * @heap: the one that it is to work on
+ * Makes sure that the programs run on this heap and no other. Returns 0; -ENOENT: not linked with
+ * libnolock.bpf.o; -ENXIO: not loaded; -EXDEV: it was given another heap.
+ */
+static inline int nolock_bpf_ready(struct bpf_object *obj, const struct nolock_heap *heap)
+{
+	struct bpf_map_info of_obj, of_heap;
+	__u32 len = sizeof(of_obj);
+	const struct bpf_map *map;
+
+	/* 33 is BPF_MAP_TYPE_ARENA, the only one; its name is that of the other map now. */
+	bpf_object__for_each_map(map, obj)
+		if ((int)bpf_map__type(map) == 33)
+			break;
+	if (!map)
+		return -ENOENT;
+	memset(&of_obj, 0, sizeof(of_obj));
+	memset(&of_heap, 0, sizeof(of_heap));
+	if (bpf_obj_get_info_by_fd(bpf_map__fd(map), &of_obj, &len))
+		return -ENXIO;
+	len = sizeof(of_heap);
+	if (bpf_obj_get_info_by_fd(nolock_heap_fd(heap), &of_heap, &len))
+		return -EXDEV;
+	return of_obj.id == of_heap.id ? 0 : -EXDEV;
 }
 
 /*

@@ -118,6 +118,13 @@ NOLOCK_API const char *nolock_heap_name(const struct nolock_heap *heap);
  */
 NOLOCK_API int nolock_heap_fd(const struct nolock_heap *heap);
 
+/*
+ * nolock_heap_layout - the version of how a heap's memory is laid out
+ * All who have a heap agree on it: nolockd and the library refuse a heap of another, and
+ * nolock_bpf_attach_heap() programs built for another. Any context, wait-free.
+ */
+NOLOCK_API unsigned int nolock_heap_layout(const struct nolock_heap *heap);
+
 /* nolock_heap_of - the open heap that an address lies in, or NULL. Any context, wait-free. */
 NOLOCK_API struct nolock_heap *nolock_heap_of(const void *p);
 

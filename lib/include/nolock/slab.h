@@ -22,6 +22,7 @@
 
 #include <stddef.h>
 #include <nolock/gfp.h>
+#include <nolock/inline.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -141,7 +142,8 @@ NOLOCK_API void kfree_nolock(const void *p);
  * nolock_bucket_alloc, nolock_bucket_alloc_nolock - kmalloc(size, GFP_KERNEL) and
  * kmalloc_nolock(size, 0, NUMA_NO_NODE) of a size whose bucket is known to the compiler
  * @bucket: nolock_bucket(size), for a size of 1 to KMALLOC_MAX_CACHE_SIZE; nothing else is checked
- * Contexts, errors as those. Not called directly: the two inline functions below do.
+ * Contexts, errors as those. Not called directly: the two inline functions below do, where the
+ * CPU's own sheaf has nothing for them.
  * Source: __kmalloc_cache_noprof() of Linux's slub.c, which kmalloc() of a constant size becomes.
  */
 NOLOCK_API void *nolock_bucket_alloc(size_t bucket);
@@ -162,27 +164,40 @@ static inline size_t nolock_bucket(size_t size)
 }
 
 #ifndef NOLOCK_NO_INLINE
-/* With a constant size and the usual flags, the bucket is looked up by the compiler. */
+/*
+ * With a constant size and constant flags the compiler looks up the bucket, and the caller takes
+ * the object itself (nolock/inline.h).
+ */
 void *nolock_kmalloc_any(size_t size, gfp_t flags) __asm__("kmalloc");
 void *nolock_kmalloc_nolock_any(size_t size, gfp_t flags, int node) __asm__("kmalloc_nolock");
 
 static inline __attribute__((always_inline)) void *nolock_kmalloc_inline(size_t size, gfp_t flags)
 {
-	if (__builtin_constant_p(size) && __builtin_constant_p(flags) && size &&
-	    size <= KMALLOC_MAX_CACHE_SIZE && flags == GFP_KERNEL)
-		return nolock_bucket_alloc(nolock_bucket(size));
-	return nolock_kmalloc_any(size, flags);
+	void *p;
+
+	if (!__builtin_constant_p(size) || !__builtin_constant_p(flags) || !size ||
+	    size > KMALLOC_MAX_CACHE_SIZE ||
+	    (flags & ~(NOLOCK_GFP_MASK & ~(__GFP_ZERO | __GFP_ACCOUNT))))
+		return nolock_kmalloc_any(size, flags);
+	p = nolock_pop(nolock_bucket(size));
+	if (__builtin_expect(p != NULL, 1))
+		return p;
+	return flags == GFP_KERNEL ? nolock_bucket_alloc(nolock_bucket(size)) :
+				     nolock_kmalloc_any(size, flags);
 }
 
 static inline __attribute__((always_inline)) void *nolock_kmalloc_nolock_inline(size_t size,
 										gfp_t flags,
 										int node)
 {
-	if (__builtin_constant_p(size) && __builtin_constant_p(flags) &&
-	    __builtin_constant_p(node) && size && size <= KMALLOC_MAX_CACHE_SIZE && !flags &&
-	    node == NUMA_NO_NODE)
-		return nolock_bucket_alloc_nolock(nolock_bucket(size));
-	return nolock_kmalloc_nolock_any(size, flags, node);
+	void *p;
+
+	if (!__builtin_constant_p(size) || !__builtin_constant_p(flags) ||
+	    !__builtin_constant_p(node) || !size || size > KMALLOC_MAX_CACHE_SIZE || flags ||
+	    node != NUMA_NO_NODE)
+		return nolock_kmalloc_nolock_any(size, flags, node);
+	p = nolock_pop(nolock_bucket(size));
+	return __builtin_expect(p != NULL, 1) ? p : nolock_bucket_alloc_nolock(nolock_bucket(size));
 }
 
 /* Function-like, so that the functions' own names, addresses and declarations stay as they are. */

@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * maps.bpf.c - loops of the same shape on objects of a heap and on the kernel's hash maps: batches
+ * of records that come and go, and a table of a million that stay.
+ *
+ * The table in the heap is that of bpf/examples/hash.h. Each loop does the turns that are asked
+ * for, from a given number on, and says how many it did.
+ */
+#include <linux/bpf.h>
+#include <linux/pkt_cls.h>
+#include <bpf/bpf_helpers.h>
+#include "nolock.bpf.h"
+#include "examples/hash.h"
+#include "maps.h"
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 2 * MAPS_BATCH);
+	__type(key, __u64);
+	__type(value, struct maps_value);
+} few SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 2 * MAPS_BATCH);
+	__type(key, __u64);
+	__type(value, struct maps_value);
+} few_lazy SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAPS_RECORDS);
+	__type(key, __u64);
+	__type(value, __u64);
+} many SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAPS_RECORDS);
+	__type(key, __u64);
+	__type(value, __u64);
+} many_lazy SEC(".maps");
+
+/* turns: batches, or records; batch: records of one; from: the first record's number. */
+__u64 turns, batch, from;
+__u64 done, failed, sum;
+/* In the heap: pointers of a batch, the cache of its objects. The table is at its root. */
+__u64 array, cache;
+
+/* A program that does one step for each turn. */
+#define PROGRAM(name)                                                                              \
+	SEC("tc") int name(struct __sk_buff *skb)                                                  \
+	{                                                                                          \
+		__u64 n = turns, at;                                                               \
+                                                                                                   \
+		for (at = unknown_zero; at < n && may_go_on; at++)                                 \
+			name##_step(at);                                                           \
+		done = at;                                                                         \
+		return TC_ACT_OK;                                                                  \
+	}
+
+#define STEP static __always_inline void
+#define EACH(i, nr) for (__u64 i = unknown_zero; i < (nr) && may_go_on; i++)
+
+STEP empty_step(__u64 at)
+{
+	__u64 nr = batch;
+
+	EACH(i, nr)
+		__asm__ volatile("" : "+r"(i));
+}
+
+STEP batch_heap_step(__u64 at)
+{
+	__u64 __arena *p = (__u64 __arena *)array;
+	__u64 nr = batch;
+
+	EACH(i, nr) {
+		struct maps_value __arena *v = kmalloc_nolock(sizeof(*v), 0, NUMA_NO_NODE);
+
+		if (v)
+			*(volatile __u64 __arena *)&v->word[0] = i;
+		else
+			failed++;
+		p[i] = (__u64)v;
+	}
+	EACH(k, nr)
+		kfree_nolock((void __arena *)p[k]);
+}
+
+STEP batch_bulk_step(__u64 at)
+{
+	struct kmem_cache __arena *c = (struct kmem_cache __arena *)cache;
+	void __arena *__arena *p = (void __arena *__arena *)array;
+	__u64 nr = batch;
+
+	if (!kmem_cache_alloc_bulk_nolock(c, 0, nr, p)) {
+		failed++;
+		return;
+	}
+	EACH(i, nr) {
+		struct maps_value __arena *v = p[i];
+
+		*(volatile __u64 __arena *)&v->word[0] = i;
+	}
+	kmem_cache_free_bulk_nolock(c, nr, p);
+}
+
+STEP batch_map_update(void *map, __u64 i)
+{
+	struct maps_value v = { .word[0] = i };
+	__u64 key = MAPS_KEY(i);
+
+	if (bpf_map_update_elem(map, &key, &v, BPF_ANY))
+		failed++;
+}
+
+STEP map_delete_one(void *map, __u64 i)
+{
+	__u64 key = MAPS_KEY(i);
+
+	if (bpf_map_delete_elem(map, &key))
+		failed++;
+}
+
+STEP batch_map_step(__u64 at)
+{
+	__u64 nr = batch;
+
+	EACH(i, nr)
+		batch_map_update(&few, i);
+	EACH(k, nr)
+		map_delete_one(&few, k);
+}
+
+STEP batch_lazy_step(__u64 at)
+{
+	__u64 nr = batch;
+
+	EACH(i, nr)
+		batch_map_update(&few_lazy, i);
+	EACH(k, nr)
+		map_delete_one(&few_lazy, k);
+}
+
+PROGRAM(empty)
+PROGRAM(batch_heap)
+PROGRAM(batch_bulk)
+PROGRAM(batch_map)
+PROGRAM(batch_lazy)
+
+STEP table_insert_step(__u64 at)
+{
+	__u64 i = from + at;
+
+	if (hash_add((hash_t *)nolock_heap_root(), MAPS_KEY(i), i + 1))
+		failed++;
+}
+
+STEP table_lookup_step(__u64 at)
+{
+	__u64 value;
+
+	if (hash_get((hash_t *)nolock_heap_root(), MAPS_KEY(from + at), &value))
+		failed++;
+	else
+		sum += value;
+}
+
+STEP table_delete_step(__u64 at)
+{
+	if (hash_del((hash_t *)nolock_heap_root(), MAPS_KEY(from + at)))
+		failed++;
+}
+
+STEP map_insert_one(void *map, __u64 i)
+{
+	__u64 key = MAPS_KEY(i), value = i + 1;
+
+	if (bpf_map_update_elem(map, &key, &value, BPF_ANY))
+		failed++;
+}
+
+STEP map_lookup_one(void *map, __u64 i)
+{
+	__u64 key = MAPS_KEY(i), *value = bpf_map_lookup_elem(map, &key);
+
+	if (value)
+		sum += *value;
+	else
+		failed++;
+}
+
+PROGRAM(table_insert)
+PROGRAM(table_lookup)
+PROGRAM(table_delete)
+
+#define map_insert_step(at) map_insert_one(&many, from + (at))
+#define map_lookup_step(at) map_lookup_one(&many, from + (at))
+#define map_delete_step(at) map_delete_one(&many, from + (at))
+PROGRAM(map_insert)
+PROGRAM(map_lookup)
+PROGRAM(map_delete)
+
+#define lazy_insert_step(at) map_insert_one(&many_lazy, from + (at))
+#define lazy_lookup_step(at) map_lookup_one(&many_lazy, from + (at))
+#define lazy_delete_step(at) map_delete_one(&many_lazy, from + (at))
+PROGRAM(lazy_insert)
+PROGRAM(lazy_lookup)
+PROGRAM(lazy_delete)
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

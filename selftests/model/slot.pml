@@ -5,25 +5,26 @@
  *
  * Two threads on two CPUs, moved about at will; the first one is interrupted by a signal handler,
  * and that by another. Each makes one call, of any kind; what of the library each is:
- *   pop, push	NL_RSEQ_POP, NL_RSEQ_PUSH: index, lock, word, object, and the store that commits
- *   lock	NL_RSEQ_LOCK, and with the lock held what nl_slot_refill() and nl_slot_room() do, no
- *		sequence any more: nl_slot_detach(), an object to or from main, nl_slot_attach(),
- *		nl_slot_unlock()
+ *   pop, push	NL_RSEQ_POP, NL_RSEQ_PUSH: index, word, object, and the store that commits
+ *   lock	NL_RSEQ_LOCK: index, word, the name in the lock field, and the word with its mark;
+ *		then what nl_slot_refill() and nl_slot_room() do with the lock held, no sequence
+ *		any more: nl_slot_detach(), an object to or from main, nl_slot_attach(),
+ *		nl_rslot_unlock()
  * After two aborts a call leaves it at that (NL_RSEQ_TRIES; the A-slot's lock and what is behind it
  * are in slab.pml). The kernel aborts a sequence when its thread is preempted or gets a signal.
  *
  * By default both threads are of one process, whose heap is private: a third one, -DSHRINKERS of
- * them (1), empties the slots, empty_private_rslots(): the lock's word, membarrier() thread by
- * thread, and the slot if the word is still its own. With -DSHARED they are two processes, of which
- * the first may die at any step; the repair is takeover() and repair_slot().
+ * them (1), empties a slot, empty_private_rslots(): mark() by cmpxchg, membarrier() thread by
+ * thread, marked(). With -DSHARED they are two processes, of which the first may die at any step;
+ * the repair is takeover_rslot() and repair_slot().
  *
  * At any time an object is handed out once; at the end each is in one place.
  *
  * Mutations that must be found: -DBUG_PREEMPT, -DBUG_SIGNAL (those do not abort), -DBUG_INDEX (the
- * index is loaded before the sequence begins), -DBUG_LOCK (a sequence does not look at the lock),
- * -DBUG_BARRIER (no membarrier()), -DBUG_SURE (who empties does not look at the lock's word again),
- * -DBUG_GENERATION (with two: both write the same word), -DBUG_LARGER (the repair goes by the
- * slot's word alone).
+ * index is loaded before the sequence begins), -DBUG_LOCK (a sequence does not look at the mark),
+ * -DBUG_BARRIER (no membarrier()), -DBUG_SURE (who empties does not look at the mark again),
+ * -DBUG_GENERATION (with two: both have the same number), -DBUG_LARGER (the repair goes by the
+ * slot's word alone), -DBUG_NAME (who locks names himself after the commit).
  */
 #ifndef OBJECTS
 #define OBJECTS 1
@@ -39,14 +40,19 @@
 #define LOCK 2
 #define NONE 9
 #define REPAIR 50
-#ifdef BUG_GENERATION
-#define SHRINKER(me) 60
-#else
 #define SHRINKER(me) (60 + (me))
+/* A word: objects, the mark, and the number of a shrinker that has not come to stay. */
+#define COUNT(w) ((w) & 3)
+#define LOCKED 8
+#define MARK(me) (LOCKED | (NUMBER(me) << 4))
+#ifdef BUG_GENERATION
+#define NUMBER(me) 1
+#else
+#define NUMBER(me) (1 + (me))
 #endif
 
 /* a slot of each CPU, with its main sheaf */
-byte lock[2], word[2], size[2], arr[4];
+byte name[2], word[2], size[2], arr[4];
 /* whose objects are: bits. 0 and 1 the threads, 2 the slabs */
 byte own[3];
 byte hand[4]; /* what a call is freeing */
@@ -81,20 +87,29 @@ inline sequence()
 #ifndef BUG_INDEX
 	SEQ(x = cpu[THREAD(me)]);
 #endif
+	SEQ(w = word[x]);
 #ifndef BUG_LOCK
 	SEQ(if
-	:: lock[x] -> op = NONE; within[me] = false
+	:: w & LOCKED -> op = NONE; within[me] = false
 	:: else
 	fi);
 #endif
 	if
 	:: op == LOCK ->
-		SEQ(lock[x] = me + 1; within[me] = false)
+#ifndef BUG_NAME
+		SEQ(name[x] = me + 1);
+#endif
+		SEQ(word[x] = w | LOCKED; within[me] = false);
+#ifdef BUG_NAME
+		if
+		:: ok -> ONE(name[x] = me + 1)
+		:: else
+		fi
+#endif
 	:: op == POP ->
-		SEQ(w = word[x]);
 		SEQ(if
-		:: w == 0 -> op = NONE; within[me] = false
-		:: else -> o = arr[x * 2 + w - 1]
+		:: COUNT(w) == 0 -> op = NONE; within[me] = false
+		:: else -> o = arr[x * 2 + COUNT(w) - 1]
 		fi);
 		if
 		:: op == POP ->
@@ -103,10 +118,9 @@ inline sequence()
 		:: else
 		fi
 	:: op == PUSH ->
-		SEQ(w = word[x]);
 		SEQ(if
-		:: w == 2 || !own[c] -> op = NONE; within[me] = false
-		:: else -> o = LOWEST(own[c]); arr[x * 2 + w] = o
+		:: COUNT(w) == 2 || !own[c] -> op = NONE; within[me] = false
+		:: else -> o = LOWEST(own[c]); arr[x * 2 + COUNT(w)] = o
 		fi);
 		if
 		:: op == PUSH ->
@@ -121,8 +135,8 @@ inline sequence()
 /* The lock is held: the slot x is this one's, wherever the thread runs now. */
 inline holder()
 {
-	ONE(size[x] = word[x]);
-	ONE(word[x] = 0);
+	ONE(size[x] = COUNT(word[x]));
+	ONE(word[x] = word[x] - size[x]);
 	if
 	:: RUNS(me) && size[x] > 0 ->
 		ONE(size[x] = size[x] - 1; assert(!((own[0] | own[1] | own[2]) & arr[x * 2 + size[x]]));
@@ -135,7 +149,7 @@ inline holder()
 	fi;
 	ONE(word[x] = word[x] + size[x]);
 	ONE(size[x] = 0);
-	ONE(assert(lock[x] == me + 1); lock[x] = 0)
+	ONE(assert(name[x] == me + 1 && (word[x] & LOCKED)); word[x] = COUNT(word[x]))
 }
 
 inline call()
@@ -230,20 +244,24 @@ proctype repairer()
 	fi;
 	do
 	:: x < 2 ->
-		atomic {
-			got = (lock[x] == 1 || lock[x] == 3 || lock[x] == 4);
-			if
-			:: got -> lock[x] = REPAIR
-			:: else
-			fi
-		}
+		if
+		:: word[x] & LOCKED ->
+			atomic {
+				got = (name[x] == 1 || name[x] == 3 || name[x] == 4);
+				if
+				:: got -> name[x] = REPAIR
+				:: else
+				fi
+			}
+		:: else -> got = 0
+		fi;
 		if
 		:: got ->
 #ifndef BUG_LARGER
-			word[x] = (size[x] > word[x] -> size[x] : word[x]);
+			word[x] = (word[x] & LOCKED) | (size[x] > COUNT(word[x]) -> size[x] : COUNT(word[x]));
 #endif
 			size[x] = 0;
-			lock[x] = 0
+			word[x] = COUNT(word[x])
 		:: else
 		fi;
 		x++
@@ -256,17 +274,18 @@ out:
 /* One slot of the two. */
 proctype shrinker(byte me)
 {
-	byte x, o;
+	byte x, o, w;
 	bit got;
 
 	if
 	:: x = 0
 	:: x = 1
 	fi;
+	w = word[x];
 	atomic {
-		got = (lock[x] == 0);
+		got = (!(w & LOCKED) && word[x] == w);
 		if
-		:: got -> lock[x] = SHRINKER(me)
+		:: got -> word[x] = w | MARK(me)
 		:: else
 		fi
 	}
@@ -278,10 +297,12 @@ proctype shrinker(byte me)
 #ifdef BUG_SURE
 	:: got ->
 #else
-	:: lock[x] == SHRINKER(me) ->
+	:: (word[x] & ~3) == MARK(me) ->
 #endif
-		size[x] = word[x];
-		word[x] = 0;
+		name[x] = SHRINKER(me);
+		word[x] = COUNT(word[x]) | LOCKED;
+		size[x] = COUNT(word[x]);
+		word[x] = LOCKED;
 		do
 		:: size[x] ->
 			atomic {
@@ -292,14 +313,18 @@ proctype shrinker(byte me)
 			}
 		:: else -> break
 		od;
-		atomic { assert(lock[x] == SHRINKER(me)); lock[x] = 0 }
+		atomic {
+			assert(name[x] == SHRINKER(me) && (word[x] & LOCKED));
+			word[x] = COUNT(word[x])
+		}
 	:: else
 	fi;
 	emptied++
 }
 #endif
 
-#define IN_SLOT(x, b) ((word[x] > 0 && arr[(x) * 2] == (b)) + (word[x] > 1 && arr[(x) * 2 + 1] == (b)))
+#define IN_SLOT(x, b) ((COUNT(word[x]) > 0 && arr[(x) * 2] == (b)) + \
+		       (COUNT(word[x]) > 1 && arr[(x) * 2 + 1] == (b)))
 #define PLACES(b) (((own[0] & (b)) != 0) + ((own[1] & (b)) != 0) + ((own[2] & (b)) != 0) + \
 		   IN_SLOT(0, b) + IN_SLOT(1, b) + \
 		   (hand[0] == (b)) + (hand[2] == (b)) + (hand[3] == (b)))
@@ -313,7 +338,7 @@ proctype judge()
 #else
 		emptied == SHRINKERS ->
 #endif
-		assert(!lock[0] && !lock[1]);
+		assert(!(word[0] & ~3) && !(word[1] & ~3));
 		assert(PLACES(1) == 1);
 		assert(PLACES(2) == OBJECTS - 1)
 	}

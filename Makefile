@@ -28,8 +28,10 @@
 # Order: vmlinux.h (committed) -> BPF objects -> their skeletons -> user side -> tests.
 #   lib/*.c                  libnolock.a and libnolock.so, one set of objects
 #   bpf/nolock.bpf.c         libnolock.bpf.o, the allocator for BPF programs to link
+#   bpf/nolock_grow.bpf.c    libnolock-grow.bpf.o, for those among them that grow heaps
 #   D/X.bpf.c                $(BUILD)/D/X.bpf.o and X.skel.h (struct X_bpf), for D = bpf, demo,
-#                            bench, selftests/*. What includes nolock.bpf.h gets libnolock.bpf.o
+#                            bench, selftests/*. What includes nolock.bpf.h gets libnolock.bpf.o,
+#                            what names nolock_bpf_grow libnolock-grow.bpf.o too
 #   user/*.c                 nolockd and nolock, and libuser.a of all others
 #   selftests/D/test_*.c     a libcriterion suite each (with a main() of its own: a plain program)
 #   selftests/D/prog_*.c     a program each, for suites to run
@@ -110,10 +112,12 @@ BPF_DIRS := demo bench $(filter-out selftests/lib selftests/tsan selftests/tortu
 PROG_DIRS := demo bench $(wildcard selftests/*)
 
 BPF_LIB := $(if $(wildcard bpf/nolock.bpf.c),$(BPFOUT)/bpf/libnolock.bpf.o)
-BPF_SRCS := $(filter-out bpf/nolock.bpf.c,$(sort $(wildcard bpf/*.bpf.c)) \
+BPF_GROW := $(if $(BPF_LIB),$(BPFOUT)/bpf/libnolock-grow.bpf.o)
+BPF_SRCS := $(filter-out bpf/nolock.bpf.c bpf/nolock_grow.bpf.c,$(sort $(wildcard bpf/*.bpf.c)) \
 	    $(foreach d,$(BPF_DIRS),$(sort $(wildcard $(d)/*.bpf.c))))
 # Those that call the allocator are linked with it.
 BPF_CALLERS := $(if $(BPF_SRCS),$(shell grep -lE '^\#include [<"](nolock/)?nolock\.bpf\.h[>"]' $(BPF_SRCS)))
+BPF_GROWERS := $(if $(BPF_CALLERS),$(shell grep -lw nolock_bpf_grow $(BPF_CALLERS)))
 BPF_OBJS := $(BPF_SRCS:%.bpf.c=$(BPFOUT)/%.bpf.o)
 SKELS := $(BPF_OBJS:.bpf.o=.skel.h)
 
@@ -166,7 +170,7 @@ SHELL_TESTS := $(sort $(wildcard selftests/*/test_*.sh))
 
 all: lib bpf user demo
 lib: $(LIBNOLOCK) $(SHARED)
-bpf: $(BPF_LIB) $(SKELS)
+bpf: $(BPF_LIB) $(BPF_GROW) $(SKELS)
 user: $(USER_BINS)
 demo: $(DEMO_BINS)
 tests: all $(TEST_BINS) $(BUILD)/scripts/vmlinux
@@ -310,7 +314,12 @@ $(BPFOUT)/bpf/libnolock.bpf.o: $(BPFOUT)/bpf/nolock.raw.o
 	$(call say,BPFLINK,$(patsubst $(BPFOUT)/%,%,$@))
 	$(Q)$(BPFTOOL) gen object $@ $^
 
+$(BPFOUT)/bpf/libnolock-grow.bpf.o: $(BPFOUT)/bpf/nolock_grow.raw.o
+	$(call say,BPFLINK,$(patsubst $(BPFOUT)/%,%,$@))
+	$(Q)$(BPFTOOL) gen object $@ $^
+
 $(BPF_CALLERS:%.bpf.c=$(BPFOUT)/%.bpf.o): $(BPF_LIB)
+$(BPF_GROWERS:%.bpf.c=$(BPFOUT)/%.bpf.o): $(BPF_GROW)
 $(BPF_OBJS): $(BPFOUT)/%.bpf.o: $(BPFOUT)/%.raw.o
 	$(call say,BPFLINK,$(patsubst $(BPFOUT)/%,%,$@))
 	$(Q)$(BPFTOOL) gen object $@ $^
@@ -322,7 +331,8 @@ $(SKELS): %.skel.h: %.bpf.o
 	$(Q)$(BPFTOOL) gen skeleton $< name $(subst .,_,$(subst -,_,$(basename $(notdir $<)))) >>$@
 	$(Q)echo '/* NOLINTEND */' >>$@
 
-DEPS += $(BPF_SRCS:%.bpf.c=$(BPFOUT)/%.raw.d) $(if $(BPF_LIB),$(BPFOUT)/bpf/nolock.raw.d)
+DEPS += $(BPF_SRCS:%.bpf.c=$(BPFOUT)/%.raw.d) \
+	$(if $(BPF_LIB),$(BPFOUT)/bpf/nolock.raw.d $(BPFOUT)/bpf/nolock_grow.raw.d)
 
 # Only on request: it is committed, and the BPF objects depend on it.
 ifneq ($(filter vmlinux.h,$(MAKECMDGOALS)),)
@@ -396,7 +406,7 @@ install: all
 	$(INSTALL) -m 755 $(SHARED) $(DESTDIR)$(libdir)
 	ln -sf $(SOFILE) $(DESTDIR)$(libdir)/$(SONAME)
 	ln -sf $(SONAME) $(DESTDIR)$(libdir)/libnolock.so
-	$(if $(BPF_LIB),$(INSTALL) -m 644 $(BPF_LIB) $(DESTDIR)$(libdir)/bpf)
+	$(if $(BPF_LIB),$(INSTALL) -m 644 $(BPF_LIB) $(BPF_GROW) $(DESTDIR)$(libdir)/bpf)
 	$(PC) >$(DESTDIR)$(libdir)/pkgconfig/nolock.pc
 	$(if $(wildcard user/nolock.c),$(INSTALL) -m 755 $(BUILD)/user/nolock $(DESTDIR)$(bindir))
 	$(if $(wildcard user/nolockd.c),$(INSTALL) -m 755 $(BUILD)/user/nolockd $(DESTDIR)$(sbindir))

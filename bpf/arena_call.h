@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause */
 /* arena_call.h - what the programs of arena.bpf.c are called with, and what they answer. */
 #ifndef NLA_ARENA_CALL_H
 #define NLA_ARENA_CALL_H

@@ -79,7 +79,16 @@ NL_INLINE int fast_free(nl_heap_t *h, nl_u32 id, nl_u32 cpu, nl_u64 obj)
 	return pushed;
 }
 
-/* From the cache or, for kmalloc, the next larger bucket; at last by the scan that is sure. */
+/* Overridden by libnolock-grow.bpf.o in objects that are linked with it as well. */
+__attribute__((weak, noinline)) int nolock_bpf_grow(void)
+{
+	return 0;
+}
+
+/*
+ * From the cache or, for kmalloc, the next larger bucket; then by the scan that is sure; at last
+ * from a new group, where this object can open one.
+ */
 NL_INLINE nl_u64 nl_bpf_alloc(nl_heap_t *h, nl_u32 id, nl_u32 cpu)
 {
 	nl_u32 next = nl_cache(h, id)->next;
@@ -100,6 +109,11 @@ NL_INLINE nl_u64 nl_bpf_alloc(nl_heap_t *h, nl_u32 id, nl_u32 cpu)
 		obj = nl_alloc_last(h, next, cpu, who(cpu), NL_RESERVE);
 		if (obj)
 			goto next_bucket;
+	}
+	if (nolock_bpf_grow() > 0) {
+		obj = nl_alloc_last(h, id, cpu, who(cpu), NL_RESERVE);
+		if (obj)
+			return obj;
 	}
 	nl_slot_count(nl_aslot(h, cpu, id), NL_STAT_ALLOC_FAIL, 1);
 	return 0;

@@ -10,6 +10,14 @@
  * be freed on either side. In BPF they are arena pointers: a wild one reaches nothing but the
  * heap. Contexts: task, softirq, hardirq and NMI, nested in each other. All calls are wait-free.
  *
+ * Growing: nolockd opens memory ahead of demand. An object that is linked with libnolock-grow.bpf.o
+ * as well opens another 4 MiB itself where an allocation would fail. It pays for that with what the
+ * kernel does then: that call takes a millisecond or more and may wait for the kernel's lock of the
+ * arena, a bounded time; it fails without waiting where it interrupts that lock's holder. Programs
+ * that may not sleep can be so linked from Linux 7.0 on, which nolock_bpf_can_grow() of
+ * <nolock/bpf.h> tells; before, they would not load. The object's licence has to be one that goes
+ * with the GPL, and the kernel must have BTF.
+ *
  * Build with clang 19 or newer, -target bpf -mcpu=v4.
  */
 #ifndef NOLOCK_BPF_H
@@ -37,12 +45,19 @@ unsigned long long nolock_bpf_cache_alloc(void __arena *cache __arg_arena, unsig
 int nolock_bpf_free(void __arena *p __arg_arena);
 
 /*
+ * nolock_bpf_grow - open another 4 MiB of the heap now, ahead of demand
+ * Returns 1; or 0: the heap is as large as it may be, there was no memory, or the object is not
+ * linked with libnolock-grow.bpf.o.
+ */
+int nolock_bpf_grow(void) __attribute__((weak));
+
+/*
  * kmalloc_nolock - allocate size bytes from the heap
  * @size: bytes, up to KMALLOC_MAX_CACHE_SIZE; 0 gives ZERO_SIZE_PTR
  * @flags: __GFP_ZERO, __GFP_ACCOUNT, __GFP_NOWARN; others give NULL
  * @node: NUMA_NO_NODE or 0
- * Returns the object, aligned as kmalloc()'s of slab.h, or NULL: nothing left in the size's
- * bucket, the next larger one and the free chunks; or the arena holds no heap. (An object that was
+ * Returns the object, aligned as kmalloc()'s of slab.h, or NULL, counted: nothing left in the size's
+ * bucket, the next larger one and the free chunks, and none could be opened; or the arena holds no heap. (An object that was
  * given no heap at all does not load: its arena has no address.)
  * Source: kmalloc_nolock() of Linux's slub.c.
  */

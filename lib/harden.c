@@ -20,35 +20,37 @@ bool nl_hardened(void)
 	return nl_load(&known) == 1;
 }
 
-/* Which objects of a sheaf were seen, by address: half full at most. */
-#define SEEN 256u
-_Static_assert(SEEN >= 2 * NL_SHEAF_MAX, "a search ends at a free place");
-
-static bool seen_before(nl_u8 *seen, const nl_word_t *objs, nl_u32 i)
+/* Is it where an object starts? Bit 31 is not set then, nor any other. */
+static nl_u32 misplaced(nl_u64 obj, nl_u32 recip, nl_u32 size, nl_u32 end)
 {
-	nl_u64 obj = nl_load(objs + i);
-	nl_u32 at = (nl_u32)((obj >> 3) * 0x9e3779b97f4a7c15ULL >> 56);
+	nl_u32 off = (nl_u32)obj & (NL_CHUNK_SIZE - 1);
 
-	for (; seen[at]; at = (at + 1) % SEEN)
-		if (nl_load(objs + seen[at] - 1) == obj)
-			return true;
-	seen[at] = (nl_u8)(i + 1);
-	return false;
+	return (nl_index(off, recip) * size - off) | (end - 1 - off) >> 31;
+}
+
+/*
+ * The fast path found the slot by the tag of the pointer's chunk: its slab is the cache's, what is
+ * not known is the place in it. No branch: this is a load and a few cycles for each object.
+ */
+static bool any_misplaced(const nl_word_t *objs, nl_u32 n, const nl_cache_t *c)
+{
+	nl_u32 recip = c->recip, size = c->size, end = c->per_slab * c->size, bad = 0;
+
+	for (nl_u32 i = 0; i < n; i++)
+		bad |= misplaced(objs[i], recip, size, end);
+	return bad;
 }
 
 void nl_harden_slot(nl_heap_t *h, nl_slot_t *slot, nl_u32 id)
 {
 	nl_word_t *objs = (nl_word_t *)slot->objs;
 	nl_u32 n = NL_WORD_SIZE(nl_load(&slot->word));
-	nl_u8 seen[SEEN] = { 0 };
 
-	if (!n || n > NL_SHEAF_MAX || !nl_hardened())
+	if (!n || n > NL_SHEAF_MAX || !nl_hardened() ||
+	    nl_likely(!any_misplaced(objs, n, nl_cache(h, id))))
 		return;
 	for (nl_u32 i = 0; i < n;) {
-		nl_u64 obj = nl_load(objs + i);
-
-		if (nl_likely(nl_cache_of(h, obj) == (int)id && nl_slab_index(h, id, obj) != ~0u &&
-			      !seen_before(seen, objs, i))) {
+		if (nl_slab_index(h, id, nl_load(objs + i)) != ~0u) {
 			i++;
 			continue;
 		}

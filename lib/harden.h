@@ -17,9 +17,9 @@
 NL_HIDDEN bool nl_hardened(void);
 
 /*
- * A slot's main sheaf is full, and about to leave it, with the slot's lock held: what is no object
- * of the cache, or in the sheaf twice, is dropped and counted before another CPU can get it. The
- * fast path, which looks at no pointer, had put it there. Wait-free.
+ * A slot's main sheaf is full, and about to leave it, with the slot's lock held: pointers into the
+ * middle of an object are dropped and counted before another CPU can get them. The fast path, which
+ * looks at no pointer's place in its slab, had put them there. Wait-free.
  */
 NL_HIDDEN void nl_harden_slot(nl_heap_t *h, nl_slot_t *slot, nl_u32 id);
 

@@ -3,32 +3,20 @@
  * test_seccomp.c - no system call: the nolock calls, and those whose flags forbid blocking, run
  * under a seccomp filter that kills the process on any.
  *
- * Two are let through because a process cannot do without: exit_group, to end, and rt_sigreturn,
- * the kernel's own way out of a signal handler, in the tests that have handlers. Results go to
- * the parent through shared memory. Signals come from faults (ud2, the trap flag), not from calls.
+ * Results go to the parent through shared memory. Signals come from faults (ud2, the trap flag), not
+ * from calls.
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <linux/audit.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <signal.h>
-#include <stddef.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <criterion/criterion.h>
+#include "forbid.h"
 #include "util.h"
 #include "trap.h"
-
-#if defined(__x86_64__)
-#define THIS_ARCH AUDIT_ARCH_X86_64
-#elif defined(__aarch64__)
-#define THIS_ARCH AUDIT_ARCH_AARCH64
-#endif
 
 /* What the child tells the parent. */
 struct result {
@@ -39,25 +27,6 @@ struct result {
 static struct result *res;
 static struct kmem_cache *cache;
 static struct slab_sheaf *sheaf;
-
-static int forbid_system_calls(void)
-{
-	struct sock_filter code[] = {
-		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch)),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, THIS_ARCH, 1, 0),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
-		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_exit_group, 1, 0),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_rt_sigreturn, 0, 1),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
-	};
-	struct sock_fprog prog = { .len = ARRAY_LEN(code), .filter = code };
-
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
-		return -1;
-	return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog);
-}
 
 static const unsigned int sizes[] = { 1, 16, 48, 64, 100, 333, 1000, 4096, 20000, 32768 };
 

@@ -8,6 +8,7 @@
 #define NOLOCK_BPF_LOADER_H
 
 #include <errno.h>
+#include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include <nolock/heap.h>
 
@@ -31,6 +32,25 @@ static inline int nolock_bpf_attach_heap(struct bpf_object *obj, const struct no
 	if (nolock_heap_type(heap) != NOLOCK_HEAP_ARENA)
 		return -EOPNOTSUPP;
 	return bpf_map__reuse_fd(map, nolock_heap_fd(heap));
+}
+
+/*
+ * nolock_bpf_can_grow - may programs that cannot sleep be linked with libnolock-grow.bpf.o?
+ * Where they may not, they would not load: build the object a second time without, and load that.
+ * Programs that may sleep (syscall, fentry.s, uprobe.s) grow heaps on any kernel with arenas and BTF.
+ * Takes some milliseconds: it looks for bpf_arena_alloc_pages() in the kernel's BTF.
+ * Returns 1, 0 (Linux before 7.0), or a negative errno (the kernel has no BTF).
+ */
+static inline int nolock_bpf_can_grow(void)
+{
+	struct btf *btf = btf__load_vmlinux_btf();
+	int id;
+
+	if (!btf)
+		return -errno;
+	id = btf__find_by_name_kind(btf, "bpf_arena_alloc_pages_non_sleepable", BTF_KIND_FUNC);
+	btf__free(btf);
+	return id > 0;
 }
 
 #ifdef __cplusplus

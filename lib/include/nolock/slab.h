@@ -14,7 +14,8 @@
  * (flags, size or alignment that make no sense). Frees never fail. A pointer into no heap, into
  * metadata or into free memory is refused at once, counted (nolock_heap_check()) and, by kfree(),
  * reported once on stderr. A pointer into the middle of an object, and an object freed twice, may
- * go through a sheaf first: they are caught, and counted, where they reach their slab.
+ * go through a sheaf first: they are caught, and counted, where they reach their slab, the first
+ * of the two also when a sheaf is full. nolock/debug.h says more, and how to catch all at once.
  */
 #ifndef NOLOCK_SLAB_H
 #define NOLOCK_SLAB_H

@@ -28,7 +28,7 @@ static int open_range(struct nolock_heap *heap, nl_u64 from, nl_u64 to)
 }
 
 /* Open groups [g, g + n), which are this caller's by the cursor. 0 or -ENOMEM. */
-static int open_groups(struct nolock_heap *heap, nl_u32 g, nl_u32 n)
+static int open_groups(struct nolock_heap *heap, nl_u32 g, nl_u32 n, nl_u32 node)
 {
 	nl_heap_t *h = heap->h;
 	nl_u32 low = nl_load(&h->nr_open);
@@ -36,16 +36,21 @@ static int open_groups(struct nolock_heap *heap, nl_u32 g, nl_u32 n)
 	/* Along with the metadata of groups below, whose openers are still at it: idempotent. */
 	if (low > g)
 		low = g;
+	nl_node_bind(heap, heap->base + nl_chunks_at(h, g),
+		     nl_chunks_at(h, g + n) - nl_chunks_at(h, g), node);
 	if (open_range(heap, nl_tags_at(h, low), nl_tags_at(h, g + n)) ||
 	    open_range(heap, nl_groups_at(h, low), nl_groups_at(h, g + n)) ||
-	    open_range(heap, nl_chunks_at(h, g), nl_chunks_at(h, g + n)) ||
-	    nl_rcu_open(heap, g, n) || nl_groups_reach(h, g, n))
+	    open_range(heap, nl_chunks_at(h, g), nl_chunks_at(h, g + n)) || nl_rcu_open(heap, g, n))
+		return -ENOMEM;
+	for (nl_u32 i = g; i < g + n; i++)
+		nl_store(&nl_group(h, i)->node, node);
+	if (nl_groups_reach(h, g, n))
 		return -ENOMEM;
 	nl_heap_refresh(heap);
 	return 0;
 }
 
-nl_u32 nl_heap_grow(struct nolock_heap *heap, nl_u32 groups)
+nl_u32 nl_heap_grow_on(struct nolock_heap *heap, nl_u32 groups, nl_u32 node)
 {
 	nl_heap_t *h = heap->h;
 	nl_u32 left, g;
@@ -60,7 +65,7 @@ nl_u32 nl_heap_grow(struct nolock_heap *heap, nl_u32 groups)
 	g = nl_groups_draw(h, groups);
 	if (g == NL_NO_GROUP)
 		return 0;
-	if (open_groups(heap, g, groups)) {
+	if (open_groups(heap, g, groups, node)) {
 		nl_groups_undraw(h, g, groups);
 		return 0;
 	}
@@ -69,6 +74,11 @@ nl_u32 nl_heap_grow(struct nolock_heap *heap, nl_u32 groups)
 		nl_chunk_publish(h, i, nl_group_chunks(h, i));
 	}
 	return groups;
+}
+
+nl_u32 nl_heap_grow(struct nolock_heap *heap, nl_u32 groups)
+{
+	return nl_heap_grow_on(heap, groups, nl_here(heap));
 }
 
 /*
@@ -83,7 +93,7 @@ void nl_heap_reopen(struct nolock_heap *heap)
 	for (nl_u32 g = h->first_chunk >> NL_GROUP_SHIFT; g < end && g < h->nr_groups; g++) {
 		if (nl_load(&nl_group(h, g)->state) == NL_GROUP_OPEN && g < nl_nr_open(h))
 			continue;
-		if (open_groups(heap, g, 1))
+		if (open_groups(heap, g, 1, nl_node_of(h, g)))
 			return;
 		nl_chunk_publish(h, g, nl_group_chunks(h, g));
 	}
@@ -101,7 +111,7 @@ nl_u32 nl_heap_grow_step(const struct nolock_heap *heap)
 }
 
 /* Open groups for nr adjacent chunks; what is left over is handed out. A chunk number, or 0. */
-nl_u32 nl_heap_grow_run(struct nolock_heap *heap, nl_u32 nr)
+nl_u32 nl_heap_grow_run(struct nolock_heap *heap, nl_u32 nr, nl_u32 node)
 {
 	nl_u32 n = (nr + NL_GROUP_CHUNKS - 1) / NL_GROUP_CHUNKS, chunk, end;
 	nl_heap_t *h = heap->h;
@@ -109,11 +119,11 @@ nl_u32 nl_heap_grow_run(struct nolock_heap *heap, nl_u32 nr)
 
 	/* The first group of all is no whole one. */
 	if (nl_load(&h->cursor) == h->first_chunk >> NL_GROUP_SHIFT)
-		nl_heap_grow(heap, 1);
+		nl_heap_grow_on(heap, 1, node);
 	g = nl_groups_draw(h, n);
 	if (g == NL_NO_GROUP)
 		return 0;
-	if (open_groups(heap, g, n)) {
+	if (open_groups(heap, g, n, node)) {
 		nl_groups_undraw(h, g, n);
 		return 0;
 	}
@@ -142,7 +152,7 @@ int nl_heap_topup(struct nolock_heap *heap)
 	nl_u32 who = nl_who(heap);
 
 	while (nl_load(&h->nr_reserve) < nl_load(&h->reserve_target)) {
-		nl_u32 chunk = nl_chunk_find(h, who);
+		nl_u32 chunk = nl_chunk_near(h, NL_NODE(nl_here(heap)), who);
 		nl_u32 g = chunk >> NL_GROUP_SHIFT;
 
 		if (!chunk) {

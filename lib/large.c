@@ -71,8 +71,10 @@ static bool claim(nl_heap_t *h, nl_u32 chunk, nl_u32 nr, nl_u32 who)
 	return false;
 }
 
-/* First fit over all open groups. A chunk number or 0. */
-static nl_u32 find_run(nl_heap_t *h, nl_u32 nr, nl_u32 who)
+#define ANY_NODE (~0u)
+
+/* First fit over all open groups, or those of a node. A chunk number or 0. */
+static nl_u32 find_run(nl_heap_t *h, nl_u32 nr, nl_u32 who, nl_u32 node)
 {
 	nl_u32 start = h->first_chunk, restarts = 0;
 
@@ -82,6 +84,8 @@ again:
 		nl_u32 bit = c & (NL_GROUP_CHUNKS - 1);
 		nl_u32 ones, zeros;
 
+		if (node != ANY_NODE && node != nl_node_of(h, c >> NL_GROUP_SHIFT))
+			word = 0;
 		word >>= bit;
 		if (!word) {
 			run = 0;
@@ -140,7 +144,7 @@ static nl_u32 chunks_of(nl_heap_t *h, size_t size)
  * The groups that nobody has opened are too few for the run, but the free chunks before them may
  * make up for it: open as many as that takes. Were any opened?
  */
-static bool grow_last(struct nolock_heap *heap, nl_u32 nr)
+static bool grow_last(struct nolock_heap *heap, nl_u32 nr, nl_u32 node)
 {
 	nl_heap_t *h = heap->h;
 	nl_u32 open = nl_nr_open(h), left = h->limit - nl_load(&h->cursor), tail = 0;
@@ -155,44 +159,52 @@ static bool grow_last(struct nolock_heap *heap, nl_u32 nr)
 	if (h->limit < nl_load(&h->cursor) || tail >= nr ||
 	    (nl_u64)left * NL_GROUP_CHUNKS < nr - tail)
 		return false;
-	return nl_heap_grow(heap, (nr - tail + NL_GROUP_CHUNKS - 1) / NL_GROUP_CHUNKS) != 0;
+	return nl_heap_grow_on(heap, (nr - tail + NL_GROUP_CHUNKS - 1) / NL_GROUP_CHUNKS, node) !=
+	       0;
 }
 
-void *nl_large_alloc(struct nolock_heap *heap, size_t size, gfp_t gfp)
+void *nl_large_alloc(struct nolock_heap *heap, size_t size, gfp_t gfp, int node)
 {
 	nl_heap_t *h = heap->h;
 	nl_u32 nr = chunks_of(h, size), who = nl_who(heap), chunk;
+	nl_u32 near = node == NUMA_NO_NODE ? nl_here(heap) : (nl_u32)node;
+	nl_u32 rest = gfp & __GFP_THISNODE ? near : ANY_NODE;
 	void *p;
 
 	if (!nr)
 		return NULL;
 	nl_depth++;
 	nl_fork_check();
-	chunk = find_run(h, nr, who);
+	chunk = find_run(h, nr, who, near);
 	if (!chunk && gfpflags_allow_blocking(gfp)) {
 		/* A repair may have thought that nobody cared for these groups: others, then. */
 		do
-			chunk = nl_heap_grow_run(heap, nr);
+			chunk = nl_heap_grow_run(heap, nr, near);
 		while (chunk && !claim_tags(h, chunk, nr, who));
-		if (!chunk && grow_last(heap, nr))
-			chunk = find_run(h, nr, who);
+		if (!chunk && grow_last(heap, nr, near))
+			chunk = find_run(h, nr, who, rest);
 		if (!chunk && nl_heap_shrink(heap))
-			chunk = find_run(h, nr, who);
+			chunk = find_run(h, nr, who, rest);
 	}
+	if (!chunk && rest == ANY_NODE && h->nr_nodes > 1)
+		chunk = find_run(h, nr, who, ANY_NODE);
 	p = chunk ? make_large(h, chunk, nr, size, gfp) : NULL;
 	nl_depth--;
 	return p;
 }
 
-void *nl_large_alloc_nolock(struct nolock_heap *heap, size_t size, gfp_t gfp)
+void *nl_large_alloc_nolock(struct nolock_heap *heap, size_t size, gfp_t gfp, int node)
 {
 	nl_heap_t *h = heap->h;
 	nl_u32 nr = chunks_of(h, size), who = nl_who(heap), chunk;
+	nl_u32 near = node == NUMA_NO_NODE ? nl_here(heap) : (nl_u32)node;
 	void *p;
 
 	nl_depth++;
 	nl_fork_check();
-	chunk = nr ? find_run(h, nr, who) : 0;
+	chunk = nr ? find_run(h, nr, who, near) : 0;
+	if (!chunk && nr && h->nr_nodes > 1)
+		chunk = find_run(h, nr, who, ANY_NODE);
 	if (!chunk && nr == 1)
 		chunk = nl_chunk_scan(h, NL_RESERVE, who);
 	p = chunk ? make_large(h, chunk, nr, size, gfp) : NULL;

@@ -137,11 +137,11 @@ static void empty_shared_rslots(struct nolock_heap *heap, nl_u32 id)
 		sched_setaffinity(0, sizeof(before), &before);
 }
 
-static void empty_barn(struct nolock_heap *heap, nl_u32 id)
+static void empty_barn(struct nolock_heap *heap, nl_u32 id, nl_u32 node)
 {
 	nl_heap_t *h = heap->h;
 	nl_u32 who = nl_who(heap);
-	nl_barn_t *barn = &nl_cache(h, id)->barn[0];
+	nl_barn_t *barn = &nl_cache(h, id)->barn[node];
 	nl_slot_t *slot = nl_aslot(h, nl_cpu(heap), id);
 
 	for (nl_u32 i = 0; i < h->nr_sheaves; i++) {
@@ -179,7 +179,8 @@ static nl_u32 shrink(struct nolock_heap *heap, nl_u32 id)
 		empty_slot(h, slot, id, who);
 		nl_slot_unlock(slot);
 	}
-	empty_barn(heap, id);
+	for (nl_u32 node = 0; node < h->nr_nodes; node++)
+		empty_barn(heap, id, node);
 	end = nl_load_acquire(&h->nr_open) << NL_GROUP_SHIFT;
 	for (nl_u32 chunk = h->first_chunk;
 	     chunk < end && nl_load(&c->nr_slabs) && nl_rcu_may_release(heap, c); chunk++) {

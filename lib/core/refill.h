@@ -16,7 +16,7 @@
 NL_INLINE nl_u32 nl_slot_empty_sheaf(nl_heap_t *h, nl_slot_t *slot, nl_u32 id, nl_u32 who,
 				     nl_u32 flags)
 {
-	nl_barn_t *barn = &nl_cache(h, id)->barn[0];
+	nl_barn_t *barn = &nl_cache(h, id)->barn[NL_NODE_OF(flags)];
 	nl_u32 sheaf = 0;
 
 	if (nl_load(&barn->empty.nr) && nl_barn_lock(barn, who, flags)) {
@@ -39,9 +39,9 @@ NL_FUNC nl_u32 nl_slot_refill(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, nl_u3
 			      nl_u32 flags)
 {
 	nl_cache_t *cache = nl_cache(h, id);
-	nl_barn_t *barn = &cache->barn[0];
+	nl_barn_t *barn = &cache->barn[NL_NODE_OF(flags)];
 	nl_u32 n = NL_WORD_SIZE(nl_load(&slot->word));
-	nl_u32 main = slot->main, spare = slot->spare, full = 0, got;
+	nl_u32 main = slot->main, spare = slot->spare, full = 0, near = NL_NODE_OF(flags), got;
 
 	if (n || !cache->capacity || (cache->mode & NL_CACHE_ARRAY))
 		return n;
@@ -76,13 +76,20 @@ NL_FUNC nl_u32 nl_slot_refill(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, nl_u3
 		nl_slot_attach(h, slot, main, id);
 	}
 	nl_slot_detach(h, slot);
-	got = nl_sheaf_fill(h, main, id, cache->capacity, who);
+	got = nl_sheaf_fill(h, main, id, cache->capacity, who, near);
 	if (!got) {
 		/* Objects pop from the top: the slab's first stays below its next ones. */
 		if (nl_slab_new(h, id, flags, who, main)) {
 			nl_slot_count(slot, NL_STAT_ALLOC_SLAB, 1);
-			got = 1 + nl_sheaf_fill(h, main, id, cache->capacity, who);
+			got = 1 + nl_sheaf_fill(h, main, id, cache->capacity, who, near);
 		}
+	}
+	/* No chunk is left on any node: then the partial slabs of the others. */
+	nl_for(node, NL_MAX_NODES) {
+		if (got || node >= h->nr_nodes || (flags & NL_THIS))
+			break;
+		if (node != near)
+			got = nl_sheaf_fill(h, main, id, cache->capacity, who, node);
 	}
 	if (got) {
 		nl_slot_count(slot, NL_STAT_SHEAF_REFILL, got);
@@ -99,7 +106,7 @@ NL_FUNC nl_u32 nl_slot_room(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, nl_u32 
 			    nl_u32 flags)
 {
 	nl_cache_t *cache = nl_cache(h, id);
-	nl_barn_t *barn = &cache->barn[0];
+	nl_barn_t *barn = &cache->barn[NL_NODE_OF(flags)];
 	nl_u32 cap = cache->capacity;
 	nl_u32 main = slot->main, spare = slot->spare, empty = 0, put = 0;
 

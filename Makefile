@@ -8,11 +8,14 @@
 #   make check        every test there is, with a total at the end. Installs what is missing if root
 #   make test         the test suites alone, without sanitizers, compilers and lint; T=WORD runs
 #                     those with WORD in their name, V=1 shows all that they print
+#   make torture      selftests/torture at full length; TORTURE_SECONDS=N (3600)
 #   make asan         the suites with AddressSanitizer      (build/asan)
 #   make ubsan        the suites with UBSan                 (build/ubsan)
 #   make tsan         selftests/tsan with ThreadSanitizer   (build/tsan)
 #   make check-compilers   all C once more, warnings being errors: gcc, clang, lib/ for aarch64
 #   make check-tiny   the suites of the library, of a build for small machines (build/tiny)
+#   make check-programs    real programs under the drop-in malloc and under glibc's: do they print the
+#                     same, how long do they take; PROGRAMS="perl git" runs those
 #   make bench        the benchmarks
 #   make lint         clang-format, clang-tidy, and the rules of scripts/lint
 #   make format       let clang-format rewrite the sources
@@ -27,6 +30,8 @@
 #
 # Order: vmlinux.h (committed) -> BPF objects -> their skeletons -> user side -> tests.
 #   lib/*.c                  libnolock.a and libnolock.so, one set of objects
+#   lib/malloc/*.c           libnolock-malloc.so, the drop-in malloc, with those objects inside. Not
+#                            built with a sanitizer, which brings a malloc of its own
 #   bpf/nolock.bpf.c         libnolock.bpf.o, the allocator for BPF programs to link
 #   bpf/nolock_grow.bpf.c    libnolock-grow.bpf.o, for those among them that grow heaps
 #   D/X.bpf.c                $(BUILD)/D/X.bpf.o and X.skel.h (struct X_bpf), for D = bpf, demo,
@@ -105,11 +110,15 @@ LIBUSER := $(BUILD)/user/libuser.a
 SONAME := libnolock.so.$(SOVERSION)
 SOFILE := libnolock.so.$(VERSION)
 SHARED := $(BUILD)/lib/$(SOFILE)
+MALLOC_SRCS := $(sort $(wildcard lib/malloc/*.c))
+MALLOC_OBJS := $(MALLOC_SRCS:%.c=$(BUILD)/%.o)
+MALLOC := $(if $(SAN),,$(BUILD)/lib/libnolock-malloc.so)
 
 # Programs of these directories see the skeletons and link libuser.a; those of the library's own
 # tests do not.
-BPF_DIRS := demo bench $(filter-out selftests/lib selftests/tsan selftests/torture,$(wildcard selftests/*))
-PROG_DIRS := demo bench $(wildcard selftests/*)
+BPF_DIRS := demo bench $(filter-out $(addprefix selftests/,lib malloc tsan torture),\
+	    $(wildcard selftests/*))
+PROG_DIRS := demo bench $(filter-out $(if $(SAN),selftests/malloc),$(wildcard selftests/*))
 
 BPF_LIB := $(if $(wildcard bpf/nolock.bpf.c),$(BPFOUT)/bpf/libnolock.bpf.o)
 BPF_GROW := $(if $(BPF_LIB),$(BPFOUT)/bpf/libnolock-grow.bpf.o)
@@ -165,17 +174,17 @@ SHELL_TESTS := $(sort $(wildcard selftests/*/test_*.sh))
 
 # --- targets for people ---
 
-.PHONY: all lib bpf user demo tests objects deps check test check-compilers check-tiny asan ubsan \
-	tsan bench lint format install clean help run FORCE
+.PHONY: all lib bpf user demo tests objects deps check test check-compilers check-programs \
+	check-tiny asan ubsan tsan bench lint format install clean help run FORCE
 
 all: lib bpf user demo
-lib: $(LIBNOLOCK) $(SHARED)
+lib: $(LIBNOLOCK) $(SHARED) $(MALLOC)
 bpf: $(BPF_LIB) $(BPF_GROW) $(SKELS)
 user: $(USER_BINS)
 demo: $(DEMO_BINS)
 tests: all $(TEST_BINS) $(BUILD)/scripts/vmlinux
 # Everything that compiles, nothing linked but what the compiling needs.
-objects: $(LIB_OBJS) $(patsubst %.c,$(BUILD)/%.o,$(USER_SRCS) $(USER_MAINS) \
+objects: $(LIB_OBJS) $(MALLOC_OBJS) $(patsubst %.c,$(BUILD)/%.o,$(USER_SRCS) $(USER_MAINS) \
 	 $(foreach d,$(PROG_DIRS),$($(d)_ALL)))
 
 help:
@@ -199,8 +208,24 @@ test:
 	+@$(SUB) tests
 	+@$(RUNNER) $(SUITES) $(SHELL_TESTS:%=program=%)
 
+# Also without restartable sequences, and with ThreadSanitizer.
+NO_RSEQ_MAKE = $(SUB) BUILD=$(BUILD)/no-rseq BPFOUT=$(BPFOUT) CFLAGS='$(CFLAGS) -DNOLOCK_NO_RSEQ'
+
+.PHONY: torture torture-programs
+torture:
+	@scripts/deps ensure build check
+	+@$(SUB) tests
+	+@$(NO_RSEQ_MAKE) torture-programs
+	+@$(call SAN_MAKE,tsan,thread) tsan-programs
+	@selftests/torture/run --build $(BUILD)
+
+torture-programs: $(USER_BINS) $(selftests/torture_BINS)
+
 # Sanitizers: their own builds of the user side, and the BPF objects of this one.
-SAN_BINS = $(subst =$(BUILD)/,=$(BUILD)/$(1)/,$(SUITES))
+# What steps through every instruction is left to the plain build: those of a sanitizer are not ours.
+SAN_SUITES = $(filter-out suite=$(BUILD)/selftests/malloc/% program=$(BUILD)/selftests/malloc/% \
+	$(addprefix program=$(BUILD)/selftests/torture/test_,breakpoints first kill_% stepped),$(SUITES))
+SAN_BINS = $(subst =$(BUILD)/,=$(BUILD)/$(1)/,$(SAN_SUITES))
 SAN_MAKE = $(SUB) BUILD=$(BUILD)/$(1) BPFOUT=$(BPFOUT) SAN=$(2)
 # Both in one, as make check has it.
 comma := ,
@@ -246,6 +271,13 @@ check-compilers:
 	+@$(WITH_GCC)
 	+@$(WITH_CLANG)
 	+@$(WITH_ARM64)
+
+PROGRAMS ?=
+
+check-programs:
+	@scripts/deps ensure build check programs
+	+@$(SUB) all
+	@NOLOCK_BUILD=$(BUILD) selftests/programs/run $(PROGRAMS)
 
 # What does not build fails here as a step, and each suite that is missing for it; the rest runs.
 check:
@@ -301,6 +333,17 @@ $(SHARED): $(LIB_OBJS) $(BUILD)/.lib lib/nolock.map
 		-Wl,--version-script=lib/nolock.map $(if $(SAN),,-Wl,--no-undefined) \
 		-o $@ $(LIB_OBJS)
 	$(Q)ln -sf $(SOFILE) $(BUILD)/lib/$(SONAME) && ln -sf $(SONAME) $(BUILD)/lib/libnolock.so
+
+# A call to malloc in the drop-in is one, not the compiler's.
+$(MALLOC_OBJS): LIB_CFLAGS += -fno-builtin
+
+# libnolock's functions with their version, so that a program linked to libnolock.so shares the heap
+# of the malloc that it runs with; the C library's names without one, for any version asked for.
+$(BUILD)/lib/libnolock-malloc.so: $(LIB_OBJS) $(MALLOC_OBJS) $(BUILD)/.lib lib/nolock.map
+	$(call say,LINK,$@)
+	$(Q)sed '/^local:/,/;/d' lib/nolock.map >$(BUILD)/lib/malloc/nolock.map
+	$(Q)$(CC) $(LDFLAGS) -shared -Wl,-soname,$(@F) -Wl,-z,nodelete -Wl,--no-undefined \
+		-Wl,--version-script=$(BUILD)/lib/malloc/nolock.map -o $@ $(LIB_OBJS) $(MALLOC_OBJS)
 
 # --- BPF ---
 
@@ -365,7 +408,7 @@ $(USER_BINS): %: %.o $(LIBUSER) $(LIBNOLOCK)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(SANFLAGS) $(LDFLAGS) -o $@ $^ $(USER_LIBS)
 
-DEPS += $(LIB_OBJS:.o=.d) $(patsubst %.c,$(BUILD)/%.d,$(USER_SRCS) $(USER_MAINS))
+DEPS += $(LIB_OBJS:.o=.d) $(MALLOC_OBJS:.o=.d) $(patsubst %.c,$(BUILD)/%.d,$(USER_SRCS) $(USER_MAINS))
 
 # --- stamps: rewritten only when what they hold changes ---
 
@@ -379,7 +422,7 @@ $(BPFOUT)/.bpf-flags: FORCE | $(BUILD)/.deps
 	@$(call stamp,$(CLANG) $(BPF_CFLAGS))
 # Which files an archive is made of: a removed source leaves no object newer than the archive.
 $(BUILD)/.lib: FORCE
-	@$(call stamp,$(LIB_SRCS))
+	@$(call stamp,$(LIB_SRCS) $(MALLOC_SRCS))
 $(BUILD)/.user: FORCE
 	@$(call stamp,$(USER_SRCS))
 $(BUILD)/.deps: packages
@@ -403,7 +446,7 @@ install: all
 	$(INSTALL) -m 644 lib/include/nolock/*.h $(wildcard bpf/nolock.bpf.h) \
 		$(DESTDIR)$(includedir)/nolock
 	$(INSTALL) -m 644 $(LIBNOLOCK) $(DESTDIR)$(libdir)
-	$(INSTALL) -m 755 $(SHARED) $(DESTDIR)$(libdir)
+	$(INSTALL) -m 755 $(SHARED) $(MALLOC) $(DESTDIR)$(libdir)
 	ln -sf $(SOFILE) $(DESTDIR)$(libdir)/$(SONAME)
 	ln -sf $(SONAME) $(DESTDIR)$(libdir)/libnolock.so
 	$(if $(BPF_LIB),$(INSTALL) -m 644 $(BPF_LIB) $(BPF_GROW) $(DESTDIR)$(libdir)/bpf)

@@ -72,7 +72,10 @@ NL_INLINE int fast_free(nl_heap_t *h, nl_u32 id, nl_u32 cpu, nl_u64 obj)
 	nl_slot_t *slot = nl_aslot(h, cpu, id);
 	int pushed;
 
-	if (nl_slab_index(h, id, obj) == ~0u || !nl_slot_trylock(slot, who(cpu)))
+	/* An object of another node goes home. */
+	if (nl_slab_index(h, id, obj) == ~0u ||
+	    nl_node_of(h, nl_group_at(h, obj)) != nl_slot_node(h, cpu) ||
+	    !nl_slot_trylock(slot, who(cpu)))
 		return 0;
 	pushed = nl_slot_push(slot, obj);
 	nl_slot_unlock(slot);

@@ -146,7 +146,9 @@ struct bpf_work *bpf_work_start(struct nolock_heap *heap, const char **why)
 	libbpf_set_print(print);
 	return w;
 fail:
-	snprintf(why_text, sizeof(why_text), "its programs cannot be %s: %s", step, strerror(-err));
+	snprintf(why_text, sizeof(why_text), "its programs cannot be %s: %s", step,
+		 access("/sys/kernel/btf/vmlinux", R_OK) ? "the kernel has no BTF" :
+							   strerror(-err));
 	libbpf_set_print(print);
 	bpf_work_free(w);
 	return NULL;

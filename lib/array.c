@@ -47,7 +47,8 @@ static int fill_array(struct nolock_heap *heap, nl_u32 id, nl_u32 count)
 	n = NL_WORD_SIZE(nl_load(&slot->word));
 	if (n < count) {
 		nl_slot_detach(heap->h, slot);
-		got = nl_sheaf_fill(heap->h, slot->main, id, count, who, nl_here(heap));
+		got = nl_sheaf_fill(heap->h, slot->main, id, count, who,
+				    nl_slot_flags(heap->h, slot));
 		nl_slot_count(slot, NL_STAT_SHEAF_REFILL, got);
 		n = nl_slot_attach(heap->h, slot, slot->main, id);
 	}

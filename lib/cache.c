@@ -2,6 +2,7 @@
 /* cache.c - the life of a kmem_cache: an entry of the heap's table, the same for all who share it. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,12 +15,62 @@
 	(SLAB_HWCACHE_ALIGN | SLAB_PANIC | SLAB_ACCOUNT | SLAB_NO_MERGE | SLAB_TYPESAFE_BY_RCU |   \
 	 NL_DEBUG_FLAGS)
 
+/*
+ * An entry's number and state are looked at by anyone at any time, also while the cache is destroyed
+ * and another made in its place. Writer and reader work as with a sequence count whose odd values are
+ * the states other than live: the writer, which has taken the state from free, counts `made` before it
+ * writes anything else (the fence keeps that order), so a reader that saw any of it sees the count.
+ */
+#define ENTRY_FROM offsetof(struct nl_cache, size)
+#define ENTRY_END offsetof(struct nl_cache, barn)
+#define ENTRY_TRIES 16
+
+static void copy_words(void *to, const void *from, size_t start, size_t end)
+{
+	for (size_t at = start; at < end; at += sizeof(nl_u32))
+		nl_store((nl_u32 *)((char *)to + at),
+			 nl_load((const nl_u32 *)((const char *)from + at)));
+}
+
+static void write_entry(nl_cache_t *c, const struct nl_cache *from)
+{
+	nl_store(&c->made, from->made);
+	nl_mb();
+	copy_words(c, from, ENTRY_FROM, ENTRY_END);
+}
+
+bool nl_cache_read(nl_cache_t *c, struct nl_cache *copy)
+{
+	/* Who keeps an entry of a shared heap changing does not keep its reader. */
+	for (int i = 0; i < ENTRY_TRIES; i++) {
+		nl_u64 made = nl_load_acquire(&c->made);
+
+		if (nl_load_acquire(&c->state) != NL_CACHE_LIVE)
+			return false;
+		copy_words(copy, c, ENTRY_FROM, ENTRY_END);
+		nl_mb();
+		if (nl_load(&c->made) != made)
+			continue;
+		copy->state = NL_CACHE_LIVE;
+		copy->name[NL_NAME - 1] = 0;
+		return true;
+	}
+	return false;
+}
+
+static void clear_words(void *p, size_t size)
+{
+	for (size_t at = 0; at < size; at += sizeof(nl_u64))
+		nl_store((nl_u64 *)((char *)p + at), 0);
+}
+
 static struct kmem_cache *create(struct nolock_heap *heap, const char *name,
 				 unsigned int object_size, const struct kmem_cache_args *args,
 				 slab_flags_t flags)
 {
 	static const struct kmem_cache_args defaults;
 	unsigned int align, size;
+	struct nl_cache new = { 0 };
 	nl_cache_t *c = NULL;
 	nl_u32 id;
 
@@ -60,24 +111,21 @@ static struct kmem_cache *create(struct nolock_heap *heap, const char *name,
 		errno = ENOSPC;
 		return NULL;
 	}
-	nl_cache_shape(c, id, object_size, size);
-	c->align = align;
-	c->flags = flags;
-	c->mode = (flags & SLAB_TYPESAFE_BY_RCU) && heap->type == NL_HEAP_PRIVATE ?
-			  NL_CACHE_TYPESAFE :
-			  0;
-	c->rcu_sheaf = c->rcu_sheaf_fail = 0;
-	c->left = 0;
-	c->bugs = 0;
-	c->ctor = (nl_u64)(uintptr_t)args->ctor;
+	nl_cache_shape(&new, id, object_size, size);
+	new.align = align;
+	new.flags = flags;
+	if ((flags & SLAB_TYPESAFE_BY_RCU) && heap->type == NL_HEAP_PRIVATE)
+		new.mode = NL_CACHE_TYPESAFE;
+	new.ctor = (nl_u64)(uintptr_t)args->ctor;
 	if (args->sheaf_capacity)
-		c->capacity = args->sheaf_capacity;
-	memset(c->name, 0, NL_NAME);
-	strncpy(c->name, name, NL_NAME - 1);
+		new.capacity = args->sheaf_capacity;
+	strncpy(new.name, name, NL_NAME - 1);
 	if (heap->type == NL_HEAP_PRIVATE) {
-		nl_debug_cache(c, flags | nl_debug_flags(c->name));
-		nl_debug_prepare(c->flags);
+		nl_debug_cache(&new, flags | nl_debug_flags(new.name));
+		nl_debug_prepare(new.flags);
 	}
+	new.made = nl_load(&c->made) + 1;
+	write_entry(c, &new);
 	nl_store_release(&c->state, NL_CACHE_LIVE);
 	return (struct kmem_cache *)c;
 }
@@ -111,8 +159,9 @@ struct kmem_cache *nolock_heap_kmem_cache_find(struct nolock_heap *heap, const c
 {
 	for (nl_u32 id = 0; heap && name && id < NL_MAX_CACHES; id++) {
 		nl_cache_t *c = nl_cache(heap->h, id);
+		struct nl_cache copy;
 
-		if (nl_load_acquire(&c->state) == NL_CACHE_LIVE && !strncmp(c->name, name, NL_NAME))
+		if (nl_cache_read(c, &copy) && !strncmp(copy.name, name, NL_NAME))
 			return (struct kmem_cache *)c;
 	}
 	errno = ENOENT;
@@ -142,10 +191,10 @@ void nl_cache_forget(struct nolock_heap *heap, nl_u32 id)
 
 	/* The next cache with this number counts from 0. */
 	for (nl_u32 cpu = 0; cpu < heap->nr_slots; cpu++) {
-		memset(nl_rslot(heap->h, cpu, id), 0, sizeof(struct nl_slot));
-		memset(nl_aslot(heap->h, cpu, id), 0, sizeof(struct nl_slot));
+		clear_words(nl_rslot(heap->h, cpu, id), sizeof(struct nl_slot));
+		clear_words(nl_aslot(heap->h, cpu, id), sizeof(struct nl_slot));
 	}
-	memset(c->barn, 0, sizeof(c->barn));
+	clear_words(c->barn, sizeof(c->barn));
 	nl_store_release(&c->state, NL_CACHE_FREE);
 }
 

@@ -43,7 +43,8 @@ static int open_groups(struct nolock_heap *heap, nl_u32 g, nl_u32 n, nl_u32 node
 	    open_range(heap, nl_chunks_at(h, g), nl_chunks_at(h, g + n)) || nl_rcu_open(heap, g, n))
 		return -ENOMEM;
 	for (nl_u32 i = g; i < g + n; i++)
-		nl_store(&nl_group(h, i)->node, node);
+		if (nl_load(&nl_group(h, i)->state) != NL_GROUP_OPEN)
+			nl_store(&nl_group(h, i)->node, node);
 	if (nl_groups_reach(h, g, n))
 		return -ENOMEM;
 	nl_heap_refresh(heap);
@@ -91,10 +92,16 @@ void nl_heap_reopen(struct nolock_heap *heap)
 	nl_u32 end = nl_load(&h->cursor);
 
 	for (nl_u32 g = h->first_chunk >> NL_GROUP_SHIFT; g < end && g < h->nr_groups; g++) {
-		if (nl_load(&nl_group(h, g)->state) == NL_GROUP_OPEN && g < nl_nr_open(h))
+		nl_u32 *state = &nl_group(h, g)->state;
+
+		if (nl_load(state) == NL_GROUP_OPEN && g < nl_nr_open(h))
 			continue;
-		if (open_groups(heap, g, 1, nl_node_of(h, g)))
+		if (!nl_group_claim(h, g, NL_GROUP_REPAIR) && nl_load(state) == NL_GROUP_BPF)
+			continue;
+		if (open_groups(heap, g, 1, nl_node_of(h, g))) {
+			nl_store(state, NL_GROUP_CLOSED);
 			return;
+		}
 		nl_chunk_publish(h, g, nl_group_chunks(h, g));
 	}
 }
@@ -134,6 +141,30 @@ nl_u32 nl_heap_grow_run(struct nolock_heap *heap, nl_u32 nr, nl_u32 node)
 		nl_chunk_publish(h, g + n - 1, ~0ULL << (nr % NL_GROUP_CHUNKS));
 	}
 	return chunk;
+}
+
+nl_u64 nl_free_hints(nl_heap_t *h, nl_u32 word, nl_u32 node)
+{
+	nl_u64 hints = 0;
+
+	if (node != NL_ANY_NODE)
+		return nl_load(nl_group_free_map(h, node) + word);
+	for (nl_u32 n = 0; n < nl_nr_nodes(h); n++)
+		hints |= nl_load(nl_group_free_map(h, n) + word);
+	return hints;
+}
+
+bool nl_heap_any_chunk(const struct nolock_heap *heap)
+{
+	nl_heap_t *h = heap->h;
+	nl_u32 words = nl_group_words(h);
+
+	/* A hint stays until somebody finds it to be wrong, so each is followed. */
+	for (nl_u32 i = 0; i < words; i++)
+		for (nl_u64 hints = nl_free_hints(h, i, NL_ANY_NODE); hints; hints &= hints - 1)
+			if (nl_load(&nl_group(h, i * 64 + nl_lowest(hints))->chunk_free))
+				return true;
+	return false;
 }
 
 nl_u32 nl_heap_free_chunks(const struct nolock_heap *heap)
@@ -243,7 +274,7 @@ nl_u32 nl_heap_prefill(struct nolock_heap *heap, nl_u64 bytes)
 		for (nl_u64 tries = 0;
 		     tries <= bytes >> NL_CHUNK_SHIFT && bytes_free(h, id, bytes) < bytes;
 		     tries++) {
-			if (nl_slab_new(h, id, NL_WHOLE, who, 0))
+			if (nl_slab_new(h, id, NL_WHOLE | NL_NODE(nl_here(heap)), who, 0))
 				made++;
 			else if (!nl_heap_grow(heap, 1))
 				return made;

@@ -84,8 +84,8 @@ bool nl_thread_start(void)
 
 	if (nl_self.rslots)
 		return true;
-	if (!heap->rseq_slots || heap->slot_off - heap->rseq_off != RSEQ_MM_CID ||
-	    nl_rseq_index(heap) == ~0u)
+	if (nl_self.vforked || !heap->rseq_slots ||
+	    heap->slot_off - heap->rseq_off != RSEQ_MM_CID || nl_rseq_index(heap) == ~0u)
 		return false;
 	nl_rseq_off = heap->rseq_off;
 	nl_self.rslots = (nl_u64)heap->rslots;
@@ -239,7 +239,9 @@ static void handle_start(struct nolock_heap *heap, void *mem, nl_u64 size, nl_u3
 
 /*
  * Reserve address space without using any, as much of it as there is: a limit on address space
- * (ulimit -v) counts it. Guards that nobody can touch stay at both ends.
+ * (ulimit -v) counts it. Guards that nobody can touch stay at both ends. Not
+ * MAP_NORESERVE: what is opened is accounted, so that a request that the machine cannot serve fails
+ * where it is made.
  */
 static void *reserve(nl_u64 *size, nl_u64 least)
 {
@@ -247,8 +249,7 @@ static void *reserve(nl_u64 *size, nl_u64 least)
 
 	for (; *size >= least; *size = *size / 2 / NL_GROUP_SIZE * NL_GROUP_SIZE) {
 		nl_u64 whole = guard + *size + guard, room = whole + NL_GROUP_SIZE;
-		char *mem = mmap(NULL, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-				 -1, 0);
+		char *mem = mmap(NULL, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		nl_u64 skip;
 
 		if (mem == MAP_FAILED)
@@ -308,6 +309,9 @@ static struct nolock_heap *private_new(nl_u64 size, nl_u64 least)
 		errno = ENOMEM;
 		goto unmap;
 	}
+	/* Something open for nolock callers, who open nothing. The first group may have no room. */
+	if (nl_heap_grow(heap, 1) && nl_heap_free_chunks(heap) < NL_GROUP_CHUNKS / 2)
+		nl_heap_grow(heap, 1);
 	return heap;
 unmap:
 	unreserve(mem, size);
@@ -369,6 +373,9 @@ void nl_fork_check(void)
 		return;
 	/* Once, also for a handler in between: whatever it finds held it leaves alone. */
 	nl_store(&page->done, 1);
+	/* There was no other: nobody held anything. A child in a sandbox may depend on no stat(). */
+	if (nl_load(&page->older) == 2)
+		return;
 	for_each_private(heap) {
 		nl_heap_repair_fork(heap, nl_load(&page->older));
 		nl_rcu_fork(heap);
@@ -392,6 +399,16 @@ void nl_fork_inventory(void)
 		nl_heap_inventory(heap);
 }
 
+int nl_heap_is_private(const nl_heap_t *h)
+{
+	struct nolock_heap *heap;
+
+	for_each_private(heap)
+		if (heap->h == h)
+			return 1;
+	return 0;
+}
+
 struct nolock_heap *nolock_heap_default(void)
 {
 	return nl_default_get();
@@ -402,7 +419,8 @@ __attribute__((constructor)) static void make_default_heap(void)
 {
 	int err = errno;
 
-	nl_default_get();
+	/* By its exported name: with the drop-in malloc preloaded that one's heap is the only one. */
+	nolock_heap_default();
 	errno = err;
 }
 

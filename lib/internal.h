@@ -43,9 +43,12 @@ struct nolock_heap {
 	int fd;	  /* of the shared memory, or -1 */
 	int conn; /* connection to nolockd, or -1 */
 	int refs;
-	int pid;       /* who mapped it: a shared heap is not there in a child */
-	int state;     /* NL_HANDLE_*, atomic */
-	bool snapshot; /* a copy of another process's metadata: figures only */
+	int pid;	     /* who mapped it: a shared heap is not there in a child */
+	int state;	     /* NL_HANDLE_*, atomic */
+	bool snapshot;	     /* a copy of another process's metadata: figures only */
+	nl_u64 decay_next;   /* decay.c: time of the next visit, in ms; atomic */
+	nl_u32 decay_visits; /* and where it goes on, racy */
+	nl_u32 decay_group;
 	char name[NL_NAME];
 	struct nl_rcu *rcu; /* what waits for a grace period; NULL without an RCU */
 };
@@ -115,6 +118,8 @@ NL_HIDDEN nl_u64 nl_heap_fixed_size(const struct nl_shape *shape);
 NL_HIDDEN int nl_heap_lay_out(struct nl_heap *h, const struct nl_shape *shape);
 
 /* What a cache's size means for its slabs; the default objects per sheaf. */
+/* A copy of a live cache's entry, whole though the entry be destroyed and made again meanwhile. */
+NL_HIDDEN bool nl_cache_read(nl_cache_t *c, struct nl_cache *copy);
 NL_HIDDEN void nl_cache_shape(struct nl_cache *c, nl_u32 id, nl_u32 object_size, nl_u32 size);
 NL_HIDDEN nl_u32 nl_default_capacity(nl_u32 size);
 
@@ -150,6 +155,13 @@ NL_HIDDEN nl_u32 nl_heap_grow_step(const struct nolock_heap *heap);
 
 /* The same for @nr adjacent chunks, which are the caller's: the first one's number, or 0. */
 NL_HIDDEN nl_u32 nl_heap_grow_run(struct nolock_heap *heap, nl_u32 nr, nl_u32 node);
+
+/* A word of the hints to groups with free chunks: those of a node, or of all. */
+#define NL_ANY_NODE (~0u)
+NL_HIDDEN nl_u64 nl_free_hints(nl_heap_t *h, nl_u32 word, nl_u32 node);
+
+/* nl_heap_any_chunk - is there an open free chunk, as far as the hints know? Any context. */
+NL_HIDDEN bool nl_heap_any_chunk(const struct nolock_heap *heap);
 
 /* nl_heap_free_chunks - free chunks, the reserve not counted (racy). */
 NL_HIDDEN nl_u32 nl_heap_free_chunks(const struct nolock_heap *heap);
@@ -212,9 +224,23 @@ static inline bool nl_is_remote(const struct nolock_heap *heap, nl_u64 obj)
 /* bulk.c: the R-slot, or else the A-slot, with its lock; NULL if both are locked. Wait-free. */
 NL_HIDDEN nl_slot_t *nl_lock_slot(struct nolock_heap *heap, nl_u32 id, nl_u32 who);
 
+/* slab.c: kmalloc_node() and kfree() past the fast path; the latter says why it refused, or NULL. */
+NL_HIDDEN void *nl_kmalloc_slow(struct nolock_heap *heap, size_t size, gfp_t gfp, int node);
+NL_HIDDEN const char *nl_free_slow(const void *p);
+
 /* large.c: whole chunks. The second looks once, in opened memory. */
 NL_HIDDEN void *nl_large_alloc(struct nolock_heap *heap, size_t size, gfp_t gfp, int node);
 NL_HIDDEN void *nl_large_alloc_nolock(struct nolock_heap *heap, size_t size, gfp_t gfp, int node);
+
+/*
+ * large.c, for objects of nl_large_alloc(): aligned to @align, a power of two above a chunk; set to
+ * zero, but for chunks that are so already; in a private heap made to hold @size bytes where it
+ * lies, or elsewhere.
+ */
+NL_HIDDEN void *nl_large_alloc_aligned(struct nolock_heap *heap, size_t size, size_t align);
+NL_HIDDEN void nl_large_clear(struct nolock_heap *heap, void *p, size_t size);
+NL_HIDDEN bool nl_large_resize(struct nolock_heap *heap, void *p, size_t size);
+NL_HIDDEN void *nl_large_move(struct nolock_heap *heap, void *p, size_t size);
 
 /*
  * shrink.c: empty all sheaves of the cache into its slabs, and give slabs that are free back.
@@ -222,6 +248,14 @@ NL_HIDDEN void *nl_large_alloc_nolock(struct nolock_heap *heap, size_t size, gfp
  */
 NL_HIDDEN nl_u32 nl_cache_shrink(struct nolock_heap *heap, nl_u32 id);
 NL_HIDDEN nl_u32 nl_heap_shrink(struct nolock_heap *heap);
+
+/*
+ * shrink.c: give back the sheaves of a slot whose lock is held; up to @max sheaves of a node's barn;
+ * the pages of those free chunks of a group that are in the mask (how many).
+ */
+NL_HIDDEN void nl_slot_empty(nl_heap_t *h, nl_slot_t *slot, nl_u32 id, nl_u32 who);
+NL_HIDDEN void nl_barn_flush(struct nolock_heap *heap, nl_u32 id, nl_u32 node, nl_u32 max);
+NL_HIDDEN nl_u32 nl_group_purge(struct nolock_heap *heap, nl_u32 g, nl_u64 mask);
 
 /* cache.c: the last step of destroying a cache, or of not making one: its number is free again. */
 NL_HIDDEN void nl_cache_forget(struct nolock_heap *heap, nl_u32 id);
@@ -252,6 +286,19 @@ NL_HIDDEN int64_t nl_heap_drift(struct nolock_heap *heap);
  * interrupted one. siglongjmp() out of one leaves it too high, which only costs an inventory.
  */
 extern __thread int nl_depth NL_HIDDEN;
+
+/*
+ * decay.c: give back, little by little, what a private heap has not used for some time. Ticked by
+ * the slow paths of the calls that may make system calls, outside of which this thread must be.
+ */
+NL_HIDDEN void nl_decay(struct nolock_heap *heap);
+extern __thread nl_u32 nl_ticks NL_HIDDEN;
+#define NL_DECAY_TICKS 16u
+static inline void nl_decay_tick(struct nolock_heap *heap)
+{
+	if (!(++nl_ticks % NL_DECAY_TICKS) && !nl_depth)
+		nl_decay(heap);
+}
 
 /*
  * heap.c: is this a child in which the parent's threads may still hold locks? They are taken over.

@@ -5,24 +5,43 @@
  * A run is claimed out of the chunk bitmap word by word, each by one cmpxchg that clears exactly
  * the bits wanted, then chunk by chunk by its tag; when one fails, what was claimed goes back and
  * the search goes on behind it. Its first chunk says TRANSIT until all others say BODY, so that
- * whoever finds a part of a run finds whose it is in front of it. Freeing is nl_large_free() in core/chunk.h, which a BPF program can do as well.
+ * whoever finds a part of a run finds whose it is in front of it. Freeing is nl_large_free() in
+ * core/chunk.h, which a BPF program can do as well.
  */
+#define _GNU_SOURCE
 #include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
 #include "internal.h"
 #include "core/core.h"
 #include "core/word.h"
 
+#ifndef MREMAP_DONTUNMAP
+#define MREMAP_DONTUNMAP 4
+#endif
+
 /* Restarts of a search that lost a word of its run to somebody else. */
 #define RUN_RESTARTS 8
 
-/* Give chunks back that are the caller's by their tags. */
-static void unclaim(nl_heap_t *h, nl_u32 chunk, nl_u32 nr)
+/* From here on an object moves by its page tables, as often as mappings may be split for it. */
+#define MOVE_PAGES (16 * NL_CHUNK_SIZE)
+#define MOVES_MAX 8192
+
+/* Give chunks back that are the caller's by their tags, or by the first one's, from their end. */
+static void unclaim(nl_heap_t *h, nl_u32 chunk, nl_u32 nr,
+		    int (*give)(nl_heap_t *h, nl_u32 group, nl_u64 mask))
 {
+	nl_u64 mask = 0;
+
 	while (nr--) {
 		nl_u32 c = chunk + nr;
 
 		nl_store_release(nl_tag(h, c), NL_TAG(NL_KIND_FREE, 0));
-		nl_chunk_give(h, c >> NL_GROUP_SHIFT, NL_BIT(c));
+		mask |= NL_BIT(c);
+		if (c % NL_GROUP_CHUNKS && nr)
+			continue;
+		give(h, c >> NL_GROUP_SHIFT, mask);
+		mask = 0;
 	}
 }
 
@@ -35,7 +54,7 @@ static bool claim_tags(nl_heap_t *h, nl_u32 chunk, nl_u32 nr, nl_u32 who)
 		/* That one was not free: a bit too many. Those behind it get theirs back. */
 		for (nl_u32 c = chunk + i + 1; c < chunk + nr; c++)
 			nl_chunk_give(h, c >> NL_GROUP_SHIFT, NL_BIT(c));
-		unclaim(h, chunk, i);
+		unclaim(h, chunk, i, nl_chunk_give);
 		return false;
 	}
 	return true;
@@ -71,21 +90,34 @@ static bool claim(nl_heap_t *h, nl_u32 chunk, nl_u32 nr, nl_u32 who)
 	return false;
 }
 
-#define ANY_NODE (~0u)
-
-/* First fit over all open groups, or those of a node. A chunk number or 0. */
+/*
+ * First fit over those open groups that have free chunks, of a node or of all, by the hints of
+ * chunk.h: most of a large heap has none. A chunk number or 0.
+ */
 static nl_u32 find_run(nl_heap_t *h, nl_u32 nr, nl_u32 who, nl_u32 node)
 {
 	nl_u32 start = h->first_chunk, restarts = 0;
 
 again:
 	for (nl_u32 c = start, run = 0, end = nl_nr_open(h) << NL_GROUP_SHIFT; c < end;) {
-		nl_u64 word = nl_load(&nl_group(h, c >> NL_GROUP_SHIFT)->chunk_free);
-		nl_u32 bit = c & (NL_GROUP_CHUNKS - 1);
+		nl_u32 g = c >> NL_GROUP_SHIFT, bit = c & (NL_GROUP_CHUNKS - 1);
+		nl_u64 hints = nl_free_hints(h, g / 64, node) >> g % 64, word;
 		nl_u32 ones, zeros;
 
-		if (node != ANY_NODE && node != nl_node_of(h, c >> NL_GROUP_SHIFT))
-			word = 0;
+		if (!(hints & 1)) {
+			run = 0;
+			g += hints ? nl_lowest(hints) : 64 - g % 64;
+			c = g << NL_GROUP_SHIFT;
+			continue;
+		}
+		word = nl_load(&nl_group(h, g)->chunk_free);
+		if (!word) {
+			nl_word_t *map = nl_group_free_map(h, nl_node_of(h, g)) + g / 64;
+
+			nl_hint_clear(map, NL_BIT(g));
+			if (nl_load(&nl_group(h, g)->chunk_free))
+				nl_hint_set(map, NL_BIT(g));
+		}
 		word >>= bit;
 		if (!word) {
 			run = 0;
@@ -163,19 +195,14 @@ static bool grow_last(struct nolock_heap *heap, nl_u32 nr, nl_u32 node)
 	       0;
 }
 
-void *nl_large_alloc(struct nolock_heap *heap, size_t size, gfp_t gfp, int node)
+/* A run that is the caller's by its chunks' tags: a chunk number or 0. */
+static nl_u32 get_run(struct nolock_heap *heap, nl_u32 nr, gfp_t gfp, int node, nl_u32 who)
 {
 	nl_heap_t *h = heap->h;
-	nl_u32 nr = chunks_of(h, size), who = nl_who(heap), chunk;
 	nl_u32 near = node == NUMA_NO_NODE ? nl_here(heap) : (nl_u32)node;
-	nl_u32 rest = gfp & __GFP_THISNODE ? near : ANY_NODE;
-	void *p;
+	nl_u32 rest = gfp & __GFP_THISNODE ? near : NL_ANY_NODE;
+	nl_u32 chunk = find_run(h, nr, who, near);
 
-	if (!nr)
-		return NULL;
-	nl_depth++;
-	nl_fork_check();
-	chunk = find_run(h, nr, who, near);
 	if (!chunk && gfpflags_allow_blocking(gfp)) {
 		/* A repair may have thought that nobody cared for these groups: others, then. */
 		do
@@ -186,10 +213,26 @@ void *nl_large_alloc(struct nolock_heap *heap, size_t size, gfp_t gfp, int node)
 		if (!chunk && nl_heap_shrink(heap))
 			chunk = find_run(h, nr, who, rest);
 	}
-	if (!chunk && rest == ANY_NODE && h->nr_nodes > 1)
-		chunk = find_run(h, nr, who, ANY_NODE);
+	if (!chunk && rest == NL_ANY_NODE && h->nr_nodes > 1)
+		chunk = find_run(h, nr, who, NL_ANY_NODE);
+	return chunk;
+}
+
+void *nl_large_alloc(struct nolock_heap *heap, size_t size, gfp_t gfp, int node)
+{
+	nl_heap_t *h = heap->h;
+	nl_u32 nr = chunks_of(h, size), who = nl_who(heap), chunk;
+	void *p;
+
+	if (!nr)
+		return NULL;
+	nl_depth++;
+	nl_fork_check();
+	chunk = get_run(heap, nr, gfp, node, who);
 	p = chunk ? make_large(h, chunk, nr, size, gfp) : NULL;
 	nl_depth--;
+	if (gfpflags_allow_blocking(gfp))
+		nl_decay_tick(heap);
 	return p;
 }
 
@@ -204,10 +247,162 @@ void *nl_large_alloc_nolock(struct nolock_heap *heap, size_t size, gfp_t gfp, in
 	nl_fork_check();
 	chunk = nr ? find_run(h, nr, who, near) : 0;
 	if (!chunk && nr && h->nr_nodes > 1)
-		chunk = find_run(h, nr, who, ANY_NODE);
+		chunk = find_run(h, nr, who, NL_ANY_NODE);
 	if (!chunk && nr == 1)
 		chunk = nl_chunk_scan(h, NL_RESERVE, who);
 	p = chunk ? make_large(h, chunk, nr, size, gfp) : NULL;
 	nl_depth--;
 	return p;
+}
+
+/* A run that has the alignment somewhere in it; what is left on both sides goes back untouched. */
+void *nl_large_alloc_aligned(struct nolock_heap *heap, size_t size, size_t align)
+{
+	nl_heap_t *h = heap->h;
+	nl_u32 nr = chunks_of(h, size ? size : 1), who = nl_who(heap), run, chunk, skip;
+	void *p = NULL;
+
+	if (!nr || align > h->size)
+		return NULL;
+	nl_depth++;
+	nl_fork_check();
+	nl_fork_inventory();
+	run = nr + (nl_u32)(align >> NL_CHUNK_SHIFT) - 1;
+	chunk = get_run(heap, run, GFP_KERNEL, NUMA_NO_NODE, who);
+	if (chunk) {
+		skip = (nl_u32)((-nl_object(h, chunk, 0, 0) & (align - 1)) >> NL_CHUNK_SHIFT);
+		unclaim(h, chunk, skip, nl_chunk_publish);
+		unclaim(h, chunk + skip + nr, run - skip - nr, nl_chunk_publish);
+		p = make_large(h, chunk + skip, nr, size, 0);
+	}
+	nl_depth--;
+	nl_decay_tick(heap);
+	return p;
+}
+
+/* A chunk whose dirty bit is not set has not been written to since its pages were all zero. */
+void nl_large_clear(struct nolock_heap *heap, void *p, size_t size)
+{
+	nl_u32 chunk = (nl_u32)(((nl_u64)p - (nl_u64)heap->base) >> NL_CHUNK_SHIFT);
+
+	for (size_t at = 0; at < size; at += NL_CHUNK_SIZE, chunk++)
+		if (nl_load(&nl_group(heap->h, chunk >> NL_GROUP_SHIFT)->dirty) & NL_BIT(chunk))
+			memset((char *)p + at, 0,
+			       size - at < NL_CHUNK_SIZE ? size - at : NL_CHUNK_SIZE);
+}
+
+static bool run_free(nl_heap_t *h, nl_u32 chunk, nl_u32 end)
+{
+	for (; chunk < end; chunk++)
+		if (!(nl_load(&nl_group(h, chunk >> NL_GROUP_SHIFT)->chunk_free) & NL_BIT(chunk)))
+			return false;
+	return true;
+}
+
+/* The chunks behind an object, opened if it is the last of the heap: true if they are the caller's. */
+static bool claim_behind(struct nolock_heap *heap, nl_u32 chunk, nl_u32 nr, nl_u32 who)
+{
+	nl_heap_t *h = heap->h;
+	nl_u32 open = nl_nr_open(h) << NL_GROUP_SHIFT;
+
+	if (chunk + nr > open) {
+		if (!run_free(h, chunk, open))
+			return false;
+		nl_heap_grow_on(heap, (chunk + nr - open + NL_GROUP_CHUNKS - 1) >> NL_GROUP_SHIFT,
+				nl_node_of(h, (chunk - 1) >> NL_GROUP_SHIFT));
+		if (chunk + nr > nl_nr_open(h) << NL_GROUP_SHIFT)
+			return false;
+	}
+	return claim(h, chunk, nr, who);
+}
+
+/*
+ * The first of the chunks that come or go says TRANSIT from before nr_chunks changes until after it:
+ * who takes over from a dead thread then knows from nr_chunks whether they belong to the object.
+ * Room that a move has left behind the object stays while the object grows.
+ */
+bool nl_large_resize(struct nolock_heap *heap, void *p, size_t size)
+{
+	nl_heap_t *h = heap->h;
+	nl_u32 chunk = (nl_u32)(((nl_u64)p - (nl_u64)heap->base) >> NL_CHUNK_SHIFT);
+	nl_u32 nr = chunks_of(h, size), who = nl_who(heap);
+	nl_slab_t *slab = nl_slab(h, chunk);
+	nl_u32 have = slab->nr_chunks;
+	bool done = nr <= have;
+
+	if (!nr)
+		return false;
+	nl_depth++;
+	nl_fork_check();
+	nl_fork_inventory();
+	if (nr > have && claim_behind(heap, chunk + have, nr - have, who)) {
+		for (nl_u32 i = have + 1; i < nr; i++)
+			nl_store(nl_tag(h, chunk + i), NL_TAG(NL_KIND_BODY, 0));
+		nl_store_release(&slab->nr_chunks, nr);
+		nl_store_release(nl_tag(h, chunk + have), NL_TAG(NL_KIND_BODY, 0));
+		done = true;
+	} else if (nr < have && size < slab->size) {
+		nl_store(nl_tag(h, chunk + nr), NL_TAG_TRANSIT(who));
+		nl_store_release(&slab->nr_chunks, nr);
+		unclaim(h, chunk + nr, have - nr, nl_chunk_give);
+	}
+	if (done)
+		nl_store(&slab->size, size);
+	nl_depth--;
+	return done;
+}
+
+/*
+ * Exchange the pages of two runs of this process: those of @to are lost, those of @from absent from
+ * then on. The kernel may have unmapped the target when it fails (a limit on address space), and
+ * another thread may have mapped something there since: then the target is not ours any more.
+ */
+static bool move_pages(void *to, void *from, size_t size, bool *lost)
+{
+	static nl_u32 moves;
+
+	*lost = false;
+	if (nl_load(&moves) >= MOVES_MAX)
+		return false;
+	if (mremap(from, size, size, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, to) == to) {
+		nl_add(&moves, 1);
+		return true;
+	}
+	nl_store(&moves, MOVES_MAX);
+	/* EINVAL: a kernel that has no such call, which looks at nothing before it says so. */
+	if (errno != EINVAL)
+		*lost = mmap(to, size, PROT_READ | PROT_WRITE,
+			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) != to;
+	return false;
+}
+
+/* To a place with room to grow by a quarter, which is address space alone until it is touched. */
+void *nl_large_move(struct nolock_heap *heap, void *p, size_t size)
+{
+	nl_heap_t *h = heap->h;
+	nl_u32 from = (nl_u32)(((nl_u64)p - (nl_u64)heap->base) >> NL_CHUNK_SHIFT);
+	size_t old = (size_t)nl_slab(h, from)->nr_chunks << NL_CHUNK_SHIFT;
+	bool lost = false;
+	void *to;
+
+	for (int i = 0; i < 2; i++) {
+		to = size > old && !i ? nl_large_alloc(heap, size + size / 4, GFP_KERNEL, NUMA_NO_NODE) : NULL;
+		if (!to)
+			to = nl_large_alloc(heap, size, GFP_KERNEL, NUMA_NO_NODE);
+		if (!to)
+			return NULL;
+		if (old > size)
+			old = (size + NL_CHUNK_SIZE - 1) / NL_CHUNK_SIZE * NL_CHUNK_SIZE;
+		nl_slab(h, (nl_u32)(((nl_u64)to - (nl_u64)heap->base) >> NL_CHUNK_SHIFT))->size =
+			size;
+		if (old >= MOVE_PAGES && move_pages(to, p, old, &lost))
+			break;
+		if (!lost) {
+			memcpy(to, p, old < size ? old : size);
+			break;
+		}
+		/* The first target stays allocated for good. */
+	}
+	kfree(p);
+	return to;
 }

@@ -77,7 +77,8 @@ static bool fill(struct nolock_heap *heap, nl_u32 id, nl_u32 sheaf, nl_u32 size,
 	while (s->size < size) {
 		nl_u64 obj;
 
-		if (nl_sheaf_fill(heap->h, sheaf, id, size, who, nl_here(heap)))
+		if (nl_sheaf_fill(heap->h, sheaf, id, size, who,
+				  nl_core_flags(gfp, nolock) | NL_NODE(nl_here(heap))))
 			continue;
 		/* Sheaves, a fresh slab, or more heap, one object at a time. */
 		obj = alloc_one(heap, id, gfp, nolock);

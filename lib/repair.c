@@ -100,6 +100,18 @@ static void repair_slab(nl_heap_t *h, nl_u32 chunk)
 	nl_slab_unlock(slab);
 }
 
+/* Is it a chunk of the large object in front of it, by that one's number? It was being resized. */
+static bool in_large(nl_heap_t *h, nl_u32 chunk)
+{
+	nl_u32 first = chunk;
+
+	do
+		first--;
+	while (first > h->first_chunk && nl_load(nl_tag(h, first)) == NL_TAG(NL_KIND_BODY, 0));
+	return first >= h->first_chunk && nl_load(nl_tag(h, first)) == NL_TAG(NL_KIND_LARGE, 0) &&
+	       nl_slab(h, first)->nr_chunks > chunk - first;
+}
+
 /*
  * A chunk in the hands of the dead: the repairer's now, then free, and with it the chunks of a
  * large object behind it that was being made or freed.
@@ -110,6 +122,10 @@ static void repair_chunk(nl_heap_t *h, nl_u32 chunk, nl_u32 tag, nl_u32 end)
 
 	if (!nl_cas(nl_tag(h, chunk), tag, NL_TAG_TRANSIT(repairer)))
 		return;
+	if (in_large(h, chunk)) {
+		nl_store_release(nl_tag(h, chunk), NL_TAG(NL_KIND_BODY, 0));
+		return;
+	}
 	while (chunk + nr < end && nl_load(nl_tag(h, chunk + nr)) == NL_TAG(NL_KIND_BODY, 0))
 		nr++;
 	while (nr--) {

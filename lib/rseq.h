@@ -48,6 +48,7 @@
 struct nl_thread {
 	nl_u64 rslots;
 	nl_u32 last_tag;
+	nl_u32 vforked; /* no sequences: a child that shares this may run (lib/malloc/vfork.c) */
 };
 extern __thread struct nl_thread nl_self NL_HIDDEN;
 extern nl_u64 nl_rseq_off NL_HIDDEN;
@@ -394,7 +395,8 @@ NL_INLINE bool nl_rseq_push_cid(nl_u64 rslots, nl_u64 slot, nl_u64 obj)
 /* A section that is aborted is tried once more. */
 #define NL_RSEQ_RETRY(heap, call)                                                                  \
 	({                                                                                         \
-		nl_u64 res = (heap)->rseq_slots ? NL_RSEQ_ABORT : NL_RSEQ_BUSY;                    \
+		nl_u64 res = (heap)->rseq_slots && !nl_self.vforked ? NL_RSEQ_ABORT :              \
+								      NL_RSEQ_BUSY;                \
 		for (int i = 0; i < NL_RSEQ_TRIES && res == NL_RSEQ_ABORT; i++)                    \
 			res = (call);                                                              \
 		res;                                                                               \

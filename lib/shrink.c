@@ -47,7 +47,7 @@ static bool restart_all_sequences(void)
 }
 
 /* With the slot's lock held: its sheaves go empty into the table. */
-static void empty_slot(nl_heap_t *h, nl_slot_t *slot, nl_u32 id, nl_u32 who)
+void nl_slot_empty(nl_heap_t *h, nl_slot_t *slot, nl_u32 id, nl_u32 who)
 {
 	nl_u32 spare = slot->spare, main = slot->main;
 
@@ -75,7 +75,13 @@ static bool slot_used(const nl_slot_t *slot)
 	return nl_load(&slot->main) || nl_load(&slot->spare);
 }
 
-static void empty_private_rslots(struct nolock_heap *heap, nl_u32 id)
+static bool cache_live(nl_heap_t *h, nl_u32 id)
+{
+	return nl_load(&nl_cache(h, id)->state) == NL_CACHE_LIVE;
+}
+
+/* The slots of the caches from one number up to another: all of them for one pair of barriers. */
+static void empty_private_rslots(struct nolock_heap *heap, nl_u32 from, nl_u32 to)
 {
 	nl_u64 owner = shrink_owner(heap);
 	nl_u32 who = nl_who(heap);
@@ -84,28 +90,34 @@ static void empty_private_rslots(struct nolock_heap *heap, nl_u32 id)
 	/* Without membarrier a lock that was set could neither be trusted nor taken back. */
 	if (heap->rseq_slots && !restart_all_sequences())
 		return;
-	for (nl_u32 cpu = 0; cpu < heap->nr_slots; cpu++) {
-		nl_slot_t *slot = nl_rslot(heap->h, cpu, id);
+	for (nl_u32 id = from; id < to; id++) {
+		if (!cache_live(heap->h, id))
+			continue;
+		for (nl_u32 cpu = 0; cpu < heap->nr_slots; cpu++) {
+			nl_slot_t *slot = nl_rslot(heap->h, cpu, id);
 
-		if (slot_used(slot) && nl_cas(&slot->lock, 0, owner))
-			any = true;
+			if (slot_used(slot) && nl_cas(&slot->lock, 0, owner))
+				any = true;
+		}
 	}
 	if (!any)
 		return;
 	/* It worked a moment ago. If it does not now, the slots stay locked: A-slots serve. */
 	if (heap->rseq_slots && !restart_all_sequences())
 		return;
-	for (nl_u32 cpu = 0; cpu < heap->nr_slots; cpu++) {
-		nl_slot_t *slot = nl_rslot(heap->h, cpu, id);
+	for (nl_u32 id = from; id < to; id++) {
+		for (nl_u32 cpu = 0; cpu < heap->nr_slots; cpu++) {
+			nl_slot_t *slot = nl_rslot(heap->h, cpu, id);
 
-		if (nl_load_acquire(&slot->lock) != owner)
-			continue;
-		empty_slot(heap->h, slot, id, who);
-		nl_slot_unlock(slot);
+			if (nl_load_acquire(&slot->lock) != owner)
+				continue;
+			nl_slot_empty(heap->h, slot, id, who);
+			nl_slot_unlock(slot);
+		}
 	}
 }
 
-static void empty_shared_rslots(struct nolock_heap *heap, nl_u32 id)
+static void empty_shared_rslots(struct nolock_heap *heap, nl_u32 from, nl_u32 to)
 {
 	nl_u64 owner = shrink_owner(heap);
 	nl_u32 who = nl_who(heap);
@@ -115,36 +127,41 @@ static void empty_shared_rslots(struct nolock_heap *heap, nl_u32 id)
 	if (!heap->rseq_slots || sched_getaffinity(0, sizeof(before), &before))
 		return;
 	for (nl_u32 cpu = 0; cpu < heap->nr_slots && cpu < CPU_SETSIZE; cpu++) {
-		nl_slot_t *slot;
-		nl_u64 res;
+		bool there = false;
 
-		if (!slot_used(nl_rslot(heap->h, cpu, id)))
-			continue;
-		CPU_ZERO(&one);
-		CPU_SET(cpu, &one);
-		if (sched_setaffinity(0, sizeof(one), &one))
-			continue; /* not allowed there: its slot stays as it is */
-		moved = true;
-		res = NL_RSEQ_RETRY(heap,
-				    nl_rseq_lock_once(heap, (nl_u64)id << NL_SLOT_SHIFT, owner));
-		if (!NL_RSEQ_DONE(res))
-			continue;
-		slot = (nl_slot_t *)res;
-		empty_slot(heap->h, slot, id, who);
-		nl_slot_unlock(slot);
+		for (nl_u32 id = from; id < to; id++) {
+			nl_slot_t *slot = nl_rslot(heap->h, cpu, id);
+			nl_u64 res;
+
+			if (!cache_live(heap->h, id) || !slot_used(slot))
+				continue;
+			CPU_ZERO(&one);
+			CPU_SET(cpu, &one);
+			if (!there && sched_setaffinity(0, sizeof(one), &one))
+				break; /* not allowed there: its slots stay as they are */
+			there = moved = true;
+			res = NL_RSEQ_RETRY(
+				heap, nl_rseq_lock_once(heap, (nl_u64)id << NL_SLOT_SHIFT, owner));
+			if (!NL_RSEQ_DONE(res))
+				continue;
+			slot = (nl_slot_t *)res;
+			nl_slot_empty(heap->h, slot, id, who);
+			nl_slot_unlock(slot);
+		}
 	}
 	if (moved)
 		sched_setaffinity(0, sizeof(before), &before);
 }
 
-static void empty_barn(struct nolock_heap *heap, nl_u32 id, nl_u32 node)
+/* Full sheaves first. */
+void nl_barn_flush(struct nolock_heap *heap, nl_u32 id, nl_u32 node, nl_u32 max)
 {
 	nl_heap_t *h = heap->h;
 	nl_u32 who = nl_who(heap);
 	nl_barn_t *barn = &nl_cache(h, id)->barn[node];
 	nl_slot_t *slot = nl_aslot(h, nl_cpu(heap), id);
 
-	for (nl_u32 i = 0; i < h->nr_sheaves; i++) {
+	for (nl_u32 i = 0; i < max; i++) {
 		nl_u32 sheaf;
 
 		if (!nl_barn_lock(barn, who, NL_SPIN))
@@ -161,31 +178,36 @@ static void empty_barn(struct nolock_heap *heap, nl_u32 id, nl_u32 node)
 	}
 }
 
-static nl_u32 shrink(struct nolock_heap *heap, nl_u32 id)
+static nl_u32 shrink(struct nolock_heap *heap, nl_u32 from, nl_u32 to)
 {
 	nl_heap_t *h = heap->h;
 	nl_u32 who = nl_who(heap), end, freed = 0;
-	nl_cache_t *c = nl_cache(h, id);
 
 	if (heap->type == NL_HEAP_PRIVATE)
-		empty_private_rslots(heap, id);
+		empty_private_rslots(heap, from, to);
 	else
-		empty_shared_rslots(heap, id);
-	for (nl_u32 cpu = 0; cpu < heap->nr_slots; cpu++) {
-		nl_slot_t *slot = nl_aslot(h, cpu, id);
-
-		if (!slot_used(slot) || !nl_slot_trylock(slot, who))
+		empty_shared_rslots(heap, from, to);
+	for (nl_u32 id = from; id < to; id++) {
+		if (!cache_live(h, id))
 			continue;
-		empty_slot(h, slot, id, who);
-		nl_slot_unlock(slot);
+		for (nl_u32 cpu = 0; cpu < heap->nr_slots; cpu++) {
+			nl_slot_t *slot = nl_aslot(h, cpu, id);
+
+			if (!slot_used(slot) || !nl_slot_trylock(slot, who))
+				continue;
+			nl_slot_empty(h, slot, id, who);
+			nl_slot_unlock(slot);
+		}
+		for (nl_u32 node = 0; node < nl_nr_nodes(h); node++)
+			nl_barn_flush(heap, id, node, h->nr_sheaves);
 	}
-	for (nl_u32 node = 0; node < h->nr_nodes; node++)
-		empty_barn(heap, id, node);
 	end = nl_load_acquire(&h->nr_open) << NL_GROUP_SHIFT;
-	for (nl_u32 chunk = h->first_chunk;
-	     chunk < end && nl_load(&c->nr_slabs) && nl_rcu_may_release(heap, c); chunk++) {
-		if (nl_load(nl_tag(h, chunk)) != NL_TAG(NL_KIND_SLAB, id) ||
-		    nl_slab_release(h, id, chunk, who))
+	for (nl_u32 chunk = h->first_chunk; chunk < end; chunk++) {
+		nl_u32 tag = nl_load(nl_tag(h, chunk)), id = NL_TAG_CACHE(tag);
+		nl_cache_t *c = nl_cache(h, id);
+
+		if (NL_TAG_KIND(tag) != NL_KIND_SLAB || id < from || id >= to ||
+		    !nl_rcu_may_release(heap, c) || nl_slab_release(h, id, chunk, who))
 			continue;
 		nl_rcu_release(heap, chunk, c);
 		nl_slot_count(nl_aslot(h, nl_cpu(heap), id), NL_STAT_FREE_SLAB, 1);
@@ -194,34 +216,33 @@ static nl_u32 shrink(struct nolock_heap *heap, nl_u32 id)
 	return freed;
 }
 
-nl_u32 nl_cache_shrink(struct nolock_heap *heap, nl_u32 id)
+static nl_u32 shrink_caches(struct nolock_heap *heap, nl_u32 from, nl_u32 to)
 {
 	nl_u32 freed;
 
 	nl_depth++;
 	nl_fork_check();
 	nl_fork_inventory();
-	freed = shrink(heap, id);
+	freed = shrink(heap, from, to);
 	nl_depth--;
 	return freed;
 }
 
-nl_u32 nl_heap_shrink(struct nolock_heap *heap)
+nl_u32 nl_cache_shrink(struct nolock_heap *heap, nl_u32 id)
 {
-	nl_u32 freed = 0;
-
-	for (nl_u32 id = 0; id < NL_MAX_CACHES; id++)
-		if (nl_load(&nl_cache(heap->h, id)->state) == NL_CACHE_LIVE &&
-		    nl_load(&nl_cache(heap->h, id)->nr_slabs))
-			freed += nl_cache_shrink(heap, id);
-	return freed;
+	return shrink_caches(heap, id, id + 1);
 }
 
-/* Drop the pages of the chunks in the mask, run by run. Returns how many chunks. */
-static nl_u32 drop_pages(struct nolock_heap *heap, nl_u32 group, nl_u64 mask)
+nl_u32 nl_heap_shrink(struct nolock_heap *heap)
+{
+	return shrink_caches(heap, 0, NL_MAX_CACHES);
+}
+
+/* Drop the pages of the chunks in the mask, run by run. Returns the mask of those it worked for. */
+static nl_u64 drop_pages(struct nolock_heap *heap, nl_u32 group, nl_u64 mask)
 {
 	int advice = heap->type == NL_HEAP_PRIVATE ? MADV_DONTNEED : MADV_REMOVE;
-	nl_u32 dropped = 0;
+	nl_u64 dropped = 0;
 
 	while (mask) {
 		nl_u32 bit = nl_lowest(mask), n;
@@ -230,7 +251,7 @@ static nl_u32 drop_pages(struct nolock_heap *heap, nl_u32 group, nl_u64 mask)
 		n = ~run ? nl_lowest(~run) : 64;
 		if (!madvise(heap->base + (((nl_u64)group << NL_GROUP_SHIFT) + bit) * NL_CHUNK_SIZE,
 			     (size_t)n * NL_CHUNK_SIZE, advice))
-			dropped += n;
+			dropped |= (n == 64 ? ~0ULL : NL_BIT(n) - 1) << bit;
 		if (bit + n == 64)
 			break;
 		mask &= ~0ULL << (bit + n);
@@ -238,42 +259,52 @@ static nl_u32 drop_pages(struct nolock_heap *heap, nl_u32 group, nl_u64 mask)
 	return dropped;
 }
 
+/*
+ * Drop the pages of those free chunks of a group that are dirty and in @mask. Returns how many. The
+ * chunks stay dirty where the system refuses (locked pages): who clears memory goes by that.
+ */
+nl_u32 nl_group_purge(struct nolock_heap *heap, nl_u32 g, nl_u64 mask)
+{
+	nl_u32 who = nl_who(heap), first = g << NL_GROUP_SHIFT;
+	nl_group_t *group = nl_group(heap->h, g);
+	nl_u64 taken, dirty, dropped, ours = 0;
+
+	if (!(nl_load(&group->dirty) & nl_load(&group->chunk_free) & mask))
+		return 0;
+	taken = nl_word_take_all(&group->chunk_free);
+	dirty = taken & nl_load(&group->dirty) & mask;
+	if (taken & ~dirty)
+		nl_chunk_publish(heap->h, g, taken & ~dirty);
+	/* Ours by their tags, so that nobody hands these chunks out meanwhile. */
+	for (; dirty; dirty &= dirty - 1)
+		if (nl_chunk_claim(heap->h, first + nl_lowest(dirty), who))
+			ours |= dirty & -dirty;
+	if (!ours)
+		return 0;
+	dropped = drop_pages(heap, g, ours);
+	nl_and(&group->dirty, ~dropped);
+	for (mask = ours; mask; mask &= mask - 1)
+		nl_store_release(nl_tag(heap->h, first + nl_lowest(mask)), NL_TAG(NL_KIND_FREE, 0));
+	nl_chunk_publish(heap->h, g, ours);
+	return (nl_u32)__builtin_popcountll(dropped);
+}
+
 size_t nolock_heap_trim(struct nolock_heap *heap)
 {
 	size_t dropped = 0;
 	nl_heap_t *h;
-	nl_u32 who;
 
 	if (!heap || heap->snapshot)
 		return 0;
 	h = heap->h;
-	who = nl_who(heap);
 	nl_depth++;
 	nl_heap_shrink(heap);
 	nl_rcu_kick(heap);
 	/* What is absent from an arena is lost on BPF programs: its chunks stay present. */
 	if (heap->type == NL_HEAP_ARENA)
 		goto out;
-	for (nl_u32 g = h->first_chunk >> NL_GROUP_SHIFT; g < nl_load_acquire(&h->nr_open); g++) {
-		nl_group_t *group = nl_group(h, g);
-		nl_u64 mask = nl_load(&group->dirty) ? nl_word_take_all(&group->chunk_free) : 0;
-		nl_u64 dirty, ours = 0;
-
-		if (!mask)
-			continue;
-		/* Ours by their tags, so that nobody hands these chunks out meanwhile. */
-		dirty = mask & nl_load(&group->dirty);
-		nl_chunk_publish(h, g, mask & ~dirty);
-		for (; dirty; dirty &= dirty - 1)
-			if (nl_chunk_claim(h, (g << NL_GROUP_SHIFT) + nl_lowest(dirty), who))
-				ours |= dirty & -dirty;
-		dropped += drop_pages(heap, g, ours);
-		nl_and(&group->dirty, ~ours);
-		for (mask = ours; mask; mask &= mask - 1)
-			nl_store_release(nl_tag(h, (g << NL_GROUP_SHIFT) + nl_lowest(mask)),
-					 NL_TAG(NL_KIND_FREE, 0));
-		nl_chunk_publish(h, g, ours);
-	}
+	for (nl_u32 g = h->first_chunk >> NL_GROUP_SHIFT; g < nl_load_acquire(&h->nr_open); g++)
+		dropped += nl_group_purge(heap, g, ~0ULL);
 out:
 	nl_depth--;
 	return dropped << NL_CHUNK_SHIFT;

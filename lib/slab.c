@@ -15,15 +15,13 @@
 #include <unistd.h>
 #include "internal.h"
 #include "debug.h"
+#include "fast.h"
 #include "harden.h"
 #include "probes.h"
 #include "rseq.h"
 #include "core/core.h"
 #include "core/kmalloc.h"
 #include "core/slot.h"
-
-/* A fast path starts on lines of its own: where it falls by chance is worth a tenth. */
-#define NL_HOT __attribute__((hot, aligned(128)))
 
 /* Passes of growing and giving back before an ordinary allocation gives up. */
 #define GROW_PASSES 8
@@ -134,6 +132,10 @@ static nl_u64 alloc_object(struct nolock_heap *heap, nl_u32 id, gfp_t gfp, int n
 	if (!obj)
 		obj = nl_alloc_last(h, id, nl_cpu(heap), who, flags);
 out:
+	/* Who may make system calls leaves something open for those who may not. */
+	if (obj && heap->type == NL_HEAP_PRIVATE && gfpflags_allow_blocking(gfp) &&
+	    nl_unlikely(!nl_heap_any_chunk(heap)))
+		nl_heap_grow(heap, nl_heap_grow_step(heap));
 	if (obj && nl_unlikely(nl_load(&h->nr_reserve) < nl_load(&h->reserve_target)) &&
 	    gfpflags_allow_blocking(gfp))
 		nl_heap_topup(heap);
@@ -147,6 +149,8 @@ nl_u64 nl_alloc_object(struct nolock_heap *heap, nl_u32 id, gfp_t gfp, int node)
 {
 	nl_u64 obj = alloc_object(heap, id, gfp, node), p;
 
+	if (gfpflags_allow_blocking(gfp))
+		nl_decay_tick(heap);
 	if (nl_likely(!nl_debugged(heap, id)) || !obj)
 		return obj;
 	if (gfpflags_allow_blocking(gfp))
@@ -254,8 +258,8 @@ static void *finish(nl_u64 obj, size_t size, gfp_t gfp)
 	return (void *)obj;
 }
 
-static __attribute__((noinline)) void *kmalloc_slow(struct nolock_heap *heap, size_t size,
-						    gfp_t gfp, int node)
+__attribute__((noinline)) void *nl_kmalloc_slow(struct nolock_heap *heap, size_t size, gfp_t gfp,
+						int node)
 {
 	nl_u64 obj;
 	nl_u32 id;
@@ -276,27 +280,15 @@ static __attribute__((noinline)) void *kmalloc_slow(struct nolock_heap *heap, si
 
 		if (!p)
 			return fail(heap, NL_MAX_CACHES, size, gfp, ENOMEM);
-		return finish((nl_u64)p, size, gfp);
+		if (gfp & __GFP_ZERO)
+			nl_large_clear(heap, p, size);
+		return p;
 	}
 	id = nl_kmalloc_cache((nl_u32)size, !!(gfp & __GFP_ACCOUNT));
 	obj = nl_alloc_object(heap, id, gfp, node);
 	if (!obj)
 		return fail(heap, id, size, gfp, ENOMEM);
 	return finish(asked(heap, obj, size), size, gfp);
-}
-
-/* An object of the private heap, by its R-slot alone. */
-NL_INLINE bool pop_default(size_t size, nl_u64 *obj)
-{
-	nl_u64 rslots = nl_self.rslots, slot;
-
-	if (nl_likely(size - 1 < NL_SMALL_MAX))
-		slot = nl_small_slot[(size - 1) / 16];
-	else if (nl_likely(size - 1 < NL_MAX_SIZE))
-		slot = (nl_u64)nl_kmalloc_index((nl_u32)size) << NL_SLOT_SHIFT;
-	else
-		return false;
-	return nl_likely(rslots) && nl_likely(NL_RSEQ_DONE(*obj = nl_rseq_pop_cid(rslots, slot)));
 }
 
 /* An object of a small size, by its R-slot alone. */
@@ -316,16 +308,16 @@ NL_INLINE void *kmalloc_fast(struct nolock_heap *heap, size_t size, gfp_t gfp)
 
 	if (nl_likely(!(gfp & ~FAST_MASK(NOLOCK_GFP_MASK))) && pop_small(heap, size, &obj))
 		return (void *)obj;
-	return kmalloc_slow(heap, size, gfp, NUMA_NO_NODE);
+	return nl_kmalloc_slow(heap, size, gfp, NUMA_NO_NODE);
 }
 
 NL_HOT void *kmalloc(size_t size, gfp_t gfp)
 {
 	nl_u64 obj;
 
-	if (nl_likely(!(gfp & ~(NOLOCK_GFP_MASK & ~__GFP_ZERO))) && pop_default(size, &obj))
+	if (nl_likely(!(gfp & ~FAST_MASK(NOLOCK_GFP_MASK))) && pop_default(size, &obj))
 		return (void *)obj;
-	return kmalloc_slow(nl_default, size, gfp, NUMA_NO_NODE);
+	return nl_kmalloc_slow(nl_default, size, gfp, NUMA_NO_NODE);
 }
 
 void *kzalloc(size_t size, gfp_t gfp)
@@ -334,12 +326,12 @@ void *kzalloc(size_t size, gfp_t gfp)
 
 	if (nl_likely(!(gfp & ~(NOLOCK_GFP_MASK & ~__GFP_ACCOUNT))) && pop_default(size, &obj))
 		return memset((void *)obj, 0, size);
-	return kmalloc_slow(nl_default, size, gfp | __GFP_ZERO, NUMA_NO_NODE);
+	return nl_kmalloc_slow(nl_default, size, gfp | __GFP_ZERO, NUMA_NO_NODE);
 }
 
 void *kmalloc_node(size_t size, gfp_t gfp, int node)
 {
-	return kmalloc_slow(nl_default, size, gfp, node);
+	return nl_kmalloc_slow(nl_default, size, gfp, node);
 }
 
 void *nolock_heap_kmalloc_node(struct nolock_heap *heap, size_t size, gfp_t gfp, int node)
@@ -348,7 +340,7 @@ void *nolock_heap_kmalloc_node(struct nolock_heap *heap, size_t size, gfp_t gfp,
 		errno = EINVAL;
 		return NULL;
 	}
-	return kmalloc_slow(heap, size, gfp, node);
+	return nl_kmalloc_slow(heap, size, gfp, node);
 }
 
 void *nolock_heap_kmalloc(struct nolock_heap *heap, size_t size, gfp_t gfp)
@@ -415,8 +407,7 @@ NL_HOT void *kmalloc_nolock(size_t size, gfp_t gfp, int node)
 {
 	nl_u64 obj;
 
-	if (nl_likely(!(gfp & ~(NOLOCK_GFP_NOLOCK_MASK & ~__GFP_ZERO)) &&
-		      (unsigned int)node + 1 <= 1) &&
+	if (nl_likely(!(gfp & ~FAST_MASK(NOLOCK_GFP_NOLOCK_MASK)) && (unsigned int)node + 1 <= 1) &&
 	    pop_default(size, &obj))
 		return (void *)obj;
 	return nolock_slow(nl_default, size, gfp, node);
@@ -425,8 +416,8 @@ NL_HOT void *kmalloc_nolock(size_t size, gfp_t gfp, int node)
 static __attribute__((noinline)) void *bucket_slow(size_t bucket)
 {
 	nl_thread_start();
-	return kmalloc_slow(nl_default, nl_kmalloc_size((nl_u32)(bucket >> NL_SLOT_SHIFT)),
-			    GFP_KERNEL, NUMA_NO_NODE);
+	return nl_kmalloc_slow(nl_default, nl_kmalloc_size((nl_u32)(bucket >> NL_SLOT_SHIFT)),
+			       GFP_KERNEL, NUMA_NO_NODE);
 }
 
 static __attribute__((noinline)) void *bucket_nolock_slow(size_t bucket)
@@ -434,13 +425,6 @@ static __attribute__((noinline)) void *bucket_nolock_slow(size_t bucket)
 	nl_thread_start();
 	return nolock_slow(nl_default, nl_kmalloc_size((nl_u32)(bucket >> NL_SLOT_SHIFT)), 0,
 			   NUMA_NO_NODE);
-}
-
-NL_INLINE bool pop_bucket(size_t bucket, nl_u64 *obj)
-{
-	nl_u64 rslots = nl_self.rslots;
-
-	return nl_likely(rslots) && nl_likely(NL_RSEQ_DONE(*obj = nl_rseq_pop_cid(rslots, bucket)));
 }
 
 NL_HOT void *nolock_bucket_alloc(size_t bucket)
@@ -468,7 +452,7 @@ void nl_free_refused(const void *p, const char *why)
 	NL_PROBE3(free_refused, heap->h, p, why);
 }
 
-/* One object into its sheaf or slab: 0, or -1 if it is none. */
+/* One object into its sheaf or slab: 0, -1 if it is none, 1 if it was free already. */
 static int free_object(struct nolock_heap *heap, nl_u32 id, const void *p)
 {
 	nl_u32 who = nl_who(heap);
@@ -506,10 +490,11 @@ static int free_object(struct nolock_heap *heap, nl_u32 id, const void *p)
 		}
 	}
 	/* Refused there is counted there. */
-	if (nl_free(heap->h, id, nl_cpu(heap), who, (nl_u64)p))
-		NL_PROBE3(free_refused, heap->h, p, "free already");
-	return 0;
+	return nl_free(heap->h, id, nl_cpu(heap), who, (nl_u64)p) ? 1 : 0;
 }
+
+/* Refused, and counted as such already. */
+static const char free_already[] = "it is free already";
 
 /* Returns NULL, or why the pointer was refused. */
 static const char *free_any(const void *p)
@@ -517,6 +502,7 @@ static const char *free_any(const void *p)
 	struct nolock_heap *heap;
 	nl_u64 chunk;
 	nl_u32 tag;
+	int err;
 
 	if (ZERO_OR_NULL_PTR(p))
 		return NULL;
@@ -530,9 +516,10 @@ static const char *free_any(const void *p)
 	tag = nl_load(nl_tag(heap->h, (nl_u32)chunk));
 	switch (NL_TAG_KIND(tag)) {
 	case NL_KIND_SLAB:
-		if (NL_TAG_CACHE(tag) >= NL_MAX_CACHES || free_object(heap, NL_TAG_CACHE(tag), p))
-			return "inside an object";
-		return NULL;
+		err = free_object(heap, NL_TAG_CACHE(tag), p);
+		if (err > 0)
+			NL_PROBE3(free_refused, heap->h, p, free_already);
+		return !err ? NULL : err > 0 ? free_already : "inside an object";
 	case NL_KIND_LARGE:
 		if ((nl_u64)p % NL_CHUNK_SIZE ||
 		    nl_large_free(heap->h, (nl_u32)chunk, nl_who(heap)))
@@ -557,42 +544,25 @@ static const char *free_slow(const void *p)
 	return why;
 }
 
-/*
- * Free finds its slot by way of the object's tag, and the next allocation from that slot waits for
- * where free stores to: two loads on the way from one to the other. So free guesses that the tag
- * is that of the thread's last free, and checks: the branch predictor carries on with the guess
- * before the tag is there. The guess is used only where it equals the object's tag, so a handler
- * that changes it in between does no harm.
- */
-NL_INLINE bool free_fast(const void *p)
+__attribute__((noinline)) const char *nl_free_slow(const void *p)
 {
-	nl_u64 off = (nl_u64)p - nl_free_map.first;
-	nl_u32 last = nl_self.last_tag, guess = last, tag;
-	nl_u64 rslots = nl_self.rslots;
+	const char *why = free_slow(p);
 
-	/* What the compiler knows to be equal to the tag, it would compute from the tag. */
-	__asm__("" : "+r"(guess));
-	if (nl_unlikely(off >= nl_load(&nl_free_map.span)))
-		return false;
-	tag = nl_load(nl_free_map.tags + (off >> NL_CHUNK_SHIFT));
-	if (nl_likely(tag == last))
-		return nl_likely(nl_rseq_push_cid(rslots, NL_TAG_SLOT(guess), (nl_u64)p));
-	/* Another cache's than the last one freed: the guess is this one from now on. */
-	if (nl_unlikely(tag >> 16 != NL_KIND_SLAB) || nl_unlikely(!rslots))
-		return false;
-	nl_self.last_tag = tag;
-	return nl_likely(nl_rseq_push_cid(rslots, NL_TAG_SLOT(tag), (nl_u64)p));
+	if (nl_unlikely(why) && why != free_already) {
+		nl_free_refused(p, why);
+		nl_debug_refused(p, why);
+	}
+	return why;
 }
 
 static __attribute__((noinline)) void kfree_slow(const void *p)
 {
 	static nl_u32 said;
-	const char *why = free_slow(p);
+	const char *why = nl_free_slow(p);
 
+	nl_decay_tick(nl_default);
 	if (!why)
 		return;
-	nl_free_refused(p, why);
-	nl_debug_refused(p, why);
 	if (!__atomic_exchange_n(&said, 1, __ATOMIC_RELAXED)) {
 		char text[128];
 		int err = errno, n;
@@ -606,16 +576,6 @@ static __attribute__((noinline)) void kfree_slow(const void *p)
 	}
 }
 
-static __attribute__((noinline)) void kfree_nolock_slow(const void *p)
-{
-	const char *why = free_slow(p);
-
-	if (why) {
-		nl_free_refused(p, why);
-		nl_debug_refused(p, why);
-	}
-}
-
 NL_HOT void kfree(const void *p)
 {
 	if (!free_fast(p))
@@ -625,7 +585,7 @@ NL_HOT void kfree(const void *p)
 NL_HOT void kfree_nolock(const void *p)
 {
 	if (!free_fast(p))
-		kfree_nolock_slow(p);
+		nl_free_slow(p);
 }
 
 size_t ksize(const void *p)

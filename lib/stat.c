@@ -178,6 +178,7 @@ static unsigned long free_in_slabs(const struct nolock_heap *heap, const struct 
 int nolock_heap_cache_stat(const struct nolock_heap *heap, unsigned int id,
 			   struct nolock_cache_stat *st)
 {
+	struct nl_cache entry;
 	struct nl_heap head;
 	nl_cache_t *c;
 	int err;
@@ -191,26 +192,25 @@ int nolock_heap_cache_stat(const struct nolock_heap *heap, unsigned int id,
 	if (err)
 		return err;
 	c = nl_cache(heap->h, id);
-	if (nl_load_acquire(&c->state) != NL_CACHE_LIVE)
+	if (!nl_cache_read(c, &entry))
 		return -ENOENT;
-	memcpy(st->name, c->name, sizeof(st->name));
-	st->name[sizeof(st->name) - 1] = 0;
+	memcpy(st->name, entry.name, sizeof(st->name));
 	st->id = id;
-	st->object_size = c->object_size;
-	st->size = c->size;
-	st->objs_per_slab = c->per_slab;
-	st->sheaf_capacity = c->capacity;
-	st->flags = c->flags;
-	st->debug_errors = nl_load(&c->bugs);
+	st->object_size = entry.object_size;
+	st->size = entry.size;
+	st->objs_per_slab = entry.per_slab;
+	st->sheaf_capacity = entry.capacity;
+	st->flags = entry.flags;
+	st->debug_errors = entry.bugs;
 	st->slabs = nl_load(&c->nr_slabs);
-	st->objects = st->slabs * c->per_slab;
+	st->objects = st->slabs * entry.per_slab;
 	for (nl_u32 cpu = 0; cpu < head.nr_slots; cpu++) {
 		add_slot(heap, &head, nl_rslot(heap->h, cpu, id), st);
 		add_slot(heap, &head, nl_aslot(heap->h, cpu, id), st);
 	}
-	st->stat[NOLOCK_FREE_RCU_SHEAF] = nl_load(&c->rcu_sheaf);
-	st->stat[NOLOCK_FREE_RCU_SHEAF_FAIL] = nl_load(&c->rcu_sheaf_fail);
-	if (nl_load(&c->mode) & NL_CACHE_ARRAY) {
+	st->stat[NOLOCK_FREE_RCU_SHEAF] = entry.rcu_sheaf;
+	st->stat[NOLOCK_FREE_RCU_SHEAF_FAIL] = entry.rcu_sheaf_fail;
+	if (entry.mode & NL_CACHE_ARRAY) {
 		st->stat[NOLOCK_ALLOC_CPU_CACHE] = st->stat[NOLOCK_ALLOC_FASTPATH];
 		st->stat[NOLOCK_FREE_CPU_CACHE] = st->stat[NOLOCK_FREE_FASTPATH];
 		st->stat[NOLOCK_ALLOC_FASTPATH] = st->stat[NOLOCK_FREE_FASTPATH] = 0;
@@ -228,11 +228,11 @@ int nolock_heap_cache_stat(const struct nolock_heap *heap, unsigned int id,
 	}
 	st->sheaves += st->barn_full + st->barn_empty;
 	if (st->slabs)
-		st->in_slabs = free_in_slabs(heap, &head, id, c->words);
+		st->in_slabs = free_in_slabs(heap, &head, id, entry.words);
 	if (st->objects > st->in_sheaves + st->in_slabs)
 		st->allocated = st->objects - st->in_sheaves - st->in_slabs;
 	if (st->flags & SLAB_ACCOUNT)
-		st->accounted = st->allocated * c->size;
+		st->accounted = st->allocated * entry.size;
 	return 0;
 }
 

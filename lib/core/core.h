@@ -21,6 +21,11 @@
 #define NL_NODE(node) ((nl_u32)(node) << 8)
 #define NL_NODE_OF(flags) (((flags) >> 8) & (NL_MAX_NODES - 1))
 
+#ifndef __bpf__
+/* heap.c: is it this process's own? By its handle: a shared heap may say what it likes. */
+NL_FUNC int nl_heap_is_private(const nl_heap_t *h);
+#endif
+
 /* chunk.h: a chunk number, or 0. The chunk's tag then says that it is in the caller's hands. */
 NL_FUNC nl_u32 nl_chunk_find(nl_heap_t *h NL_ARG, nl_u32 who, nl_u32 node);
 NL_FUNC nl_u32 nl_chunk_near(nl_heap_t *h NL_ARG, nl_u32 flags, nl_u32 who);
@@ -61,9 +66,12 @@ NL_FUNC int nl_slab_release(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 chunk, nl_u32
 /* sheaf.h: sheaf index + 1, or 0. It is in the caller's hands. */
 NL_FUNC nl_u32 nl_sheaf_get(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 who);
 NL_FUNC int nl_sheaf_put(nl_heap_t *h NL_ARG, nl_u32 sheaf);
-/* Move objects between a sheaf and the slabs. They return how many were moved. */
+/*
+ * Move objects between a sheaf and the slabs, those of the node that the flags name. They return how
+ * many were moved.
+ */
 NL_FLAT nl_u32 nl_sheaf_fill(nl_heap_t *h NL_ARG, nl_u32 sheaf, nl_u32 id, nl_u32 want, nl_u32 who,
-			     nl_u32 node);
+			     nl_u32 flags);
 NL_FUNC nl_u32 nl_sheaf_flush(nl_heap_t *h NL_ARG, nl_u32 sheaf, nl_u32 id, nl_u32 keep,
 			      nl_u32 who);
 

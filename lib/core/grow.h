@@ -101,6 +101,16 @@ NL_INLINE void nl_groups_undraw(nl_heap_t *h, nl_u32 g, nl_u32 n)
 }
 
 /*
+ * Closed groups below the cursor are a repair's to open: their drawers may be dead. While a BPF
+ * program opens one, which cannot die of it, nobody else must use its memory; so these two claim a
+ * group before. Whether it is the caller's.
+ */
+NL_INLINE int nl_group_claim(nl_heap_t *h, nl_u32 g, nl_u32 state)
+{
+	return nl_cas(&nl_group(h, g)->state, NL_GROUP_CLOSED, state);
+}
+
+/*
  * The memory of groups [g, g + n) is usable: let scans reach them. Returns 0; or -1 when nr_open
  * moves as it cannot in a heap that nobody overwrites.
  */

@@ -167,7 +167,8 @@ struct nl_slot {
 	nl_u32 spare; /* sheaf index + 1, or 0 */
 	nl_u32 pad2;
 	nl_u64 stat[NL_NR_STAT];
-	nl_u64 pad[3];
+	nl_u64 seen; /* word, when decay.c looked the last time */
+	nl_u64 pad[2];
 };
 
 /*
@@ -256,7 +257,7 @@ struct nl_cache {
 	nl_u64 bugs;	       /* atomic: what debugging found and mended in it */
 	nl_u64 rcu_sheaf;      /* atomic: objects freed to an rcu sheaf */
 	nl_u64 rcu_sheaf_fail; /* atomic: noted otherwise */
-	nl_u64 pad2;
+	nl_u64 made;	       /* how often the entry was written: nl_cache_read() */
 	struct nl_barn barn[NL_MAX_NODES];
 };
 
@@ -287,7 +288,8 @@ struct nl_group {
 	nl_u64 dirty;	   /* free chunks whose pages may be present */
 	nl_u32 state;	   /* NL_GROUP_* */
 	nl_u32 node;	   /* constant once the group is open */
-	nl_u64 pad[28];
+	nl_u64 idle; /* dirty free chunks and empty slabs that decay.c saw the last time */
+	nl_u64 pad[27];
 	nl_u64 partial[NL_MAX_CACHES]; /* hint: slabs of the cache with a summary bit set */
 	struct nl_slab slab[NL_GROUP_CHUNKS];
 	nl_u64 pad2[480 - NL_MAX_CACHES];
@@ -295,6 +297,8 @@ struct nl_group {
 enum {
 	NL_GROUP_CLOSED,
 	NL_GROUP_OPEN,
+	NL_GROUP_BPF,	 /* a BPF program is opening it, and will end that */
+	NL_GROUP_REPAIR, /* a repair is opening it */
 };
 
 /* A client of a shared heap. Written by nolockd, but for threads. */
@@ -437,6 +441,12 @@ NL_INLINE nl_group_t *nl_group(nl_heap_t *h, nl_u32 group)
 NL_INLINE nl_slab_t *nl_slab(nl_heap_t *h, nl_u32 chunk)
 {
 	return &nl_group(h, chunk >> NL_GROUP_SHIFT)->slab[chunk & (NL_GROUP_CHUNKS - 1)];
+}
+
+/* How many nodes, whatever a damaged header says. */
+NL_INLINE nl_u32 nl_nr_nodes(nl_heap_t *h)
+{
+	return h->nr_nodes < NL_MAX_NODES ? h->nr_nodes : NL_MAX_NODES;
 }
 
 /* The node that a group's memory is on; that of a slot's CPU. */

@@ -76,12 +76,12 @@ NL_FUNC nl_u32 nl_slot_refill(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, nl_u3
 		nl_slot_attach(h, slot, main, id);
 	}
 	nl_slot_detach(h, slot);
-	got = nl_sheaf_fill(h, main, id, cache->capacity, who, near);
+	got = nl_sheaf_fill(h, main, id, cache->capacity, who, flags);
 	if (!got) {
 		/* Objects pop from the top: the slab's first stays below its next ones. */
 		if (nl_slab_new(h, id, flags, who, main)) {
 			nl_slot_count(slot, NL_STAT_ALLOC_SLAB, 1);
-			got = 1 + nl_sheaf_fill(h, main, id, cache->capacity, who, near);
+			got = 1 + nl_sheaf_fill(h, main, id, cache->capacity, who, flags);
 		}
 	}
 	/* No chunk is left on any node: then the partial slabs of the others. */
@@ -89,7 +89,7 @@ NL_FUNC nl_u32 nl_slot_refill(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, nl_u3
 		if (got || node >= h->nr_nodes || (flags & NL_THIS))
 			break;
 		if (node != near)
-			got = nl_sheaf_fill(h, main, id, cache->capacity, who, node);
+			got = nl_sheaf_fill(h, main, id, cache->capacity, who, NL_NODE(node));
 	}
 	if (got) {
 		nl_slot_count(slot, NL_STAT_SHEAF_REFILL, got);

@@ -195,7 +195,7 @@ NL_FUNC nl_u32 nl_sheaf_fill_slab(nl_heap_t *h NL_ARG, nl_u32 sheaf, nl_u32 id, 
 }
 
 NL_FLAT nl_u32 nl_sheaf_fill(nl_heap_t *h NL_ARG, nl_u32 sheaf, nl_u32 id, nl_u32 want, nl_u32 who,
-			     nl_u32 node)
+			     nl_u32 flags)
 {
 	nl_u32 got = nl_zero();
 
@@ -206,12 +206,12 @@ NL_FLAT nl_u32 nl_sheaf_fill(nl_heap_t *h NL_ARG, nl_u32 sheaf, nl_u32 id, nl_u3
 
 		if (nl_sheaf(h, sheaf - 1)->size >= want)
 			break;
-		n = nl_sheaf_fill_slab(h, sheaf, id, node << 16 | want, who);
+		n = nl_sheaf_fill_slab(h, sheaf, id, NL_NODE_OF(flags) << 16 | want, who);
 		if (n == ~0u)
 			break;
 		if (n == NL_FILL_BUSY) {
 			/* Whoever holds the lock holds it for one sheaf's length, or sleeps. */
-			if (got)
+			if (got || !(flags & NL_SPIN))
 				break;
 			nl_pause();
 			continue;

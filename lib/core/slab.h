@@ -205,7 +205,7 @@ NL_FUNC nl_u64 nl_slab_new(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 flags, nl_u32 
 #ifndef __bpf__
 	if (nl_unlikely(nl_load(&nl_debug_on)) && nl_debug_slab_new(h, id, chunk))
 		; /* the constructor ran there */
-	else if (cache->ctor)
+	else if (cache->ctor && nl_heap_is_private(h))
 		for (nl_u32 i = 0; i < per_slab; i++)
 			((void (*)(void *))(uintptr_t)cache->ctor)(
 				(void *)(uintptr_t)nl_object(h, chunk, i, cache->size));

@@ -70,9 +70,9 @@ Test(arena_setup, beside_what_is_there)
 
 	rig_new(&r, arena_make(0));
 	mem = map(&r);
-	/* Also a value that the program itself writes to see whether a page is there. */
+	/* Also the value by which the program asks whether a page is there. */
 	for (nl_u32 i = 100; i < 1100; i += 3, there++)
-		mem[(size_t)i * NL_PAGE] = i % 2 ? 1 : 0;
+		mem[(size_t)i * NL_PAGE] = i % 2;
 	cr_assert_eq(setup(&r, 0, 2000), 2000 - there);
 	cr_assert_eq(rig_there(&r, 0, 4000), 2000);
 	cr_assert_eq(setup(&r, 0, 2000), 0, "the second time there is nothing to do");

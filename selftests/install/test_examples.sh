@@ -162,7 +162,7 @@ fi
 ok "make install DESTDIR prefix=/usr"
 
 missing=
-for f in include/nolock/{slab,gfp,heap,stat,page,nolock.bpf}.h lib/libnolock.{so,so.0,a} \
+for f in include/nolock/{slab,gfp,heap,stat,page,nolock.bpf}.h lib/libnolock.{so,so.0,a} lib/libnolock-malloc.so \
 	 lib/bpf/libnolock.bpf.o lib/pkgconfig/nolock.pc bin/nolock sbin/nolockd; do
 	[ -e "$tree/usr/$f" ] || missing="$missing $f"
 done

@@ -901,7 +901,8 @@ JOB(not_hardened)
 	unsigned long dropped;
 
 	circulate(&dropped);
-	return dropped != 0 || nl_hardened();
+	/* Without barns a full sheaf is flushed, which finds it anyway. */
+	return (NL_BARN_MAX && dropped != 0) || nl_hardened();
 }
 
 Test(debug, hardening_switched_off)

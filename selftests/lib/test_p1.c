@@ -18,6 +18,9 @@
 
 #define HEAP_SIZE (64 * MiB)
 #define RESERVE 48 /* chunks */
+/* Behind slab locks every object is found by a scan of all that is open: fewer of them will do. */
+#define RESERVE_SCANNED 8
+#define HEAP_SCANNED (28 * MiB)
 /* Nobody's: a thread that this process does not have. */
 #define HOLDER (NL_OWNER(1, 0xfff0) | 7)
 
@@ -26,7 +29,8 @@ enum {
 	HOLD_RSLOTS = 1,
 	HOLD_ASLOTS = 2,
 	HOLD_BARNS = 4,
-	HOLD_ALL = 7,
+	HOLD_SLABS = 8, /* of all chunks that are opened, whatever they are */
+	HOLD_ALL = 15,
 };
 
 /* Hold, or release, the locks of cache @id, or of all caches. Returns how many. */
@@ -34,6 +38,11 @@ static unsigned long hold(nl_heap_t *h, nl_u32 id, unsigned int which, bool all_
 {
 	unsigned long n = 0;
 
+	for (nl_u32 chunk = h->first_chunk;
+	     (which & HOLD_SLABS) && chunk < nl_nr_open(h) << NL_GROUP_SHIFT; chunk++) {
+		nl_slab(h, chunk)->lock = word;
+		n++;
+	}
 	for (nl_u32 c = 0; c < NL_MAX_CACHES; c++) {
 		if ((c != id && !all_caches) || nl_cache(h, c)->state != NL_CACHE_LIVE)
 			continue;
@@ -76,9 +85,11 @@ static void run(const char *name, unsigned int size, unsigned int which, bool al
 {
 	cpu_set_t one;
 
-	struct nolock_heap *heap = nolock_heap_create(HEAP_SIZE);
+	struct nolock_heap *heap =
+		nolock_heap_create(which & HOLD_SLABS ? HEAP_SCANNED : HEAP_SIZE);
 	static uintptr_t obj[HEAP_SIZE / 16];
 	struct nolock_heap_report rep;
+	const unsigned long reserve = which & HOLD_SLABS ? RESERVE_SCANNED : RESERVE;
 	unsigned long n = 0, least;
 	struct nolock_heap_stat st;
 	nl_u32 id;
@@ -88,7 +99,7 @@ static void run(const char *name, unsigned int size, unsigned int which, bool al
 	CPU_SET(sched_getcpu(), &one);
 	cr_assert_eq(sched_setaffinity(0, sizeof(one), &one), 0);
 	cr_assert_not_null(heap);
-	cr_assert_eq(nolock_heap_populate(heap, RESERVE * NL_CHUNK_SIZE), 0);
+	cr_assert_eq(nolock_heap_populate(heap, reserve * NL_CHUNK_SIZE), 0);
 	if (warm) {
 		unsigned long some = size < 5000 ? 3000 : 16 * MiB / size;
 
@@ -105,7 +116,7 @@ static void run(const char *name, unsigned int size, unsigned int which, bool al
 		chain = p;
 	}
 	cr_assert_eq(nolock_heap_stat(heap, &st), 0);
-	cr_assert_geq(st.chunks_reserve, RESERVE, "%s: the reserve is %lu chunks", name,
+	cr_assert_geq(st.chunks_reserve, reserve, "%s: the reserve is %lu chunks", name,
 		      st.chunks_reserve);
 	p = nolock_heap_kmalloc(heap, size, GFP_ATOMIC);
 	cr_assert_not_null(p);
@@ -122,7 +133,7 @@ static void run(const char *name, unsigned int size, unsigned int which, bool al
 	}
 	cr_assert_eq(errno, ENOMEM);
 	/* The one chunk that the probe above may have made a slab of cannot be held back. */
-	least = (RESERVE - 1) * (unsigned long)nl_cache(heap->h, id)->per_slab;
+	least = (reserve - 1) * (unsigned long)nl_cache(heap->h, id)->per_slab;
 	cr_assert_geq(n, least, "%s: %lu objects of %u bytes, %lu were set aside", name, n, size,
 		      least);
 	for (unsigned long i = 0; i < n; i++) {
@@ -202,6 +213,11 @@ Test(p1, barns_held)
 Test(p1, slots_held)
 {
 	each_size("slots_held", HOLD_RSLOTS | HOLD_ASLOTS, false);
+}
+
+Test(p1, slabs_held)
+{
+	each_size("slabs_held", HOLD_SLABS, false);
 }
 
 Test(p1, everything_held_of_all_caches)

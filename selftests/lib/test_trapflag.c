@@ -2,7 +2,7 @@
 /*
  * test_trapflag.c - a trap on every instruction of the main flow, and a handler at each that
  * allocates and frees from the same cache. The main flow must make progress, nothing may fail,
- * and the inventory must be whole.
+ * and the inventory must be whole. (The whole API that way: torture/test_stepped.c.)
  *
  * Every restartable sequence of the main flow aborts here, every cmpxchg may lose: what is left
  * is what the wait-free exits carry. A livelock is found by counting, not by a clock: an
@@ -314,63 +314,6 @@ Test(trapflag, cascade_exchange, .description = "the handler frees what the main
 	cr_assert_eq(cascade(EXCHANGE, 1u << 0 | 1u << 3, "cascade_exchange"), 0);
 }
 
-/* The calls that do more than one object at a time. */
-static unsigned long whole_api(const char *name)
-{
-	struct kmem_cache *s = kmem_cache_create("trap-api", 128, NULL, 0);
-	struct slab_sheaf *sheaf;
-	unsigned long wrong;
-	void *p[40], *q;
-	int n;
-
-	if (!s)
-		return 1;
-	begin(HOLDER, s, 128);
-	for (int round = 0; round < 2; round++) {
-		STEPPED(n = kmem_cache_alloc_bulk(s, GFP_KERNEL, 40, p));
-		t.main_failed += n != 40;
-		if (n == 40)
-			STEPPED(kmem_cache_free_bulk(s, 40, p));
-		STEPPED(sheaf = kmem_cache_prefill_sheaf(s, GFP_ATOMIC, 20));
-		if (!sheaf) {
-			t.main_failed++;
-			continue;
-		}
-		STEPPED(q = kmem_cache_alloc_from_sheaf(s, 0, sheaf));
-		t.main_failed += !q;
-		STEPPED(n = kmem_cache_refill_sheaf(s, GFP_ATOMIC, &sheaf, 30));
-		t.main_failed += n != 0;
-		STEPPED(kmem_cache_return_sheaf(s, GFP_ATOMIC, sheaf));
-		STEPPED(kfree_nolock(q));
-		STEPPED(q = alloc_pages_nolock(0, NUMA_NO_NODE, 0));
-		t.main_failed += !q;
-		STEPPED(free_pages_nolock(q, 0));
-		STEPPED(q = kmalloc_nolock(200000, 0, NUMA_NO_NODE));
-		/* A large one is tried once; when it is there it must go back. */
-		if (q)
-			STEPPED(kfree_nolock(q));
-		STEPPED(q = kmalloc(200000, GFP_KERNEL));
-		t.main_failed += !q;
-		if (q)
-			STEPPED(kfree(q));
-		STEPPED(q = kmalloc(100, GFP_KERNEL));
-		t.main_failed += !q;
-		STEPPED(q = krealloc(q, 3000, GFP_KERNEL));
-		t.main_failed += !q;
-		STEPPED(kfree(q));
-	}
-	STEPPED(kmem_cache_shrink(s));
-	wrong = end(name);
-	if (kmem_cache_destroy(s))
-		wrong++;
-	return wrong;
-}
-
-Test(trapflag, whole_api)
-{
-	cr_assert_eq(whole_api("whole_api"), 0);
-}
-
 /*
  * The last level alone, on one word: a cache of 64 objects a slab with one slab, and one object
  * of it allocated, so that the slab stays. The main flow's take must succeed each time, because
@@ -454,7 +397,6 @@ JOB(no_rseq)
 	wrong += cascade(PAIR, ALL_CALLS, "no_rseq_pair");
 	wrong += cascade(HOLDER, 1u << 1 | 1u << 2, "no_rseq_holder");
 	wrong += cascade(EXCHANGE, 1u << 0 | 1u << 3, "no_rseq_exchange");
-	wrong += whole_api("no_rseq_whole_api");
 	return wrong != 0;
 }
 

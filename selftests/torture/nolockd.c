@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include "nolockd.h"
@@ -67,6 +68,86 @@ int nolockd_start(struct nolockd *d, bool bpf)
 	if (d->pid > 0)
 		nolockd_stop(d);
 	return -1;
+}
+
+/* Field of /proc/PID/FILE, as text. */
+static int slurp(char *buf, size_t len, pid_t pid, const char *file)
+{
+	char path[64];
+	size_t n;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/%s", pid, file);
+	f = fopen(path, "re");
+	if (!f)
+		return -1;
+	n = fread(buf, 1, len - 1, f);
+	buf[n] = 0;
+	fclose(f);
+	return n ? 0 : -1;
+}
+
+static bool stopped(pid_t pid)
+{
+	char text[512], *state;
+
+	if (slurp(text, sizeof(text), pid, "stat"))
+		return false;
+	state = strrchr(text, ')');
+	return state && state[2] == 'T';
+}
+
+/* Is a stopped process in a system call that waits for events? */
+static bool waits(pid_t pid)
+{
+	static const long calls[] = {
+#ifdef SYS_poll
+		SYS_poll,
+#endif
+#ifdef SYS_epoll_wait
+		SYS_epoll_wait,
+#endif
+		SYS_ppoll,	SYS_epoll_pwait, SYS_epoll_pwait2,    SYS_recvmsg,
+		SYS_recvfrom,	SYS_read,	 SYS_restart_syscall,
+	};
+	char text[256], *end;
+	long nr;
+
+	if (slurp(text, sizeof(text), pid, "syscall"))
+		return false;
+	nr = strtol(text, &end, 10);
+	for (size_t i = 0; end != text && i < sizeof(calls) / sizeof(calls[0]); i++)
+		if (nr == calls[i])
+			return true;
+	return false;
+}
+
+int nolockd_rest(struct nolockd *d)
+{
+	char text[128], file[64];
+
+	snprintf(file, sizeof(file), "task/%d/children", d->pid);
+	if (slurp(text, sizeof(text), d->pid, file))
+		return -1;
+	d->keeper = (pid_t)strtol(text, NULL, 10);
+	for (int tries = 0; d->keeper > 0 && tries < 100000; tries++) {
+		if (kill(d->keeper, SIGSTOP))
+			break;
+		while (!stopped(d->keeper) && !kill(d->keeper, 0))
+			usleep(20);
+		if (waits(d->keeper))
+			return 0;
+		kill(d->keeper, SIGCONT);
+		usleep(200);
+	}
+	return -1;
+}
+
+void nolockd_resume(struct nolockd *d)
+{
+	if (d->keeper > 0)
+		kill(d->keeper, SIGCONT);
+	d->keeper = 0;
 }
 
 int nolockd_stop(struct nolockd *d)

@@ -9,7 +9,7 @@
 #include <sys/types.h>
 
 struct nolockd {
-	pid_t pid;
+	pid_t pid, keeper;
 	char heap[32]; /* for nolock_heap_open() */
 	char dir[64];
 };
@@ -20,6 +20,14 @@ struct nolockd {
  * Returns 0, or -1 after a line that says why. It ends with this process.
  */
 int nolockd_start(struct nolockd *d, bool bpf);
+
+/*
+ * nolockd_rest - stop the keeper of the heap where it waits for something to do
+ * In the middle of its upkeep it would have chunks in its hands. Returns 0, or -1: it is not there,
+ * or never waits. nolockd_resume() lets it go on.
+ */
+int nolockd_rest(struct nolockd *d);
+void nolockd_resume(struct nolockd *d);
 
 /* nolockd_stop - SIGTERM; returns its wait status. */
 int nolockd_stop(struct nolockd *d);

@@ -12,7 +12,17 @@
 #include <unistd.h>
 #include "core/slot.h"
 #include "core/word.h"
+#include "rseq.h"
 #include "shared.h"
+
+bool built_with_rseq(void)
+{
+#ifdef NL_HAVE_RSEQ
+	return true;
+#else
+	return false;
+#endif
+}
 
 static void die(const char *what)
 {

@@ -14,6 +14,9 @@
 /* Client numbers: who repairs and survives, whose locks are held by hand, and the first other. */
 enum { CLIENT_KEEPER = 1, CLIENT_HOLDER = 2, CLIENT_FIRST = 3 };
 
+/* Has this build restartable sequences? */
+bool built_with_rseq(void);
+
 /* shared_make - a new heap of size bytes (a multiple of 4 MiB), mapped here; exits on failure. */
 struct nolock_heap *shared_make(size_t size);
 

@@ -30,6 +30,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include "nolockd.h"
+#include "row.h"
 #include "shared.h"
 #include "../lib/util.h"
 
@@ -70,6 +71,7 @@ static struct inventory inv;
 static struct nolock_heap_report rep;
 static pid_t pids[CLIENTS];
 static unsigned long kills, checks, stops, failures, total_ops, total_forks;
+static unsigned long fork_failures;
 
 /* --- the clients --- */
 
@@ -378,9 +380,12 @@ static bool all_rest(unsigned int nr)
 	return true;
 }
 
+/* The number may serve the next client already. */
+static nl_u32 dead_pid;
+
 static bool repaired(unsigned int number)
 {
-	return !nl_load_acquire(&heap->h->client[number].pid);
+	return nl_load_acquire(&heap->h->client[number].pid) != dead_pid;
 }
 
 struct owned {
@@ -492,6 +497,7 @@ static bool judge(char *what, size_t len)
 	in_use = inv.objects - inv.free + inv.large;
 	if (in_use != alive)
 		FAIL("%lu objects in use, the living have %lu", in_use, alive);
+	fork_failures += sh->child_failed;
 	if (sh->child_failed)
 		FAIL("%lu children of fork failed, status %#x", sh->child_failed, sh->child_status);
 	return true;
@@ -519,6 +525,7 @@ static bool kill_one(struct rng *r)
 	kill(pids[victim], SIGKILL);
 	while (waitpid(pids[victim], NULL, 0) < 0 && errno == EINTR)
 		;
+	dead_pid = (nl_u32)pids[victim];
 	kills++;
 	if (form == HERE)
 		nl_heap_repair(heap, CLIENT_FIRST + victim);
@@ -535,7 +542,13 @@ static bool kill_one(struct rng *r)
 	ok = eventually(all_rest, 0, "the living come to rest");
 	if (!ok)
 		snprintf(what, sizeof(what), "somebody is stuck");
+	if (ok && form != HERE && nolockd_rest(&daemon_)) {
+		snprintf(what, sizeof(what), "nolockd's keeper is gone, or never rests");
+		ok = false;
+	}
 	ok = ok && judge(what, sizeof(what));
+	if (form != HERE)
+		nolockd_resume(&daemon_);
 	if (!ok) {
 		for (unsigned int t = 0; t < THREADS; t++)
 			if (sh->client[victim].thread[t].doing != IDLE)
@@ -567,6 +580,7 @@ static bool finish(void)
 			printf("  a client ended with status %#x\n", status);
 			ok = false;
 		}
+		dead_pid = (nl_u32)pids[c];
 		if (form == HERE)
 			nl_heap_repair(heap, CLIENT_FIRST + c);
 		else
@@ -696,6 +710,8 @@ int main(int argc, char **argv)
 	printf("# kill_random: %lu kills (%lu with others stopped), %lu checks, %lu operations, "
 	       "%lu forks, %lu failures\n",
 	       kills, stops, checks, total_ops, total_forks, failures);
+	row("death at random moments", total_ops, kills, "kills", failures);
+	row("fork of threads at work", total_ops, total_forks, "forks", fork_failures);
 	printf("%lu passed, %lu failed, 0 skipped\n", passed, tried - passed);
 	return !tried || passed != tried;
 }

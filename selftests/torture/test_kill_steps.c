@@ -30,6 +30,7 @@
 #include <nolock/rcu.h>
 #include "core/kmalloc.h"
 #include "core/slot.h"
+#include "row.h"
 #include "shared.h"
 #include "steps.h"
 #include "symbol.h"
@@ -410,7 +411,7 @@ static void client(void *arg)
 {
 	(void)arg;
 	heap = shared_join(heap, CLIENT, plan->rseq);
-	if (plan->rseq != (heap->rseq_slots != 0))
+	if ((plan->rseq && built_with_rseq()) != (heap->rseq_slots != 0))
 		_exit(3);
 	cache = nolock_heap_kmem_cache_find(heap, "first");
 	if (!cache)
@@ -842,6 +843,7 @@ int main(int argc, char **argv)
 	printf("# kill_steps: %lu instructions, %lu states repaired, %lu killed for real, "
 	       "%lu deaths with damage at %u instructions\n",
 	       all_steps, all_states, all_kills, all_failed, nr_failures);
+	row("death at every instruction", all_steps, all_states + all_kills, "deaths", all_failed);
 	printf("%lu passed, %lu failed, 0 skipped\n", passed, failed);
 	return failed != 0;
 }

@@ -8,6 +8,7 @@
  * status non-zero on its own when it saw a race.
  */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -39,7 +40,7 @@ static unsigned int next(struct worker *w)
 /* Plain writes and reads of the whole object: a race on it is a race of the allocator. */
 static void *get(struct worker *w)
 {
-	unsigned int size = 16 + next(w) % 500, what = next(w) % 5;
+	unsigned int size = 16 + next(w) % 500, what = next(w) % 8;
 	unsigned int *p;
 
 	switch (what) {
@@ -55,6 +56,20 @@ static void *get(struct worker *w)
 		p = kmalloc_nolock(size, 0, NUMA_NO_NODE);
 		break;
 	case 3:
+		size = 4096;
+		p = next(w) % 2 ? alloc_pages(GFP_KERNEL, 0) :
+				  alloc_pages_nolock(0, NUMA_NO_NODE, 0);
+		break;
+	case 4:
+		p = kmalloc_node(size, GFP_ATOMIC, 0);
+		break;
+	case 5:
+		/* Moved or not, it is ours alone. */
+		p = kmalloc(size / 2, GFP_NOWAIT);
+		if (p)
+			p = krealloc(p, size, GFP_KERNEL);
+		break;
+	case 6:
 		size = next(w) % 50 ? 4096 : 150000;
 		p = kzalloc(size, GFP_KERNEL);
 		break;
@@ -104,12 +119,31 @@ static void *work(void *arg)
 			put(w, __atomic_exchange_n(&slot[k % SLOTS], get(w), __ATOMIC_ACQ_REL));
 			continue;
 		}
+		if (next(w) % 200 == 1) {
+			void *many[30];
+
+			if (kmem_cache_alloc_bulk(cache, GFP_KERNEL, 30, many))
+				kmem_cache_free_bulk(cache, 30, many);
+			else
+				w->failed++;
+		}
+		if (next(w) % 1000 == 0) {
+			struct kmem_cache *own = kmem_cache_create("own", 200, NULL, 0);
+
+			if (!own || kmem_cache_destroy(own))
+				w->failed++;
+		}
 		if (next(w) % 200 == 0) {
 			sheaf = kmem_cache_prefill_sheaf(cache, GFP_KERNEL, 1 + k);
-			if (!sheaf)
+			if (!sheaf) {
 				w->failed++;
-			else
+			} else {
+				kmem_cache_free(cache,
+						kmem_cache_alloc_from_sheaf(cache, 0, sheaf));
+				if (kmem_cache_refill_sheaf(cache, GFP_KERNEL, &sheaf, 1 + k))
+					w->failed++;
 				kmem_cache_return_sheaf(cache, GFP_KERNEL, sheaf);
+			}
 		}
 		put(w, keep[k]);
 		keep[k] = get(w);
@@ -118,6 +152,12 @@ static void *work(void *arg)
 		put(w, keep[k]);
 	return NULL;
 }
+
+/*
+ * Statistics are read often beside the destruction and creation of caches: they find an entry of the
+ * table in every state of its life.
+ */
+#define LOOKS 8
 
 /* Maintenance and readers beside the others: they stop nobody and are stopped by nobody. */
 static volatile int running = 1;
@@ -131,9 +171,14 @@ static void *maintain(void *arg)
 	while (__atomic_load_n(&running, __ATOMIC_ACQUIRE)) {
 		nolock_heap_trim(nolock_heap_default());
 		kmem_cache_shrink(cache);
-		nolock_heap_stat(nolock_heap_default(), &hs);
-		for (unsigned int id = 0; id < 64; id++)
-			nolock_heap_cache_stat(nolock_heap_default(), id, &cs);
+		for (int look = 0; look < LOOKS; look++) {
+			nolock_heap_stat(nolock_heap_default(), &hs);
+			nolock_heap_kmem_cache_find(nolock_heap_default(), "there is none");
+			for (unsigned int id = 0;
+			     nolock_heap_cache_stat(nolock_heap_default(), id, &cs) != -ERANGE;
+			     id++)
+				;
+		}
 		w->ops++;
 		usleep(1000);
 	}

@@ -190,7 +190,7 @@ static void become(uid_t uid, unsigned int without, const char *const argv[])
 	fd = open(build_path(name), O_RDONLY | O_CLOEXEC);
 	signal(SIGPIPE, SIG_DFL);
 	if ((without & WITHOUT_BTF) &&
-	    (unshare(CLONE_NEWNS) || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
+	    (unshare(CLONE_NEWNS) || mount("none", "/sys", NULL, MS_REC | MS_PRIVATE, NULL) ||
 	     mount("none", "/sys/kernel/btf", "tmpfs", 0, NULL)))
 		_exit(124);
 	if (without & (WITHOUT_BPF | WITHOUT_PERFMON)) {

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause */
+/*
+ * fast.h - the fast paths on the private heap that slab.c and the drop-in malloc have in common:
+ * one restartable sequence each, for a thread that is known to be registered.
+ */
+#ifndef NL_FAST_H
+#define NL_FAST_H
+
+#include "internal.h"
+#include "rseq.h"
+#include "core/kmalloc.h"
+
+/* A fast path starts on lines of its own: where it falls by chance is worth a tenth. */
+#define NL_HOT __attribute__((hot, aligned(128)))
+
+/* An object of the private heap, by its R-slot alone. */
+NL_INLINE bool pop_default(size_t size, nl_u64 *obj)
+{
+	nl_u64 rslots = nl_self.rslots, slot;
+
+	if (nl_likely(size - 1 < NL_SMALL_MAX))
+		slot = nl_small_slot[(size - 1) / 16];
+	else if (nl_likely(size - 1 < NL_MAX_SIZE))
+		slot = (nl_u64)nl_kmalloc_index((nl_u32)size) << NL_SLOT_SHIFT;
+	else
+		return false;
+	return nl_likely(rslots) && nl_likely(NL_RSEQ_DONE(*obj = nl_rseq_pop_cid(rslots, slot)));
+}
+
+/* The same of a bucket (nolock_bucket()). */
+NL_INLINE bool pop_bucket(size_t bucket, nl_u64 *obj)
+{
+	nl_u64 rslots = nl_self.rslots;
+
+	return nl_likely(rslots) && nl_likely(NL_RSEQ_DONE(*obj = nl_rseq_pop_cid(rslots, bucket)));
+}
+
+/*
+ * Free finds its slot by way of the object's tag, and the next allocation from that slot waits for
+ * where free stores to: two loads on the way from one to the other. So free guesses that the tag
+ * is that of the thread's last free, and checks: the branch predictor carries on with the guess
+ * before the tag is there. The guess is used only where it equals the object's tag, so a handler
+ * that changes it in between does no harm.
+ */
+NL_INLINE bool free_fast(const void *p)
+{
+	nl_u64 off = (nl_u64)p - nl_free_map.first;
+	nl_u32 last = nl_self.last_tag, guess = last, tag;
+	nl_u64 rslots;
+
+	/* What the compiler knows to be equal to the tag, it would compute from the tag. */
+	__asm__("" : "+r"(guess));
+	if (nl_unlikely(off >= nl_load(&nl_free_map.span)))
+		return false;
+	tag = nl_load(nl_free_map.tags + (off >> NL_CHUNK_SHIFT));
+	if (nl_likely(tag == last))
+		return nl_likely(nl_rseq_push_cid(nl_self.rslots, NL_TAG_SLOT(guess), (nl_u64)p));
+	rslots = nl_self.rslots;
+	/* Another cache's than the last one freed: the guess is this one from now on. */
+	if (nl_unlikely(tag >> 16 != NL_KIND_SLAB) || nl_unlikely(!rslots))
+		return false;
+	nl_self.last_tag = tag;
+	return nl_likely(nl_rseq_push_cid(rslots, NL_TAG_SLOT(tag), (nl_u64)p));
+}
+
+#endif /* NL_FAST_H */

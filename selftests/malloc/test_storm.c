@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * test_storm.c - storms of signals on the drop-in: handlers that call malloc, calloc, realloc,
+ * memalign and free, whatever they interrupted, nested, by pthread_kill() and by timers.
+ *
+ * Objects pass between all threads and handlers through a mailbox; each is checked in full before it
+ * is freed or resized. A storm lasts NOLOCK_STORM_SECONDS (1), and ends whole.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include "objects.h"
+
+#ifndef sigev_notify_thread_id
+#define sigev_notify_thread_id _sigev_un._tid
+#endif
+
+static const int signals[] = { SIGUSR1, SIGUSR2, SIGURG };
+#define NR_SIGNALS ARRAY_LEN(signals)
+
+struct worker {
+	pthread_t thread;
+	struct flow main, handler[NR_SIGNALS];
+	unsigned long entered[NR_SIGNALS], nested, hits;
+	volatile sig_atomic_t depth, inside;
+};
+
+static struct worker workers[8];
+static unsigned int nr_workers;
+static void *mailbox[64];
+static volatile int stop;
+static __thread struct worker *self;
+
+static void exchange(struct flow *f)
+{
+	object_free(f, __atomic_exchange_n(&mailbox[rng(&f->s) % ARRAY_LEN(mailbox)], object_new(f),
+					   __ATOMIC_ACQ_REL));
+}
+
+static void on_signal(int sig)
+{
+	struct worker *w = self;
+	int saved = errno;
+	unsigned int k = 0;
+
+	if (!w)
+		return;
+	while (signals[k] != sig)
+		k++;
+	if (w->depth++)
+		w->nested++;
+	w->hits += w->inside != 0;
+	w->entered[k]++;
+	for (int i = 0; i < 3; i++)
+		flow_step(&w->handler[k]);
+	exchange(&w->handler[k]);
+	w->depth--;
+	errno = saved;
+}
+
+static void *work(void *arg)
+{
+	struct sigevent ev = { .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGURG };
+	struct itimerspec every = { .it_interval.tv_nsec = 400000, .it_value.tv_nsec = 400000 };
+	timer_t timer;
+
+	self = arg;
+	ev.sigev_notify_thread_id = (pid_t)syscall(SYS_gettid);
+	CHECK(!timer_create(CLOCK_MONOTONIC, &ev, &timer), "timer_create");
+	CHECK(!timer_settime(timer, 0, &every, NULL), "timer_settime");
+	while (!stop) {
+		self->inside = 1;
+		for (int i = 0; i < 50; i++)
+			flow_step(&self->main);
+		exchange(&self->main);
+		self->inside = 0;
+	}
+	timer_delete(timer);
+	return NULL;
+}
+
+static double seconds(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+static void storm(unsigned int threads)
+{
+	const char *text = getenv("NOLOCK_STORM_SECONDS");
+	double end = seconds() + (text && atof(text) > 0 ? atof(text) : 1);
+	unsigned long entered = 0, nested = 0, hits = 0, ops = 0;
+	struct sigaction sa = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
+
+	nr_workers = threads;
+	/* Each may interrupt the other two, but not itself. */
+	for (size_t i = 0; i < NR_SIGNALS; i++)
+		CHECK(!sigaction(signals[i], &sa, NULL), "sigaction");
+	for (unsigned int i = 0; i < threads; i++) {
+		struct worker *w = &workers[i];
+
+		w->main.s = 1000 + i;
+		for (unsigned int k = 0; k < NR_SIGNALS; k++)
+			w->handler[k].s = 2000 + 10 * i + k;
+		CHECK(!pthread_create(&w->thread, NULL, work, w), "pthread_create");
+	}
+	/* Not before each thread was hit on its way through the allocator by each signal. */
+	for (unsigned int round = 0, enough = 0; !enough || seconds() < end; round++) {
+		enough = 1;
+		for (unsigned int i = 0; i < threads; i++) {
+			pthread_kill(workers[i].thread, signals[round % 2]);
+			for (unsigned int k = 0; k < NR_SIGNALS; k++)
+				enough &= __atomic_load_n(&workers[i].entered[k],
+							  __ATOMIC_RELAXED) > 20;
+			enough &= __atomic_load_n(&workers[i].hits, __ATOMIC_RELAXED) > 20;
+		}
+		nanosleep(&(struct timespec){ .tv_nsec = 50000 }, NULL);
+	}
+	stop = 1;
+	for (unsigned int i = 0; i < threads; i++)
+		pthread_join(workers[i].thread, NULL);
+	for (unsigned int i = 0; i < threads; i++) {
+		struct worker *w = &workers[i];
+
+		ops += w->main.ops;
+		flow_end(&w->main);
+		for (unsigned int k = 0; k < NR_SIGNALS; k++) {
+			ops += w->handler[k].ops;
+			entered += w->entered[k];
+			flow_end(&w->handler[k]);
+		}
+		nested += w->nested;
+		hits += w->hits;
+	}
+	for (size_t i = 0; i < ARRAY_LEN(mailbox); i++)
+		object_free(&workers[0].main, mailbox[i]);
+	dropin_whole();
+	printf("# storm, %u thread%s: %lu handlers (%lu inside the allocator's calls, %lu nested), "
+	       "%lu operations, 0 failures\n",
+	       threads, threads == 1 ? "" : "s", entered, hits, nested, ops);
+}
+
+PRELOADED(storm, one_thread)
+{
+	storm(1);
+}
+
+PRELOADED(storm, two_threads)
+{
+	storm(2);
+}
+
+PRELOADED(storm, eight_threads)
+{
+	storm(8);
+}
+
+DROPIN_JOB(storm_of_two)
+{
+	storm(2);
+}
+
+Test(storm, without_rseq)
+{
+	dropin_expect("storm_of_two", "NOLOCK_RSEQ=0");
+}
+
+/* All decay there can be, in handlers and out of them. */
+Test(storm, while_decaying)
+{
+	dropin_expect("storm_of_two", "NOLOCK_DECAY_MS=1");
+}

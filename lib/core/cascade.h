@@ -15,7 +15,7 @@ NL_FUNC nl_u64 nl_alloc(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 cpu, nl_u32 who, 
 {
 	nl_slot_t *slot = nl_aslot(h, cpu, id);
 	nl_u32 near = nl_slot_node(h, cpu);
-	nl_u64 obj;
+	nl_u64 obj = nl_zero();
 
 	flags |= NL_NODE(near);
 	if (nl_slot_trylock(slot, who)) {
@@ -28,17 +28,22 @@ NL_FUNC nl_u64 nl_alloc(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 cpu, nl_u32 who, 
 	} else {
 		nl_slot_count(slot, NL_STAT_BUSY, 1);
 	}
-	obj = nl_slab_take(h, id, who, near);
-	if (!obj) {
+	nl_for(i, NL_MAX_NODES) {
+		nl_u32 there = nl_flags_there(h, flags, i);
+
+		if (obj || !there)
+			continue;
+		obj = nl_slab_take(h, id, who, NL_NODE_OF(there));
+		if (!obj) {
+			obj = nl_slab_new(h, id, there, who, 0);
+			if (obj)
+				nl_slot_count(slot, NL_STAT_ALLOC_SLAB, 1);
+		}
+	}
+	if (!obj && h->nr_nodes > 1) {
 		obj = nl_slab_new(h, id, flags, who, 0);
 		if (obj)
 			nl_slot_count(slot, NL_STAT_ALLOC_SLAB, 1);
-	}
-	nl_for(node, NL_MAX_NODES) {
-		if (obj || node >= h->nr_nodes || (flags & NL_THIS))
-			break;
-		if (node != near)
-			obj = nl_slab_take(h, id, who, node);
 	}
 	if (obj)
 		nl_slot_count(slot, NL_STAT_ALLOC_SLOWPATH, 1);

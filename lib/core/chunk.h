@@ -69,7 +69,7 @@ NL_FUNC nl_u32 nl_chunk_find(nl_heap_t *h NL_ARG, nl_u32 who, nl_u32 node)
 }
 
 /* A chunk of the node that the flags name, or, unless they forbid it, of another one. */
-NL_FUNC nl_u32 nl_chunk_near(nl_heap_t *h NL_ARG, nl_u32 flags, nl_u32 who)
+NL_FLAT nl_u32 nl_chunk_near(nl_heap_t *h NL_ARG, nl_u32 flags, nl_u32 who)
 {
 	nl_u32 near = NL_NODE_OF(flags), chunk = nl_chunk_find(h, who, near);
 

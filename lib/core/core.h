@@ -20,6 +20,24 @@
 /* The node that is to be had first: that of the slot's CPU, where none was asked for. */
 #define NL_NODE(node) ((nl_u32)(node) << 8)
 #define NL_NODE_OF(flags) (((flags) >> 8) & (NL_MAX_NODES - 1))
+#define NL_ASKED 32u /* nl_flags_there(): ask */
+
+/*
+ * The nodes in the order in which they are asked, i from 0 on: the one that the flags name, then,
+ * unless they forbid it, the others, each for its slabs and then for its chunks. With a chunk of
+ * another node for each object, where that node has slabs with free objects, memory would be gone
+ * soon. The flags to ask with, or 0: not that one.
+ */
+NL_INLINE nl_u32 nl_flags_there(nl_heap_t *h, nl_u32 flags, nl_u32 i)
+{
+	nl_u32 node = NL_NODE_OF(flags) ^ i;
+
+	if (h->nr_nodes == 1)
+		return i ? 0 : flags | NL_ASKED;
+	if (node >= h->nr_nodes || (i && (flags & NL_THIS)))
+		return 0;
+	return (flags & 0xff) | NL_NODE(node) | NL_THIS | NL_ASKED;
+}
 
 #ifndef __bpf__
 /* heap.c: is it this process's own? By its handle: a shared heap may say what it likes. */
@@ -28,7 +46,7 @@ NL_FUNC int nl_heap_is_private(const nl_heap_t *h);
 
 /* chunk.h: a chunk number, or 0. The chunk's tag then says that it is in the caller's hands. */
 NL_FUNC nl_u32 nl_chunk_find(nl_heap_t *h NL_ARG, nl_u32 who, nl_u32 node);
-NL_FUNC nl_u32 nl_chunk_near(nl_heap_t *h NL_ARG, nl_u32 flags, nl_u32 who);
+NL_FLAT nl_u32 nl_chunk_near(nl_heap_t *h NL_ARG, nl_u32 flags, nl_u32 who);
 NL_FUNC nl_u32 nl_chunk_scan(nl_heap_t *h NL_ARG, nl_u32 flags, nl_u32 who);
 /* With the chunk's bit in hand: it is the caller's, unless it was not free. */
 NL_INLINE int nl_chunk_claim(nl_heap_t *h, nl_u32 chunk, nl_u32 who)

@@ -41,7 +41,7 @@ NL_FUNC nl_u32 nl_slot_refill(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, nl_u3
 	nl_cache_t *cache = nl_cache(h, id);
 	nl_barn_t *barn = &cache->barn[NL_NODE_OF(flags)];
 	nl_u32 n = NL_WORD_SIZE(nl_load(&slot->word));
-	nl_u32 main = slot->main, spare = slot->spare, full = 0, near = NL_NODE_OF(flags), got;
+	nl_u32 main = slot->main, spare = slot->spare, full = 0, got = nl_zero();
 
 	if (n || !cache->capacity || (cache->mode & NL_CACHE_ARRAY))
 		return n;
@@ -76,20 +76,22 @@ NL_FUNC nl_u32 nl_slot_refill(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, nl_u3
 		nl_slot_attach(h, slot, main, id);
 	}
 	nl_slot_detach(h, slot);
-	got = nl_sheaf_fill(h, main, id, cache->capacity, who, flags);
-	if (!got) {
+	nl_for(i, NL_MAX_NODES) {
+		nl_u32 there = nl_flags_there(h, flags, i);
+
+		if (got || !there)
+			continue;
+		got = nl_sheaf_fill(h, main, id, cache->capacity, who, there);
 		/* Objects pop from the top: the slab's first stays below its next ones. */
-		if (nl_slab_new(h, id, flags, who, main)) {
+		if (!got && nl_slab_new(h, id, there, who, main)) {
 			nl_slot_count(slot, NL_STAT_ALLOC_SLAB, 1);
-			got = 1 + nl_sheaf_fill(h, main, id, cache->capacity, who, flags);
+			got = 1 + nl_sheaf_fill(h, main, id, cache->capacity, who, there);
 		}
 	}
-	/* No chunk is left on any node: then the partial slabs of the others. */
-	nl_for(node, NL_MAX_NODES) {
-		if (got || node >= h->nr_nodes || (flags & NL_THIS))
-			break;
-		if (node != near)
-			got = nl_sheaf_fill(h, main, id, cache->capacity, who, NL_NODE(node));
+	/* At last what is set aside, wherever it is. */
+	if (!got && h->nr_nodes > 1 && nl_slab_new(h, id, flags, who, main)) {
+		nl_slot_count(slot, NL_STAT_ALLOC_SLAB, 1);
+		got = 1;
 	}
 	if (got) {
 		nl_slot_count(slot, NL_STAT_SHEAF_REFILL, got);

@@ -238,7 +238,8 @@ Test(bulk, behind_locks)
 
 		for (nl_u32 cpu = 0; cpu < heap->nr_slots; cpu++)
 			nl_rslot(heap->h, cpu, id)->lock = nl_aslot(heap->h, cpu, id)->lock = word;
-		nl_cache(heap->h, id)->barn[0].lock = word;
+		for (nl_u32 node = 0; node < NL_MAX_NODES; node++)
+			nl_cache(heap->h, id)->barn[node].lock = word;
 		if (!round) {
 			cr_assert_eq(kmem_cache_alloc_bulk_nolock(s, 0, 3000, p), 3000);
 			kmem_cache_free_bulk_nolock(s, 1500, p);

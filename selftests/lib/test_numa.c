@@ -247,6 +247,51 @@ Test(numa, full_node)
 	}
 }
 
+/* All free memory is the other node's: its slabs are used up, not a chunk for each object. */
+Test(numa, slabs_of_the_other_node)
+{
+	struct nolock_heap *heap;
+
+	if (!two_nodes())
+		return;
+	for_each_kind(heap, 32 * MiB) {
+		static void *p[8192];
+		struct kmem_cache *s = nolock_heap_kmem_cache_create(heap, "there", 4096, NULL, 0);
+		size_t n = 0, locked = 0;
+		struct nolock_heap_report rep;
+		nl_u64 holder = NL_OWNER(1, 0xfff0) | 7;
+		nl_u32 id = nl_cache_id(s);
+
+		go(0);
+		cr_assert_eq(nolock_heap_populate(heap, 8 * MiB), 0);
+		go(1);
+		/* First by way of sheaves, then past locked slots. */
+		for (; n < 500; n++)
+			cr_assert_not_null(p[n] = kmem_cache_alloc_nolock(s, 0, NUMA_NO_NODE));
+		for (nl_u32 cpu = 0; cpu < heap->h->nr_slots; cpu++)
+			nl_rslot(heap->h, cpu, id)->lock = nl_aslot(heap->h, cpu, id)->lock = holder;
+		while ((p[n] = kmem_cache_alloc_nolock(s, 0, NUMA_NO_NODE))) {
+			cr_assert_lt(++n, 8192);
+			locked++;
+		}
+		cr_assert_gt(locked, 500, "%s: %zu objects", heap_kinds[kind], n);
+		for (nl_u32 cpu = 0; cpu < heap->h->nr_slots; cpu++)
+			nl_rslot(heap->h, cpu, id)->lock = nl_aslot(heap->h, cpu, id)->lock = 0;
+		expect_whole(heap, &rep, "with all of it allocated");
+		cr_assert_eq(rep.chunks_free, 0, "%s: %lu chunks", heap_kinds[kind],
+			     rep.chunks_free);
+		/* But for what a locked slot's sheaves hold. */
+		cr_assert_geq(n + 2 * nl_cache(heap->h, id)->capacity,
+			      nl_cache(heap->h, id)->nr_slabs * nl_cache(heap->h, id)->per_slab,
+			      "%s: %zu objects out of %lu slabs", heap_kinds[kind], n,
+			      (unsigned long)nl_cache(heap->h, id)->nr_slabs);
+		while (n)
+			kfree(p[--n]);
+		cr_assert_eq(kmem_cache_destroy(s), 0);
+		cr_assert_eq(nolock_heap_close(heap), 0);
+	}
+}
+
 /* Threads on both nodes that free each other's objects, and handlers that do. */
 static struct mailbox box;
 static struct nolock_heap *shared;

@@ -127,17 +127,18 @@ static void inv_slot(struct inventory *inv, nl_heap_t *h, nl_u32 id, nl_slot_t *
 
 static void inv_cache(struct inventory *inv, nl_heap_t *h, nl_u32 id)
 {
-	nl_u32 sheaf, n = 0;
+	nl_u32 sheaf;
 
 	for (nl_u32 cpu = 0; cpu < h->nr_slots; cpu++) {
 		inv_slot(inv, h, id, nl_rslot(h, cpu, id));
 		inv_slot(inv, h, id, nl_aslot(h, cpu, id));
 	}
-	for (sheaf = nl_cache(h, id)->barn[0].full.first; sheaf && sheaf <= h->nr_sheaves; n++) {
-		inv_sheaf(inv, h, id, sheaf, nl_sheaf(h, sheaf - 1)->size);
-		sheaf = nl_sheaf(h, sheaf - 1)->next;
-		if (n > h->nr_sheaves)
-			break;
+	for (nl_u32 node = 0; node < NL_MAX_NODES; node++) {
+		sheaf = nl_cache(h, id)->barn[node].full.first;
+		for (nl_u32 n = 0; sheaf && sheaf <= h->nr_sheaves && n <= h->nr_sheaves; n++) {
+			inv_sheaf(inv, h, id, sheaf, nl_sheaf(h, sheaf - 1)->size);
+			sheaf = nl_sheaf(h, sheaf - 1)->next;
+		}
 	}
 }
 

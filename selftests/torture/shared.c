@@ -32,7 +32,7 @@ static void die(const char *what)
 
 struct nolock_heap *shared_make(size_t size)
 {
-	struct nl_shape shape = { .type = NL_HEAP_MEMFD, .nr_nodes = 1, .slot_by_cpu = 1 };
+	struct nl_shape shape = { .type = NL_HEAP_MEMFD, .slot_by_cpu = 1 };
 	int fd = memfd_create("torture", MFD_CLOEXEC);
 	struct nolock_heap *heap;
 	char *mem;
@@ -49,6 +49,7 @@ struct nolock_heap *shared_make(size_t size)
 	shape.size = size;
 	shape.name = "torture";
 	shape.nr_slots = nolock_heap_default()->nr_slots;
+	shape.nr_nodes = nl_nodes(true);
 	if (mmap(mem, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED_NOREPLACE, fd, 0) != mem)
 		die("map");
 	if (nl_heap_format(mem, &shape)) {

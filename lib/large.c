@@ -386,7 +386,9 @@ void *nl_large_move(struct nolock_heap *heap, void *p, size_t size)
 	void *to;
 
 	for (int i = 0; i < 2; i++) {
-		to = size > old && !i ? nl_large_alloc(heap, size + size / 4, GFP_KERNEL, NUMA_NO_NODE) : NULL;
+		to = size > old && !i ?
+			     nl_large_alloc(heap, size + size / 4, GFP_KERNEL, NUMA_NO_NODE) :
+			     NULL;
 		if (!to)
 			to = nl_large_alloc(heap, size, GFP_KERNEL, NUMA_NO_NODE);
 		if (!to)

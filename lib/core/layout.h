@@ -288,7 +288,7 @@ struct nl_group {
 	nl_u64 dirty;	   /* free chunks whose pages may be present */
 	nl_u32 state;	   /* NL_GROUP_* */
 	nl_u32 node;	   /* constant once the group is open */
-	nl_u64 idle; /* dirty free chunks and empty slabs that decay.c saw the last time */
+	nl_u64 idle;	   /* dirty free chunks and empty slabs that decay.c saw the last time */
 	nl_u64 pad[27];
 	nl_u64 partial[NL_MAX_CACHES]; /* hint: slabs of the cache with a summary bit set */
 	struct nl_slab slab[NL_GROUP_CHUNKS];

@@ -107,9 +107,9 @@ Test(kmalloc, all_live_at_once, .description = "no two live objects overlap")
 	for (int how = 0; how < 3; how++)
 		for (size_t i = 1; i < N; i++) {
 			obj[how][i] = alloc_by(how, i * STEP);
-			cr_assert_not_null(obj[how][i], "%zu bytes, way %d: errno %d, %u + %u chunks",
-					   i * STEP, how, errno,
-					   nl_heap_free_chunks(nolock_heap_default()),
+			cr_assert_not_null(obj[how][i],
+					   "%zu bytes, way %d: errno %d, %u + %u chunks", i * STEP,
+					   how, errno, nl_heap_free_chunks(nolock_heap_default()),
 					   nolock_heap_default()->h->nr_reserve);
 			pat_fill(obj[how][i], ksize(obj[how][i]), i * 3 + (size_t)how);
 			live++;

@@ -269,7 +269,8 @@ Test(numa, slabs_of_the_other_node)
 		for (; n < 500; n++)
 			cr_assert_not_null(p[n] = kmem_cache_alloc_nolock(s, 0, NUMA_NO_NODE));
 		for (nl_u32 cpu = 0; cpu < heap->h->nr_slots; cpu++)
-			nl_rslot(heap->h, cpu, id)->lock = nl_aslot(heap->h, cpu, id)->lock = holder;
+			nl_rslot(heap->h, cpu, id)->lock = nl_aslot(heap->h, cpu, id)->lock =
+				holder;
 		while ((p[n] = kmem_cache_alloc_nolock(s, 0, NUMA_NO_NODE))) {
 			cr_assert_lt(++n, 8192);
 			locked++;

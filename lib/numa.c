@@ -67,7 +67,7 @@ static nl_u32 real_nodes(void)
 	int largest;
 
 	if (!nl_load(&cached)) {
-		in_list("/sys/devices/system/node/possible", 0, &largest);
+		in_list("/sys/devices/system/node/online", 0, &largest);
 		nl_store(&cached, largest < 0 ? 1 : (nl_u32)largest + 1);
 	}
 	return nl_load(&cached);

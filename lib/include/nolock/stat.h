@@ -43,7 +43,7 @@ enum nolock_stat_item {
 	NOLOCK_FREE_CPU_CACHE,	    /* to a per-CPU array, instead of free_fastpath */
 	NOLOCK_FREE_RCU_SHEAF,	    /* kfree_rcu(): to a sheaf that waits for a grace period */
 	NOLOCK_FREE_RCU_SHEAF_FAIL, /* noted otherwise: the CPU's sheaves were locked, or full */
-	NOLOCK_ALLOC_NODE_MISMATCH, /* asked for another node than the CPU's */
+	NOLOCK_ALLOC_NODE_MISMATCH, /* served from the node asked for, which was not the CPU's */
 	NOLOCK_NR_STAT_ITEMS
 };
 

@@ -254,6 +254,8 @@ Test(numa, slabs_of_the_other_node)
 
 	if (!two_nodes())
 		return;
+	/* Also when the heap is made and opens its first group. */
+	go(0);
 	for_each_kind(heap, 32 * MiB) {
 		static void *p[8192];
 		struct kmem_cache *s = nolock_heap_kmem_cache_create(heap, "there", 4096, NULL, 0);
@@ -262,18 +264,20 @@ Test(numa, slabs_of_the_other_node)
 		nl_u64 holder = NL_OWNER(1, 0xfff0) | 7;
 		nl_u32 id = nl_cache_id(s);
 
-		go(0);
 		cr_assert_eq(nolock_heap_populate(heap, 8 * MiB), 0);
 		go(1);
 		/* First by way of sheaves, then past locked slots. */
 		for (; n < 500; n++)
 			cr_assert_not_null(p[n] = kmem_cache_alloc_nolock(s, 0, NUMA_NO_NODE));
+		cr_assert_leq(nl_cache(heap->h, id)->nr_slabs, n / 16 + 2, "%s: %lu slabs",
+			      heap_kinds[kind], (unsigned long)nl_cache(heap->h, id)->nr_slabs);
 		for (nl_u32 cpu = 0; cpu < heap->h->nr_slots; cpu++)
 			nl_rslot(heap->h, cpu, id)->lock = nl_aslot(heap->h, cpu, id)->lock =
 				holder;
 		while ((p[n] = kmem_cache_alloc_nolock(s, 0, NUMA_NO_NODE))) {
 			cr_assert_lt(++n, 8192);
-			locked++;
+			if (++locked == 500)
+				cr_assert_leq(nl_cache(heap->h, id)->nr_slabs, n / 16 + 2);
 		}
 		cr_assert_gt(locked, 500, "%s: %zu objects", heap_kinds[kind], n);
 		for (nl_u32 cpu = 0; cpu < heap->h->nr_slots; cpu++)
@@ -286,10 +290,13 @@ Test(numa, slabs_of_the_other_node)
 			      nl_cache(heap->h, id)->nr_slabs * nl_cache(heap->h, id)->per_slab,
 			      "%s: %zu objects out of %lu slabs", heap_kinds[kind], n,
 			      (unsigned long)nl_cache(heap->h, id)->nr_slabs);
-		while (n)
-			kfree(p[--n]);
+		while (n) {
+			cr_assert_eq(node_of(heap, p[--n]), 0);
+			kfree(p[n]);
+		}
 		cr_assert_eq(kmem_cache_destroy(s), 0);
 		cr_assert_eq(nolock_heap_close(heap), 0);
+		go(0);
 	}
 }
 

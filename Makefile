@@ -17,7 +17,13 @@
 #   make check-nodes       suites of the library on two nodes (NOLOCK_FAKE_NODES=2)
 #   make check-programs    real programs under the drop-in malloc and under glibc's: do they print the
 #                     same, how long do they take; PROGRAMS="perl git" runs those
-#   make bench        the benchmarks
+#   make bench        the benchmarks, in a quarter of an hour: build/bench.json, build/bench/*.svg.
+#                     B=NAME,... only those rows (build/bench/bench --list), BENCH_SECONDS=N (600)
+#                     for all of them, PROFILE=1 with perf's software clock. Other allocators come
+#                     from Debian's packages, or, unpacked in build/peers, from a later Debian's
+#   make performance  the same run of all rows, then its tables and plots into docs/performance.md.
+#                     scripts/performance does the latter alone, with those of the last run of all
+#   make fast-path    write docs/fast-path.md again: the fast paths' instructions, and their count
 #   make lint         clang-format, clang-tidy, and the rules of scripts/lint
 #   make format       let clang-format rewrite the sources
 #   make vmlinux.h    write vmlinux.h again, from the running kernel's BTF or BTF=FILE
@@ -41,8 +47,9 @@
 #   user/*.c                 nolockd and nolock, and libuser.a of all others
 #   selftests/D/test_*.c     a libcriterion suite each (with a main() of its own: a plain program)
 #   selftests/D/prog_*.c     a program each, for suites to run
-#   D/*.c                    for D = demo, bench, selftests/tsan: a program each that has a main()
-#                            The other .c files of a directory are linked to each of its programs
+#   D/*.c                    for D = demo, bench, bench/work, selftests/tsan: a program each that has
+#                            a main(). The other .c files of a directory are linked to each of its
+#                            programs. bench/bench measures in processes of bench/work/work
 #   selftests/*/test_*.sh    shell tests
 
 VERSION := 0.1.0
@@ -119,7 +126,7 @@ MALLOC := $(if $(SAN),,$(BUILD)/lib/libnolock-malloc.so)
 # tests do not.
 BPF_DIRS := demo bench $(filter-out $(addprefix selftests/,lib malloc tsan torture),\
 	    $(wildcard selftests/*))
-PROG_DIRS := demo bench $(filter-out $(if $(SAN),selftests/malloc),$(wildcard selftests/*))
+PROG_DIRS := demo bench bench/work $(filter-out $(if $(SAN),selftests/malloc),$(wildcard selftests/*))
 
 BPF_LIB := $(if $(wildcard bpf/nolock.bpf.c),$(BPFOUT)/bpf/libnolock.bpf.o)
 BPF_GROW := $(if $(BPF_LIB),$(BPFOUT)/bpf/libnolock-grow.bpf.o)
@@ -139,7 +146,7 @@ selftests/torture_SHARES := selftests/lib/common.c
 have_main = $(if $(1),$(shell grep -lE '^(int )?main\>' $(1)))
 define PROGRAMS
 $(1)_ALL := $$(filter-out %.bpf.c,$$(sort $$(wildcard $(1)/*.c)))
-$(1)_MAINS := $$(call have_main,$$(if $$(filter $(1),demo bench selftests/tsan),\
+$(1)_MAINS := $$(call have_main,$$(if $$(filter $(1),demo bench bench/work selftests/tsan),\
 	    $$($(1)_ALL),$$(filter $(1)/test_% $(1)/prog_%,$$($(1)_ALL))))
 $(1)_SUITES := $$(filter-out $$($(1)_MAINS),$$(filter $(1)/test_%,$$($(1)_ALL)))
 $(1)_HELPERS := $$(patsubst %.c,$$(BUILD)/%.o,\
@@ -166,6 +173,7 @@ $(BUILD)/selftests/lib/test_liburcu: CRITERION := -lcriterion -lurcu-memb
 
 DEMO_BINS := $(demo_BINS)
 BENCH_BINS := $(bench_BINS)
+BENCH := $(BUILD)/bench/bench
 TSAN_BINS := $(selftests/tsan_BINS)
 SUITE_BINS := $(foreach d,$(wildcard selftests/*),$($(d)_SUITES:%.c=$(BUILD)/%))
 PLAIN_BINS := $(foreach d,$(filter-out selftests/tsan,$(wildcard selftests/*)),\
@@ -176,14 +184,14 @@ SHELL_TESTS := $(sort $(wildcard selftests/*/test_*.sh))
 # --- targets for people ---
 
 .PHONY: all lib bpf user demo tests objects deps check test check-compilers check-programs \
-	check-tiny asan ubsan tsan bench lint format install clean help run FORCE
+	check-tiny asan ubsan tsan bench performance fast-path lint format install clean help run FORCE
 
 all: lib bpf user demo
 lib: $(LIBNOLOCK) $(SHARED) $(MALLOC)
 bpf: $(BPF_LIB) $(BPF_GROW) $(SKELS)
 user: $(USER_BINS)
 demo: $(DEMO_BINS)
-tests: all $(TEST_BINS) $(BUILD)/scripts/vmlinux
+tests: all $(TEST_BINS) $(BUILD)/scripts/vmlinux $(if $(SAN),,$(BENCH) $(bench/work_BINS))
 # Everything that compiles, nothing linked but what the compiling needs.
 objects: $(LIB_OBJS) $(MALLOC_OBJS) $(patsubst %.c,$(BUILD)/%.o,$(USER_SRCS) $(USER_MAINS) \
 	 $(foreach d,$(PROG_DIRS),$($(d)_ALL)))
@@ -305,12 +313,45 @@ check:
 		'step=tsan build=$(call SAN_MAKE,tsan,thread) tsan-programs' \
 		$(TSAN_BINS:$(BUILD)/%=program=$(BUILD)/tsan/%)
 
-# Peers that are missing are left out, in one line each.
+# Peers that are missing are left out, in one line each. B is for build/bench/bench alone.
+BENCH_ARGS = $(if $(B),--filter='$(B)') $(if $(PROFILE),--profile) \
+	     $(if $(BENCH_SECONDS),--seconds=$(BENCH_SECONDS))
+BENCH_FILES := $(addprefix $(BUILD)/bench/programs/,cc1 slab.i words.pl rows.sql)
+
+# All rows' tables are kept beside the plots.
+bench performance: SHELL := bash
+bench performance: .SHELLFLAGS := -o pipefail -c
 bench:
 	@scripts/deps ensure build
 	@scripts/deps ensure bench || echo 'bench: goes on without them'
-	+@$(SUB) all $(BENCH_BINS)
-	@for b in $(BENCH_BINS); do NOLOCK_BUILD=$(BUILD) $$b || exit 1; done
+	+@$(SUB) all $(BENCH_BINS) $(bench/work_BINS) $(BENCH_FILES)
+	@CC='$(CC)' scripts/peers $(BUILD)/peers
+	@export NOLOCK_BUILD=$(BUILD) NOLOCK_COMMIT="$$(scripts/performance --commit)"; \
+		{ $(BENCH) $(BENCH_ARGS)$(if $(B),,$(patsubst %, && { echo; %; },\
+		$(filter-out $(BENCH),$(BENCH_BINS)))); } $(if $(B),,| tee $(BUILD)/bench/report.txt)
+	@if command -v gnuplot >/dev/null; then gnuplot -c bench/plot.gp $(BUILD)/bench; \
+		else echo 'bench: no plots: install gnuplot-nox'; fi
+
+performance:
+	@$(if $(B),echo 'make performance: the tables are of all rows: leave B out' >&2; exit 2)
+	+@$(MAKE) --no-print-directory bench
+	@scripts/performance $(BUILD)
+
+# For the programs that are rows: the compiler itself without its driver, and something to compile.
+$(BUILD)/bench/programs/cc1:
+	$(Q)mkdir -p $(@D) && ln -sf "$$($(CC) -print-prog-name=cc1)" $@
+$(BUILD)/bench/programs/slab.i: lib/slab.c $(BUILD)/.flags
+	$(Q)mkdir -p $(@D) && $(CC) $(LIB_CFLAGS) -E -o $@ $<
+$(BUILD)/bench/programs/%: bench/programs/%
+	$(Q)mkdir -p $(@D) && cp $< $@
+
+# Both machines' libraries, as they are shipped.
+fast-path:
+	@scripts/deps ensure build check
+	+@$(SUB) lib
+	+@$(WITH_ARM64)
+	@scripts/fastpath $(SHARED) $(BUILD)/arm64/lib/$(SOFILE) >$(BUILD)/fast-path.md
+	@mv $(BUILD)/fast-path.md docs/fast-path.md
 
 lint:
 	@scripts/deps ensure build check

@@ -2,8 +2,8 @@
 /*
  * bench.c - `make bench`: libnolock beside its peers, in ratios. It never passes or fails by time.
  *
- * For each workload every allocator gets a process; the processes take turns for --rounds short
- * rounds. The order is reversed every other round: being first is nobody's privilege.
+ * The rows are in row.c. What is measured once and not in turns comes after them: BPF, and what
+ * becomes of memory that was freed.
  */
 #define _GNU_SOURCE
 #include <argp.h>
@@ -13,32 +13,37 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "bench.h"
 #include "spec.h"
 
 #define BPF_NAME "bpf"
-
-struct options {
-	uint64_t rounds;
-	const char *filter;
-	const char *json;
-	const char *serve;
-	const char *where;
-};
+#define DECAY_NAME "decay"
+/* A row that is measured alone needs no more than this. */
+#define ROW_SECONDS 12.0
 
 static const struct argp_option argp_options[] = {
-	{ "rounds", 'r', "N", 0, "Rounds of each workload (41)", 0 },
-	{ "filter", 'f', "WORD", 0,
-	  "Only workloads with WORD in their name: pair, lifo, fifo, churn, churn2, swap2, bpf",
-	  0 },
+	{ "rounds", 'r', "N", 0, "Rounds of a row, at most (100)", 0 },
+	{ "sittings", 's', "N", 0, "Sittings of a row, each with new processes (5)", 0 },
+	{ "seconds", 't', "N", 0, "How long all rows together may take, about (600)", 0 },
+	{ "filter", 'f', "WORD,...", 0,
+	  "Only rows of that name, or with that in their name where none has it; see --list", 0 },
+	{ "list", 'l', NULL, 0, "Print the rows, and end", 0 },
+	{ "profile", 'p', NULL, 0, "Profile each workload by perf's software clock as well", 0 },
 	{ "json", 'j', "FILE", 0,
 	  "Where the figures go as JSON (bench.json of $NOLOCK_BUILD, if that is set); \"\" for none",
 	  0 },
-	{ "serve", 's', "FD,ENTRY,CPU,CPU", OPTION_HIDDEN, "Be one of the processes", 0 },
-	{ "where", 'w', "FD", OPTION_HIDDEN, "Tell where malloc() is", 0 },
 	{ 0 },
 };
+
+static void list(void)
+{
+	for (unsigned int i = 0; i < nr_rows; i++)
+		printf("%-12s %s\n", rows[i].name, rows[i].what);
+	printf("%-12s %s\n", BPF_NAME, "one object of 64 B, freed at once, in a BPF program");
+	printf("%-12s %s\n", DECAY_NAME, "what becomes of 64 MiB that were freed");
+}
 
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
@@ -50,17 +55,27 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 			argp_failure(state, 2, 0, "--rounds=%s: give a number from 1 to %d", arg,
 				     BENCH_MAX_ROUNDS);
 		return 0;
+	case 's':
+		if (spec_number(arg, 1, BENCH_MAX_SITTINGS, &o->sittings))
+			argp_failure(state, 2, 0, "--sittings=%s: give a number from 1 to %d", arg,
+				     BENCH_MAX_SITTINGS);
+		return 0;
+	case 't':
+		if (spec_number(arg, 1, 100000, &o->seconds))
+			argp_failure(state, 2, 0, "--seconds=%s: give a number from 1 to 100000",
+				     arg);
+		return 0;
 	case 'f':
 		o->filter = arg;
 		return 0;
+	case 'l':
+		list();
+		exit(0);
+	case 'p':
+		o->profile = "";
+		return 0;
 	case 'j':
 		o->json = arg;
-		return 0;
-	case 's':
-		o->serve = arg;
-		return 0;
-	case 'w':
-		o->where = arg;
 		return 0;
 	case ARGP_KEY_ARG:
 		argp_failure(state, 2, 0, "unexpected argument '%s': see --help", arg);
@@ -73,177 +88,210 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 static const struct argp argp = {
 	.options = argp_options,
 	.parser = parse,
-	.doc = "Times of libnolock and of other allocators, taken in turns, and their ratios.\v"
-	       "A ratio below 1 says that kmalloc_nolock (or kmalloc) took less time than the "
-	       "row's allocator. Medians of the rounds, with their quartiles.",
+	.doc = "Times and peak RSS of libnolock and of other allocators, taken in turns, and their "
+	       "ratios.\v"
+	       "A ratio below 1 says that the column's allocator took less than the row's. Medians "
+	       "of the rounds, with their quartiles.",
 };
 
-static _Noreturn void serve(const char *how)
+/* The CPUs to use, from the highest of those allowed: interrupts tend to be at the lowest. */
+static void choose_cpus(struct options *o)
 {
-	int fd, cpus[2];
-	unsigned int entry;
-
-	if (sscanf(how, "%d,%u,%d,%d", &fd, &entry, &cpus[0], &cpus[1]) != 4 || entry >= NR_ENTRIES)
-		errx(2, "--serve=%s: not meant to be given by people", how);
-	work_serve(fd, entry, cpus, 2);
-}
-
-/* Two CPUs to use, the highest of those allowed: interrupts tend to be at the lowest. */
-static unsigned int choose_cpus(int cpus[2])
-{
-	unsigned int n = 0;
 	cpu_set_t set;
 
-	cpus[0] = cpus[1] = 0;
 	if (sched_getaffinity(0, sizeof(set), &set))
-		return 1;
-	for (int i = CPU_SETSIZE; i-- > 0 && n < 2;)
+		CPU_ZERO(&set);
+	for (int i = CPU_SETSIZE; i-- > 0 && o->nr_cpus < BENCH_MAX_CPUS;)
 		if (CPU_ISSET(i, &set))
-			cpus[n++] = i;
-	return n ? n : 1;
+			o->cpus[o->nr_cpus++] = i;
+	if (!o->nr_cpus)
+		o->nr_cpus = 1;
+}
+
+static bool named(const char *name, const char *word, size_t len)
+{
+	return strlen(name) == len && !strncmp(name, word, len);
+}
+
+/* Is there a row of just this name? */
+static bool is_name(const char *word, size_t len)
+{
+	for (unsigned int i = 0; i < nr_rows; i++)
+		if (named(rows[i].name, word, len))
+			return true;
+	return named(BPF_NAME, word, len) || named(DECAY_NAME, word, len);
 }
 
 static bool wanted(const struct options *o, const char *name)
 {
-	return !o->filter || strstr(name, o->filter);
+	const char *word = o->filter;
+
+	if (!word || !*word)
+		return true;
+	for (;;) {
+		size_t len = strcspn(word, ",");
+
+		if (len && (is_name(word, len) ? named(name, word, len) :
+						 memmem(name, strlen(name), word, len) != NULL))
+			return true;
+		if (!word[len])
+			return false;
+		word += len + 1;
+	}
 }
 
-/* All rounds of one workload. Returns 0, or -1 after a message. */
-static int run_workload(struct report *r, const struct options *o, unsigned int nr,
-			char *const *paths, const int *cpus, unsigned int nr_cpus)
+static bool enough_cpus(const struct options *o, const struct row *row)
 {
-	const struct workload *w = &workloads[nr];
-	unsigned int n = nr_allocators;
-	struct peer peers[n];
-	double *ns[n];
-	int bad = 0;
-
-	for (unsigned int i = 0; i < n; i++) {
-		int error;
-
-		ns[i] = NULL;
-		if (!paths[i])
-			continue;
-		error = peer_start(&peers[i], &allocators[i], paths[i], cpus, nr_cpus);
-		if (error)
-			errx(1, "cannot start a process for %s: %s", allocators[i].name,
-			     strerror(-error));
-		ns[i] = calloc(o->rounds, sizeof(*ns[i]));
-		if (!ns[i])
-			errx(1, "out of memory");
-	}
-	for (unsigned int round = 0; round < o->rounds && !bad; round++) {
-		for (unsigned int k = 0; k < n && !bad; k++) {
-			unsigned int i = round % 2 ? n - 1 - k : k;
-
-			if (!ns[i])
-				continue;
-			ns[i][round] = peer_run(&peers[i], nr, w->pairs);
-			if (ns[i][round] < 0) {
-				warnx("%s stops at %s", w->name, allocators[i].name);
-				bad = -1;
-			}
-		}
-	}
-	if (!bad)
-		report_workload(r, w, ns, paths);
-	for (unsigned int i = 0; i < n; i++) {
-		if (ns[i])
-			peer_stop(&peers[i]);
-		free(ns[i]);
-	}
-	return bad;
+	return row->cpus <= o->nr_cpus;
 }
 
-static void run_bpf(struct report *r, const struct options *o, int cpu)
+static void run_bpf(struct report *r, const struct options *o)
 {
+	unsigned int rounds = o->rounds < 41 ? (unsigned int)o->rounds : 41;
 	double *ns[NR_BENCH_BPF];
 	const char *problem;
 	cpu_set_t old, set;
 
 	for (unsigned int i = 0; i < NR_BENCH_BPF; i++) {
-		ns[i] = calloc(o->rounds, sizeof(*ns[i]));
+		ns[i] = calloc(rounds, sizeof(*ns[i]));
 		if (!ns[i])
 			errx(1, "out of memory");
 	}
 	CPU_ZERO(&set);
-	CPU_SET(cpu, &set);
+	CPU_SET(o->cpus[0], &set);
 	if (!sched_getaffinity(0, sizeof(old), &old))
 		sched_setaffinity(0, sizeof(set), &set);
-	problem = bpf_pairs(o->rounds, ns);
+	problem = bpf_pairs(rounds, ns);
 	sched_setaffinity(0, sizeof(old), &old);
 	if (problem)
 		report_skip(r, "%s: %s", BPF_NAME, problem);
 	else
-		report_bpf(r, ns);
+		report_bpf(r, rounds, ns);
 	for (unsigned int i = 0; i < NR_BENCH_BPF; i++)
 		free(ns[i]);
 }
 
-/* Where each allocator is; one line for each that is missing. */
-static void find_allocators(struct report *r, char **paths)
+/* One line for each allocator that is missing. */
+static void find_allocators(struct report *r, struct found *found)
 {
+	peers_find(found);
 	for (unsigned int i = 0; i < nr_allocators; i++) {
-		const struct allocator *a = &allocators[i];
-
-		paths[i] = peer_path(a);
-		if (paths[i])
+		if (found[i].there)
 			continue;
-		if (!a->package)
-			errx(1,
-			     "no %s beside this program: run it from the build directory that "
-			     "make made",
-			     a->soname[0]);
-		report_skip(r, "%s: not installed: as root, apt-get install %s", a->name,
-			    a->package);
+		if (allocators[i].kind != KIND_PEER && allocators[i].kind != KIND_SAFE &&
+		    allocators[i].entry != ENTRY_MALLOC)
+			errx(1, "%s: %s: run it from the build directory that make made",
+			     allocators[i].name, found[i].why);
+		report_skip(r, "%s: %s", allocators[i].name, found[i].why);
 	}
+}
+
+/* Returns 1 if one of ours failed. */
+static int run_rows(struct report *r, const struct options *o, const struct found *found,
+		    const char *dir)
+{
+	struct result *res = calloc(nr_rows, sizeof(*res));
+	unsigned int nr = 0, left = 0;
+	double seconds;
+	int bad = 0;
+
+	if (!res)
+		errx(1, "out of memory");
+	for (unsigned int i = 0; i < nr_rows; i++)
+		left += wanted(o, rows[i].name) && enough_cpus(o, &rows[i]);
+	seconds = (double)o->seconds / (left ? left : 1);
+	if (seconds > ROW_SECONDS)
+		seconds = ROW_SECONDS;
+	for (unsigned int i = 0; i < nr_rows; i++) {
+		if (!wanted(o, rows[i].name))
+			continue;
+		if (!enough_cpus(o, &rows[i])) {
+			report_skip(r, "%s: needs %u CPUs, and may use %u", rows[i].name,
+				    rows[i].cpus, o->nr_cpus);
+			continue;
+		}
+		if (row_run(&res[nr], &rows[i], o, found, r, seconds)) {
+			result_free(&res[nr]);
+			bad = 1;
+			continue;
+		}
+		if (!res[nr].nr) {
+			result_free(&res[nr]);
+			continue;
+		}
+		report_row(r, &res[nr], found);
+		if (o->profile)
+			profile_row(&res[nr], o, found, r);
+		nr++;
+	}
+	if (nr) {
+		report_levels(res, nr);
+		report_memory(res, nr);
+		summary(r, res, nr, dir);
+	}
+	for (unsigned int i = 0; i < nr; i++)
+		result_free(&res[i]);
+	free(res);
+	return bad;
+}
+
+static char *in(const char *dir, const char *name)
+{
+	char *path;
+
+	if (asprintf(&path, "%s/%s", dir, name) < 0)
+		errx(1, "out of memory");
+	return path;
 }
 
 int main(int argc, char **argv)
 {
-	struct options o = { .rounds = 41 };
+	struct options o = { .rounds = 100, .sittings = 5, .seconds = 600 };
 	const char *build = getenv("NOLOCK_BUILD");
-	unsigned int nr_cpus, ran = 0;
-	char *paths[nr_allocators], *json = NULL;
+	struct found found[NR_ALLOCATORS_MAX];
+	struct decay decay[NR_ALLOCATORS_MAX];
+	char *json = NULL, *profile = NULL, *dir = NULL;
+	bool any = false;
 	struct report *r;
-	int cpus[2], error, bad = 0;
+	int error, bad = 0;
 
 	argp_parse(&argp, argc, argv, 0, NULL, &o);
-	if (o.where)
-		peer_where(atoi(o.where));
-	if (o.serve)
-		serve(o.serve);
-	if (build && !o.json && asprintf(&json, "%s/bench.json", build) < 0)
-		errx(1, "out of memory");
+	if (o.rounds < o.sittings)
+		o.sittings = o.rounds;
+	for (unsigned int i = 0; i < nr_rows; i++)
+		any |= wanted(&o, rows[i].name);
+	if (!any && !wanted(&o, BPF_NAME) && !wanted(&o, DECAY_NAME))
+		errx(2, "--filter=%s: no row has that in its name; see --list", o.filter);
+	if (build) {
+		dir = in(build, "bench");
+		if (!o.json)
+			json = in(build, "bench.json");
+	}
 	if (o.json && *o.json)
 		json = strdup(o.json);
-	for (unsigned int i = 0; i < nr_workloads; i++)
-		ran += wanted(&o, workloads[i].name);
-	if (!ran && !wanted(&o, BPF_NAME))
-		errx(2, "--filter=%s: no workload has that in its name; see --help", o.filter);
+	if (o.profile)
+		o.profile = profile = build ? in(build, "bench/profile") : beside("profile");
 
-	nr_cpus = choose_cpus(cpus);
-	r = report_new((unsigned int)o.rounds, cpus, nr_cpus);
-	if (ran)
-		find_allocators(r, paths);
-	for (unsigned int i = 0; i < nr_workloads; i++) {
-		if (!wanted(&o, workloads[i].name))
-			continue;
-		if (workloads[i].threads > nr_cpus)
-			report_skip(r, "%s: needs %u CPUs, and may use 1", workloads[i].name,
-				    workloads[i].threads);
-		else if (run_workload(r, &o, i, paths, cpus, nr_cpus))
+	choose_cpus(&o);
+	r = report_new(&o);
+	if (any || wanted(&o, DECAY_NAME))
+		find_allocators(r, found);
+	if (any)
+		bad = run_rows(r, &o, found, dir);
+	if (wanted(&o, DECAY_NAME)) {
+		if (decay_run(decay, &o, found, r))
 			bad = 1;
+		report_decay(r, decay);
 	}
 	if (wanted(&o, BPF_NAME))
-		run_bpf(r, &o, cpus[0]);
-	for (unsigned int i = 0; ran && i < nr_allocators; i++)
-		free(paths[i]);
+		run_bpf(r, &o);
 	error = report_end(r, json);
 	if (error)
 		errx(1, "cannot write %s: %s", json, strerror(-error));
 	if (json)
 		printf("\nthe same figures as JSON: %s\n", json);
 	free(json);
+	free(profile);
+	free(dir);
 	return bad;
 }

@@ -3,7 +3,9 @@
  * stats.c - medians and quartiles. A mean has no place where one preempted round weighs more
  * than all others together.
  */
+#include <err.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "bench.h"
 
@@ -37,5 +39,41 @@ struct spread spread_of(double *values, unsigned int n)
 	s.median = quantile(values, n, 0.5);
 	s.q3 = quantile(values, n, 0.75);
 	s.max = values[n - 1];
+	return s;
+}
+
+static double *room(unsigned int n)
+{
+	double *values = calloc(n ? n : 1, sizeof(*values));
+
+	if (!values)
+		errx(2, "out of memory");
+	return values;
+}
+
+struct spread spread_copy(const double *values, unsigned int n)
+{
+	double *copy = room(n);
+	struct spread s;
+
+	memcpy(copy, values, n * sizeof(*values));
+	s = spread_of(copy, n);
+	free(copy);
+	return s;
+}
+
+/*
+ * A ratio is taken within each round, where both sides ran milliseconds apart, and the median of
+ * the rounds is what counts.
+ */
+struct spread spread_ratio(const double *a, const double *b, unsigned int n)
+{
+	double *ratio = room(n);
+	struct spread s;
+
+	for (unsigned int i = 0; i < n; i++)
+		ratio[i] = b[i] > 0 ? a[i] / b[i] : 0;
+	s = spread_of(ratio, n);
+	free(ratio);
 	return s;
 }

@@ -42,6 +42,7 @@ static const char *const names[NOLOCK_NR_STAT_ITEMS] = {
 	[NOLOCK_ALLOC_NODE_MISMATCH] = "alloc_node_mismatch",
 	[NOLOCK_FREE_RCU_SHEAF] = "free_rcu_sheaf",
 	[NOLOCK_FREE_RCU_SHEAF_FAIL] = "free_rcu_sheaf_fail",
+	[NOLOCK_SLOT_LOCK] = "slot_lock",
 };
 
 /* Which of a slot's counters is which item. */
@@ -70,6 +71,7 @@ static const struct {
 	{ NOLOCK_ALLOC_FAIL, NL_STAT_ALLOC_FAIL },
 	{ NOLOCK_FREE_REFUSED, NL_STAT_FREE_REFUSED },
 	{ NOLOCK_ALLOC_NODE_MISMATCH, NL_STAT_NODE_MISMATCH },
+	{ NOLOCK_SLOT_LOCK, NL_STAT_SLOT_LOCK },
 };
 
 const char *nolock_stat_name(enum nolock_stat_item item)

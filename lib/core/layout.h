@@ -145,6 +145,7 @@ enum {
 	NL_STAT_ALLOC_FAIL,
 	NL_STAT_FREE_REFUSED,
 	NL_STAT_NODE_MISMATCH,
+	NL_STAT_SLOT_LOCK,
 	NL_NR_STAT,
 };
 
@@ -168,7 +169,7 @@ struct nl_slot {
 	nl_u32 pad2;
 	nl_u64 stat[NL_NR_STAT];
 	nl_u64 seen; /* word, when decay.c looked the last time */
-	nl_u64 pad[2];
+	nl_u64 pad[1];
 };
 
 /*

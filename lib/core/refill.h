@@ -43,6 +43,7 @@ NL_FUNC nl_u32 nl_slot_refill(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, nl_u3
 	nl_u32 n = NL_WORD_SIZE(nl_load(&slot->word));
 	nl_u32 main = slot->main, spare = slot->spare, full = 0, got = nl_zero();
 
+	nl_slot_count_locked(slot, NL_STAT_SLOT_LOCK);
 	if (n || !cache->capacity || (cache->mode & NL_CACHE_ARRAY))
 		return n;
 	if (spare && nl_sheaf(h, spare - 1)->size)
@@ -112,6 +113,7 @@ NL_FUNC nl_u32 nl_slot_room(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, nl_u32 
 	nl_u32 cap = cache->capacity;
 	nl_u32 main = slot->main, spare = slot->spare, empty = 0, put = 0;
 
+	nl_slot_count_locked(slot, NL_STAT_SLOT_LOCK);
 	if (!cap)
 		return 0;
 	if (!main) {

@@ -110,6 +110,12 @@ NL_INLINE void nl_slot_count(nl_slot_t *slot, nl_u32 item, nl_u64 n)
 	nl_add(&slot->stat[item], n);
 }
 
+/* For items that nobody counts without the slot's lock. */
+NL_INLINE void nl_slot_count_locked(nl_slot_t *slot, nl_u32 item)
+{
+	nl_store(&slot->stat[item], slot->stat[item] + 1);
+}
+
 /* Tries of the barn's lock: one, or a bounded wait for a holder on another CPU. */
 #define NL_BARN_TRIES 64
 

@@ -28,7 +28,7 @@ static int open_range(struct nolock_heap *heap, nl_u64 from, nl_u64 to)
 }
 
 /* Open groups [g, g + n), which are this caller's by the cursor. 0 or -ENOMEM. */
-static int open_groups(struct nolock_heap *heap, nl_u32 g, nl_u32 n)
+static int open_groups(struct nolock_heap *heap, nl_u32 g, nl_u32 n, nl_u32 node)
 {
 	nl_heap_t *h = heap->h;
 	nl_u32 low = nl_load(&h->nr_open);
@@ -36,16 +36,22 @@ static int open_groups(struct nolock_heap *heap, nl_u32 g, nl_u32 n)
 	/* Along with the metadata of groups below, whose openers are still at it: idempotent. */
 	if (low > g)
 		low = g;
+	nl_node_bind(heap, heap->base + nl_chunks_at(h, g),
+		     nl_chunks_at(h, g + n) - nl_chunks_at(h, g), node);
 	if (open_range(heap, nl_tags_at(h, low), nl_tags_at(h, g + n)) ||
 	    open_range(heap, nl_groups_at(h, low), nl_groups_at(h, g + n)) ||
-	    open_range(heap, nl_chunks_at(h, g), nl_chunks_at(h, g + n)) ||
-	    nl_rcu_open(heap, g, n) || nl_groups_reach(h, g, n))
+	    open_range(heap, nl_chunks_at(h, g), nl_chunks_at(h, g + n)) || nl_rcu_open(heap, g, n))
+		return -ENOMEM;
+	for (nl_u32 i = g; i < g + n; i++)
+		if (nl_load(&nl_group(h, i)->state) != NL_GROUP_OPEN)
+			nl_store(&nl_group(h, i)->node, node);
+	if (nl_groups_reach(h, g, n))
 		return -ENOMEM;
 	nl_heap_refresh(heap);
 	return 0;
 }
 
-nl_u32 nl_heap_grow(struct nolock_heap *heap, nl_u32 groups)
+nl_u32 nl_heap_grow_on(struct nolock_heap *heap, nl_u32 groups, nl_u32 node)
 {
 	nl_heap_t *h = heap->h;
 	nl_u32 left, g;
@@ -60,7 +66,7 @@ nl_u32 nl_heap_grow(struct nolock_heap *heap, nl_u32 groups)
 	g = nl_groups_draw(h, groups);
 	if (g == NL_NO_GROUP)
 		return 0;
-	if (open_groups(heap, g, groups)) {
+	if (open_groups(heap, g, groups, node)) {
 		nl_groups_undraw(h, g, groups);
 		return 0;
 	}
@@ -69,6 +75,11 @@ nl_u32 nl_heap_grow(struct nolock_heap *heap, nl_u32 groups)
 		nl_chunk_publish(h, i, nl_group_chunks(h, i));
 	}
 	return groups;
+}
+
+nl_u32 nl_heap_grow(struct nolock_heap *heap, nl_u32 groups)
+{
+	return nl_heap_grow_on(heap, groups, nl_here(heap));
 }
 
 /*
@@ -87,7 +98,7 @@ void nl_heap_reopen(struct nolock_heap *heap)
 			continue;
 		if (!nl_group_claim(h, g, NL_GROUP_REPAIR) && nl_load(state) == NL_GROUP_BPF)
 			continue;
-		if (open_groups(heap, g, 1)) {
+		if (open_groups(heap, g, 1, nl_node_of(h, g))) {
 			nl_store(state, NL_GROUP_CLOSED);
 			return;
 		}
@@ -107,7 +118,7 @@ nl_u32 nl_heap_grow_step(const struct nolock_heap *heap)
 }
 
 /* Open groups for nr adjacent chunks; what is left over is handed out. A chunk number, or 0. */
-nl_u32 nl_heap_grow_run(struct nolock_heap *heap, nl_u32 nr)
+nl_u32 nl_heap_grow_run(struct nolock_heap *heap, nl_u32 nr, nl_u32 node)
 {
 	nl_u32 n = (nr + NL_GROUP_CHUNKS - 1) / NL_GROUP_CHUNKS, chunk, end;
 	nl_heap_t *h = heap->h;
@@ -115,11 +126,11 @@ nl_u32 nl_heap_grow_run(struct nolock_heap *heap, nl_u32 nr)
 
 	/* The first group of all is no whole one. */
 	if (nl_load(&h->cursor) == h->first_chunk >> NL_GROUP_SHIFT)
-		nl_heap_grow(heap, 1);
+		nl_heap_grow_on(heap, 1, node);
 	g = nl_groups_draw(h, n);
 	if (g == NL_NO_GROUP)
 		return 0;
-	if (open_groups(heap, g, n)) {
+	if (open_groups(heap, g, n, node)) {
 		nl_groups_undraw(h, g, n);
 		return 0;
 	}
@@ -132,15 +143,26 @@ nl_u32 nl_heap_grow_run(struct nolock_heap *heap, nl_u32 nr)
 	return chunk;
 }
 
+nl_u64 nl_free_hints(nl_heap_t *h, nl_u32 word, nl_u32 node)
+{
+	nl_u64 hints = 0;
+
+	if (node != NL_ANY_NODE)
+		return nl_load(nl_group_free_map(h, node) + word);
+	for (nl_u32 n = 0; n < nl_nr_nodes(h); n++)
+		hints |= nl_load(nl_group_free_map(h, n) + word);
+	return hints;
+}
+
 bool nl_heap_any_chunk(const struct nolock_heap *heap)
 {
-	nl_word_t *map = nl_group_free_map(heap->h);
-	nl_u32 words = nl_group_words(heap->h);
+	nl_heap_t *h = heap->h;
+	nl_u32 words = nl_group_words(h);
 
 	/* A hint stays until somebody finds it to be wrong, so each is followed. */
 	for (nl_u32 i = 0; i < words; i++)
-		for (nl_u64 hints = nl_load(map + i); hints; hints &= hints - 1)
-			if (nl_load(&nl_group(heap->h, i * 64 + nl_lowest(hints))->chunk_free))
+		for (nl_u64 hints = nl_free_hints(h, i, NL_ANY_NODE); hints; hints &= hints - 1)
+			if (nl_load(&nl_group(h, i * 64 + nl_lowest(hints))->chunk_free))
 				return true;
 	return false;
 }
@@ -161,7 +183,7 @@ int nl_heap_topup(struct nolock_heap *heap)
 	nl_u32 who = nl_who(heap);
 
 	while (nl_load(&h->nr_reserve) < nl_load(&h->reserve_target)) {
-		nl_u32 chunk = nl_chunk_find(h, who);
+		nl_u32 chunk = nl_chunk_near(h, NL_NODE(nl_here(heap)), who);
 		nl_u32 g = chunk >> NL_GROUP_SHIFT;
 
 		if (!chunk) {
@@ -252,7 +274,7 @@ nl_u32 nl_heap_prefill(struct nolock_heap *heap, nl_u64 bytes)
 		for (nl_u64 tries = 0;
 		     tries <= bytes >> NL_CHUNK_SHIFT && bytes_free(h, id, bytes) < bytes;
 		     tries++) {
-			if (nl_slab_new(h, id, NL_WHOLE, who, 0))
+			if (nl_slab_new(h, id, NL_WHOLE | NL_NODE(nl_here(heap)), who, 0))
 				made++;
 			else if (!nl_heap_grow(heap, 1))
 				return made;

@@ -91,18 +91,17 @@ static bool claim(nl_heap_t *h, nl_u32 chunk, nl_u32 nr, nl_u32 who)
 }
 
 /*
- * First fit over those open groups that have free chunks, by the hints of chunk.h: most of a large
- * heap has none. A chunk number or 0.
+ * First fit over those open groups that have free chunks, of a node or of all, by the hints of
+ * chunk.h: most of a large heap has none. A chunk number or 0.
  */
-static nl_u32 find_run(nl_heap_t *h, nl_u32 nr, nl_u32 who)
+static nl_u32 find_run(nl_heap_t *h, nl_u32 nr, nl_u32 who, nl_u32 node)
 {
 	nl_u32 start = h->first_chunk, restarts = 0;
-	nl_word_t *map = nl_group_free_map(h);
 
 again:
 	for (nl_u32 c = start, run = 0, end = nl_nr_open(h) << NL_GROUP_SHIFT; c < end;) {
 		nl_u32 g = c >> NL_GROUP_SHIFT, bit = c & (NL_GROUP_CHUNKS - 1);
-		nl_u64 hints = nl_load(map + g / 64) >> g % 64, word;
+		nl_u64 hints = nl_free_hints(h, g / 64, node) >> g % 64, word;
 		nl_u32 ones, zeros;
 
 		if (!(hints & 1)) {
@@ -113,9 +112,11 @@ again:
 		}
 		word = nl_load(&nl_group(h, g)->chunk_free);
 		if (!word) {
-			nl_hint_clear(map + g / 64, NL_BIT(g));
+			nl_word_t *map = nl_group_free_map(h, nl_node_of(h, g)) + g / 64;
+
+			nl_hint_clear(map, NL_BIT(g));
 			if (nl_load(&nl_group(h, g)->chunk_free))
-				nl_hint_set(map + g / 64, NL_BIT(g));
+				nl_hint_set(map, NL_BIT(g));
 		}
 		word >>= bit;
 		if (!word) {
@@ -175,7 +176,7 @@ static nl_u32 chunks_of(nl_heap_t *h, size_t size)
  * The groups that nobody has opened are too few for the run, but the free chunks before them may
  * make up for it: open as many as that takes. Were any opened?
  */
-static bool grow_last(struct nolock_heap *heap, nl_u32 nr)
+static bool grow_last(struct nolock_heap *heap, nl_u32 nr, nl_u32 node)
 {
 	nl_heap_t *h = heap->h;
 	nl_u32 open = nl_nr_open(h), left = h->limit - nl_load(&h->cursor), tail = 0;
@@ -190,29 +191,34 @@ static bool grow_last(struct nolock_heap *heap, nl_u32 nr)
 	if (h->limit < nl_load(&h->cursor) || tail >= nr ||
 	    (nl_u64)left * NL_GROUP_CHUNKS < nr - tail)
 		return false;
-	return nl_heap_grow(heap, (nr - tail + NL_GROUP_CHUNKS - 1) / NL_GROUP_CHUNKS) != 0;
+	return nl_heap_grow_on(heap, (nr - tail + NL_GROUP_CHUNKS - 1) / NL_GROUP_CHUNKS, node) !=
+	       0;
 }
 
 /* A run that is the caller's by its chunks' tags: a chunk number or 0. */
-static nl_u32 get_run(struct nolock_heap *heap, nl_u32 nr, gfp_t gfp, nl_u32 who)
+static nl_u32 get_run(struct nolock_heap *heap, nl_u32 nr, gfp_t gfp, int node, nl_u32 who)
 {
 	nl_heap_t *h = heap->h;
-	nl_u32 chunk = find_run(h, nr, who);
+	nl_u32 near = node == NUMA_NO_NODE ? nl_here(heap) : (nl_u32)node;
+	nl_u32 rest = gfp & __GFP_THISNODE ? near : NL_ANY_NODE;
+	nl_u32 chunk = find_run(h, nr, who, near);
 
 	if (!chunk && gfpflags_allow_blocking(gfp)) {
 		/* A repair may have thought that nobody cared for these groups: others, then. */
 		do
-			chunk = nl_heap_grow_run(heap, nr);
+			chunk = nl_heap_grow_run(heap, nr, near);
 		while (chunk && !claim_tags(h, chunk, nr, who));
-		if (!chunk && grow_last(heap, nr))
-			chunk = find_run(h, nr, who);
+		if (!chunk && grow_last(heap, nr, near))
+			chunk = find_run(h, nr, who, rest);
 		if (!chunk && nl_heap_shrink(heap))
-			chunk = find_run(h, nr, who);
+			chunk = find_run(h, nr, who, rest);
 	}
+	if (!chunk && rest == NL_ANY_NODE && h->nr_nodes > 1)
+		chunk = find_run(h, nr, who, NL_ANY_NODE);
 	return chunk;
 }
 
-void *nl_large_alloc(struct nolock_heap *heap, size_t size, gfp_t gfp)
+void *nl_large_alloc(struct nolock_heap *heap, size_t size, gfp_t gfp, int node)
 {
 	nl_heap_t *h = heap->h;
 	nl_u32 nr = chunks_of(h, size), who = nl_who(heap), chunk;
@@ -222,7 +228,7 @@ void *nl_large_alloc(struct nolock_heap *heap, size_t size, gfp_t gfp)
 		return NULL;
 	nl_depth++;
 	nl_fork_check();
-	chunk = get_run(heap, nr, gfp, who);
+	chunk = get_run(heap, nr, gfp, node, who);
 	p = chunk ? make_large(h, chunk, nr, size, gfp) : NULL;
 	nl_depth--;
 	if (gfpflags_allow_blocking(gfp))
@@ -230,15 +236,18 @@ void *nl_large_alloc(struct nolock_heap *heap, size_t size, gfp_t gfp)
 	return p;
 }
 
-void *nl_large_alloc_nolock(struct nolock_heap *heap, size_t size, gfp_t gfp)
+void *nl_large_alloc_nolock(struct nolock_heap *heap, size_t size, gfp_t gfp, int node)
 {
 	nl_heap_t *h = heap->h;
 	nl_u32 nr = chunks_of(h, size), who = nl_who(heap), chunk;
+	nl_u32 near = node == NUMA_NO_NODE ? nl_here(heap) : (nl_u32)node;
 	void *p;
 
 	nl_depth++;
 	nl_fork_check();
-	chunk = nr ? find_run(h, nr, who) : 0;
+	chunk = nr ? find_run(h, nr, who, near) : 0;
+	if (!chunk && nr && h->nr_nodes > 1)
+		chunk = find_run(h, nr, who, NL_ANY_NODE);
 	if (!chunk && nr == 1)
 		chunk = nl_chunk_scan(h, NL_RESERVE, who);
 	p = chunk ? make_large(h, chunk, nr, size, gfp) : NULL;
@@ -259,7 +268,7 @@ void *nl_large_alloc_aligned(struct nolock_heap *heap, size_t size, size_t align
 	nl_fork_check();
 	nl_fork_inventory();
 	run = nr + (nl_u32)(align >> NL_CHUNK_SHIFT) - 1;
-	chunk = get_run(heap, run, GFP_KERNEL, who);
+	chunk = get_run(heap, run, GFP_KERNEL, NUMA_NO_NODE, who);
 	if (chunk) {
 		skip = (nl_u32)((-nl_object(h, chunk, 0, 0) & (align - 1)) >> NL_CHUNK_SHIFT);
 		unclaim(h, chunk, skip, nl_chunk_publish);
@@ -299,7 +308,8 @@ static bool claim_behind(struct nolock_heap *heap, nl_u32 chunk, nl_u32 nr, nl_u
 	if (chunk + nr > open) {
 		if (!run_free(h, chunk, open))
 			return false;
-		nl_heap_grow(heap, (chunk + nr - open + NL_GROUP_CHUNKS - 1) >> NL_GROUP_SHIFT);
+		nl_heap_grow_on(heap, (chunk + nr - open + NL_GROUP_CHUNKS - 1) >> NL_GROUP_SHIFT,
+				nl_node_of(h, (chunk - 1) >> NL_GROUP_SHIFT));
 		if (chunk + nr > nl_nr_open(h) << NL_GROUP_SHIFT)
 			return false;
 	}
@@ -376,9 +386,11 @@ void *nl_large_move(struct nolock_heap *heap, void *p, size_t size)
 	void *to;
 
 	for (int i = 0; i < 2; i++) {
-		to = size > old && !i ? nl_large_alloc(heap, size + size / 4, GFP_KERNEL) : NULL;
+		to = size > old && !i ?
+			     nl_large_alloc(heap, size + size / 4, GFP_KERNEL, NUMA_NO_NODE) :
+			     NULL;
 		if (!to)
-			to = nl_large_alloc(heap, size, GFP_KERNEL);
+			to = nl_large_alloc(heap, size, GFP_KERNEL, NUMA_NO_NODE);
 		if (!to)
 			return NULL;
 		if (old > size)

@@ -16,6 +16,28 @@
 #define NL_SPIN 2u    /* may wait for a barn, a bounded number of tries */
 #define NL_SURE 4u    /* believe no hint: look at every chunk word before giving up */
 #define NL_WHOLE 8u   /* of a new slab: no object is taken, all of them are free */
+#define NL_THIS 16u   /* from the node named below, from no other */
+/* The node that is to be had first: that of the slot's CPU, where none was asked for. */
+#define NL_NODE(node) ((nl_u32)(node) << 8)
+#define NL_NODE_OF(flags) (((flags) >> 8) & (NL_MAX_NODES - 1))
+#define NL_ASKED 32u /* nl_flags_there(): ask */
+
+/*
+ * The nodes in the order in which they are asked, i from 0 on: the one that the flags name, then,
+ * unless they forbid it, the others, each for its slabs and then for its chunks. With a chunk of
+ * another node for each object, where that node has slabs with free objects, memory would be gone
+ * soon. The flags to ask with, or 0: not that one.
+ */
+NL_INLINE nl_u32 nl_flags_there(nl_heap_t *h, nl_u32 flags, nl_u32 i)
+{
+	nl_u32 node = NL_NODE_OF(flags) ^ i;
+
+	if (h->nr_nodes == 1)
+		return i ? 0 : flags | NL_ASKED;
+	if (node >= h->nr_nodes || (i && (flags & NL_THIS)))
+		return 0;
+	return (flags & 0xff) | NL_NODE(node) | NL_THIS | NL_ASKED;
+}
 
 #ifndef __bpf__
 /* heap.c: is it this process's own? By its handle: a shared heap may say what it likes. */
@@ -23,7 +45,8 @@ NL_FUNC int nl_heap_is_private(const nl_heap_t *h);
 #endif
 
 /* chunk.h: a chunk number, or 0. The chunk's tag then says that it is in the caller's hands. */
-NL_FUNC nl_u32 nl_chunk_find(nl_heap_t *h NL_ARG, nl_u32 who);
+NL_FUNC nl_u32 nl_chunk_find(nl_heap_t *h NL_ARG, nl_u32 who, nl_u32 node);
+NL_FLAT nl_u32 nl_chunk_near(nl_heap_t *h NL_ARG, nl_u32 flags, nl_u32 who);
 NL_FUNC nl_u32 nl_chunk_scan(nl_heap_t *h NL_ARG, nl_u32 flags, nl_u32 who);
 /* With the chunk's bit in hand: it is the caller's, unless it was not free. */
 NL_INLINE int nl_chunk_claim(nl_heap_t *h, nl_u32 chunk, nl_u32 who)
@@ -38,7 +61,7 @@ NL_FUNC int nl_chunk_publish(nl_heap_t *h NL_ARG, nl_u32 group, nl_u64 mask);
 NL_FUNC int nl_large_free(nl_heap_t *h NL_ARG, nl_u32 chunk, nl_u32 who);
 
 /* slab.h: an object's address or 0. */
-NL_FUNC nl_u64 nl_slab_take(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 who);
+NL_FUNC nl_u64 nl_slab_take(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 who, nl_u32 node);
 /* Its object 0 is the caller's, or goes on top of the sheaf if there is one (index + 1). */
 NL_FUNC nl_u64 nl_slab_new(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 flags, nl_u32 who, nl_u32 sheaf);
 NL_FUNC nl_u64 nl_slab_scan(nl_heap_t *h NL_ARG, nl_u32 id);
@@ -47,7 +70,7 @@ NL_FUNC nl_u64 nl_slab_scan(nl_heap_t *h NL_ARG, nl_u32 id);
  * there is none; NL_ALL_LOCKED if there are only others'.
  */
 #define NL_ALL_LOCKED (~0ULL)
-NL_FUNC nl_u64 nl_slab_find(nl_heap_t *h NL_ARG, nl_u32 id);
+NL_FUNC nl_u64 nl_slab_find(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 node);
 /* Set, or clear with a second look, the hints that lead to the word. */
 NL_FLAT int nl_slab_hint(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 chunk, nl_u32 word);
 NL_FUNC int nl_slab_unhint(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 chunk, nl_u32 word);
@@ -61,7 +84,10 @@ NL_FUNC int nl_slab_release(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 chunk, nl_u32
 /* sheaf.h: sheaf index + 1, or 0. It is in the caller's hands. */
 NL_FUNC nl_u32 nl_sheaf_get(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 who);
 NL_FUNC int nl_sheaf_put(nl_heap_t *h NL_ARG, nl_u32 sheaf);
-/* Move objects between a sheaf and the slabs. They return how many were moved. */
+/*
+ * Move objects between a sheaf and the slabs, those of the node that the flags name. They return how
+ * many were moved.
+ */
 NL_FLAT nl_u32 nl_sheaf_fill(nl_heap_t *h NL_ARG, nl_u32 sheaf, nl_u32 id, nl_u32 want, nl_u32 who,
 			     nl_u32 flags);
 NL_FUNC nl_u32 nl_sheaf_flush(nl_heap_t *h NL_ARG, nl_u32 sheaf, nl_u32 id, nl_u32 keep,

@@ -29,7 +29,7 @@ typedef unsigned int gfp_t;
 #define __GFP_ACCOUNT ((gfp_t)0x0040)
 /* The caller cannot handle failure: abort() with a message instead of NULL. Not for *_nolock. */
 #define __GFP_NOFAIL ((gfp_t)0x8000)
-/* The request is for the given node alone, no other node may serve it. */
+/* The request is for the given node (or the CPU's) alone, no other node may serve it. */
 #define __GFP_THISNODE ((gfp_t)0x0020)
 
 #define __GFP_RECLAIM (__GFP_DIRECT_RECLAIM | __GFP_KSWAPD_RECLAIM)

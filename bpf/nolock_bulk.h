@@ -137,7 +137,8 @@ __attribute__((noinline)) int nolock_bpf_free_bulk(unsigned long long size, void
 /* scans: how often all may be looked at. */
 NL_INLINE nl_u64 nl_bpf_alloc_one(nl_heap_t *h, nl_u32 id, nl_u32 cpu, nl_u32 *scans)
 {
-	nl_u64 obj = nl_alloc_behind(h, id, cpu, who(cpu), NL_RESERVE);
+	nl_u64 obj = nl_alloc_behind(h, nl_aslot(h, cpu, id), id, who(cpu),
+				     NL_RESERVE | NL_NODE(nl_slot_node(h, cpu)));
 
 	if (obj)
 		return obj;

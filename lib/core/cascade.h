@@ -11,31 +11,46 @@
 
 #include "refill.h"
 
-/* What the A-slot did not serve: each node's slabs and chunks, then what is set aside. */
-NL_FUNC nl_u64 nl_alloc_behind(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 cpu, nl_u32 who, nl_u32 flags)
+/* The other nodes' slabs and chunks, then what is set aside, wherever it is. */
+NL_FLAT nl_u64 nl_alloc_far(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, nl_u32 id, nl_u32 who,
+			    nl_u32 flags)
 {
 	nl_u64 obj = nl_zero();
 
-	flags |= NL_NODE(nl_slot_node(h, cpu));
 	nl_for(i, NL_MAX_NODES) {
 		nl_u32 there = nl_flags_there(h, flags, i);
 
-		if (obj || !there)
+		if (!i || !there)
 			continue;
 		obj = nl_slab_take(h, id, who, NL_NODE_OF(there));
-		if (!obj) {
-			obj = nl_slab_new(h, id, there, who, 0);
-			if (obj)
-				nl_slot_count(nl_aslot(h, cpu, id), NL_STAT_ALLOC_SLAB, 1);
-		}
-	}
-	if (!obj && h->nr_nodes > 1) {
-		obj = nl_slab_new(h, id, flags, who, 0);
 		if (obj)
-			nl_slot_count(nl_aslot(h, cpu, id), NL_STAT_ALLOC_SLAB, 1);
+			return obj;
+		obj = nl_slab_new(h, id, there, who, 0);
+		if (obj)
+			break;
 	}
+	if (!obj)
+		obj = nl_slab_new(h, id, flags, who, 0);
 	if (obj)
-		nl_slot_count(nl_aslot(h, cpu, id), NL_STAT_ALLOC_SLOWPATH, 1);
+		nl_slot_count(slot, NL_STAT_ALLOC_SLAB, 1);
+	return obj;
+}
+
+/* What the A-slot did not serve: first from the node that the flags name. */
+NL_FUNC nl_u64 nl_alloc_behind(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, nl_u32 id, nl_u32 who,
+			       nl_u32 flags)
+{
+	nl_u64 obj = nl_slab_take(h, id, who, NL_NODE_OF(flags));
+
+	if (!obj) {
+		obj = nl_slab_new(h, id, nl_flags_near(h, flags), who, 0);
+		if (obj)
+			nl_slot_count(slot, NL_STAT_ALLOC_SLAB, 1);
+	}
+	if (!obj && nl_flags_far(h, flags))
+		obj = nl_alloc_far(h, slot, id, who, flags);
+	if (obj)
+		nl_slot_count(slot, NL_STAT_ALLOC_SLOWPATH, 1);
 	return obj;
 }
 
@@ -44,15 +59,18 @@ NL_FUNC nl_u64 nl_alloc(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 cpu, nl_u32 who, 
 	nl_slot_t *slot = nl_aslot(h, cpu, id);
 	nl_u64 obj;
 
-	if (!nl_slot_trylock(slot, who)) {
-		nl_slot_count(slot, NL_STAT_BUSY, 1);
-		return nl_alloc_behind(h, id, cpu, who, flags);
-	}
-	obj = nl_slot_pop(slot);
-	if (!obj && nl_slot_refill(h, slot, id, who, flags | NL_NODE(nl_slot_node(h, cpu))))
+	flags |= NL_NODE(nl_slot_node(h, cpu));
+	if (nl_slot_trylock(slot, who)) {
 		obj = nl_slot_pop(slot);
-	nl_slot_unlock(slot);
-	return obj ? obj : nl_alloc_behind(h, id, cpu, who, flags);
+		if (!obj && nl_slot_refill(h, slot, id, who, flags))
+			obj = nl_slot_pop(slot);
+		nl_slot_unlock(slot);
+		if (obj)
+			return obj;
+	} else {
+		nl_slot_count(slot, NL_STAT_BUSY, 1);
+	}
+	return nl_alloc_behind(h, slot, id, who, flags);
 }
 
 /* Every word of every slab of the cache, then every chunk once more. */

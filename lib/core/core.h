@@ -20,23 +20,29 @@
 /* The node that is to be had first: that of the slot's CPU, where none was asked for. */
 #define NL_NODE(node) ((nl_u32)(node) << 8)
 #define NL_NODE_OF(flags) (((flags) >> 8) & (NL_MAX_NODES - 1))
-#define NL_ASKED 32u /* nl_flags_there(): ask */
 
 /*
- * The nodes in the order in which they are asked, i from 0 on: the one that the flags name, then,
- * unless they forbid it, the others, each for its slabs and then for its chunks. With a chunk of
+ * The nodes in the order in which they are asked, each for its slabs and then for its chunks: the
+ * one that the flags name, then, unless they forbid it, the others, i from 1 on. With a chunk of
  * another node for each object, where that node has slabs with free objects, memory would be gone
- * soon. The flags to ask with, or 0: not that one.
+ * soon. The flags to ask with; 0: there is no such node.
  */
+NL_INLINE nl_u32 nl_flags_near(nl_heap_t *h, nl_u32 flags)
+{
+	return h->nr_nodes > 1 ? flags | NL_THIS : flags;
+}
+
 NL_INLINE nl_u32 nl_flags_there(nl_heap_t *h, nl_u32 flags, nl_u32 i)
 {
 	nl_u32 node = NL_NODE_OF(flags) ^ i;
 
-	if (h->nr_nodes == 1)
-		return i ? 0 : flags | NL_ASKED;
-	if (node >= h->nr_nodes || (i && (flags & NL_THIS)))
-		return 0;
-	return (flags & 0xff) | NL_NODE(node) | NL_THIS | NL_ASKED;
+	return node < h->nr_nodes ? (flags & 0xff) | NL_NODE(node) | NL_THIS : 0;
+}
+
+/* May another node be asked? */
+NL_INLINE int nl_flags_far(nl_heap_t *h, nl_u32 flags)
+{
+	return h->nr_nodes > 1 && !(flags & NL_THIS);
 }
 
 #ifndef __bpf__
@@ -60,7 +66,7 @@ NL_FUNC int nl_chunk_publish(nl_heap_t *h NL_ARG, nl_u32 group, nl_u64 mask);
 /* 0, or -1 if it is no large object (any more). */
 NL_FUNC int nl_large_free(nl_heap_t *h NL_ARG, nl_u32 chunk, nl_u32 who);
 
-/* slab.h: an object's address or 0. */
+/* slab.h: an object's address or 0. The node is below NL_MAX_NODES. */
 NL_FUNC nl_u64 nl_slab_take(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 who, nl_u32 node);
 /* Its object 0 is the caller's, or goes on top of the sheaf if there is one (index + 1). */
 NL_FUNC nl_u64 nl_slab_new(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 flags, nl_u32 who, nl_u32 sheaf);
@@ -94,7 +100,7 @@ NL_FUNC nl_u32 nl_sheaf_flush(nl_heap_t *h NL_ARG, nl_u32 sheaf, nl_u32 id, nl_u
 			      nl_u32 who);
 
 /* slot.h: the slot is locked by the caller, as who. 0 if it stays empty, or full. */
-NL_FUNC nl_u32 nl_slot_refill(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, nl_u32 id, nl_u32 who,
+NL_FLAT nl_u32 nl_slot_refill(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, nl_u32 id, nl_u32 who,
 			      nl_u32 flags);
 NL_FUNC nl_u32 nl_slot_room(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, nl_u32 id, nl_u32 who,
 			    nl_u32 flags);

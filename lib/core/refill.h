@@ -62,14 +62,14 @@ NL_FUNC nl_u32 nl_slot_barn_get(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, nl_
 
 /*
  * Main is empty: swap it with the spare, or for a full sheaf of the barn, or fill it from the
- * slabs, or from a fresh one. In functions of their own what ends there: the way down from here is
- * the longest on BPF's stack of 512 bytes.
+ * node's slabs, or from a fresh one of it. In functions of their own what ends there and what is
+ * other nodes': the way down from here is the longest on BPF's stack of 512 bytes.
  */
-NL_FUNC nl_u32 nl_slot_refill(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, nl_u32 id, nl_u32 who,
-			      nl_u32 flags)
+NL_FUNC nl_u32 nl_slot_refill_near(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, nl_u32 id,
+				   nl_u32 who, nl_u32 flags)
 {
 	nl_cache_t *cache = nl_cache(h, id);
-	nl_u32 n = NL_WORD_SIZE(nl_load(&slot->word)), main, got = nl_zero();
+	nl_u32 n = NL_WORD_SIZE(nl_load(&slot->word)), main, got;
 
 	nl_slot_count_locked(slot, NL_STAT_SLOT_LOCK);
 	if (n || !cache->capacity || (cache->mode & NL_CACHE_ARRAY))
@@ -88,11 +88,38 @@ NL_FUNC nl_u32 nl_slot_refill(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, nl_u3
 		nl_slot_attach(h, slot, main, id);
 	}
 	nl_slot_detach(h, slot);
-	/* Each node's slabs, then a fresh one of it. */
+	got = nl_sheaf_fill(h, main, id, cache->capacity, who, flags);
+	if (!got) {
+		/* Objects pop from the top: the slab's first stays below its next ones. */
+		if (nl_slab_new(h, id, nl_flags_near(h, flags), who, main)) {
+			nl_slot_count(slot, NL_STAT_ALLOC_SLAB, 1);
+			got = 1 + nl_sheaf_fill(h, main, id, cache->capacity, who, flags);
+		}
+	}
+	if (got) {
+		nl_slot_count(slot, NL_STAT_SHEAF_REFILL, got);
+		NL_PROBE3(sheaf_refill, h, cache->name, got);
+	}
+	return nl_slot_attach(h, slot, main, id);
+}
+
+#ifndef __bpf__
+/* The same from the other nodes, one after the other; at last what is set aside, wherever it is. */
+NL_FUNC nl_u32 nl_slot_refill_far(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, nl_u32 id,
+				  nl_u32 who, nl_u32 flags)
+{
+	nl_cache_t *cache = nl_cache(h, id);
+	nl_u32 main = slot->main, got = nl_zero();
+
+	/* Nothing to fill: no sheaves, or none was to be had. */
+	if (!main || !cache->capacity || (cache->mode & NL_CACHE_ARRAY))
+		return 0;
+	nl_slot_detach(h, slot);
+	/* An even turn fills from the slabs of a node, the odd one after it from a fresh one. */
 	nl_for(i, 2 * NL_MAX_NODES) {
 		nl_u32 there = nl_flags_there(h, flags, i / 2);
 
-		if (got || !there)
+		if (got || i < 2 || !there)
 			continue;
 		if (i & 1) {
 			if (!nl_slab_new(h, id, there, who, main))
@@ -100,11 +127,9 @@ NL_FUNC nl_u32 nl_slot_refill(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, nl_u3
 			nl_slot_count(slot, NL_STAT_ALLOC_SLAB, 1);
 			got = 1;
 		}
-		/* Objects pop from the top: the slab's first stays below its next ones. */
 		got += nl_sheaf_fill(h, main, id, cache->capacity, who, there);
 	}
-	/* At last what is set aside, wherever it is. */
-	if (!got && h->nr_nodes > 1 && nl_slab_new(h, id, flags, who, main)) {
+	if (!got && nl_slab_new(h, id, flags, who, main)) {
 		nl_slot_count(slot, NL_STAT_ALLOC_SLAB, 1);
 		got = 1;
 	}
@@ -113,6 +138,21 @@ NL_FUNC nl_u32 nl_slot_refill(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, nl_u3
 		NL_PROBE3(sheaf_refill, h, cache->name, got);
 	}
 	return nl_slot_attach(h, slot, main, id);
+}
+
+#endif
+
+NL_FLAT nl_u32 nl_slot_refill(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, nl_u32 id, nl_u32 who,
+			      nl_u32 flags)
+{
+	nl_u32 n = nl_slot_refill_near(h, slot, id, who, flags);
+
+#ifndef __bpf__
+	/* There nl_alloc_far() asks the other nodes, for an object at a time. */
+	if (!n && nl_flags_far(h, flags))
+		n = nl_slot_refill_far(h, slot, id, who, flags);
+#endif
+	return n;
 }
 
 /*

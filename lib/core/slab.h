@@ -73,16 +73,16 @@ NL_FUNC int nl_slab_unhint(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 chunk, nl_u32 
 
 NL_FUNC nl_u64 nl_slab_find(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 node)
 {
-	nl_word_t *map = nl_group_part_map(h, node & (NL_MAX_NODES - 1), id);
+	nl_word_t *map = nl_group_part_map(h, node, id);
 	nl_u32 words = nl_group_words(h);
 	nl_u32 at = nl_zero(), g = nl_zero();
 	nl_u64 groups = nl_zero(), chunks = nl_zero(), locked = nl_zero();
-	nl_word_t *partial = map;
 
 	/* A word of the map, a group of the word, or a chunk of the group each turn. */
 	nl_for(i, words + 512) {
-		nl_u32 chunk;
+		nl_word_t *partial;
 		nl_u64 summary;
+		nl_u32 chunk;
 
 		if (chunks) {
 			chunk = (g << NL_GROUP_SHIFT) + nl_lowest(chunks);
@@ -94,6 +94,7 @@ NL_FUNC nl_u64 nl_slab_find(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 node)
 				locked = NL_ALL_LOCKED;
 				continue;
 			}
+			partial = &nl_group(h, g)->partial[id & (NL_MAX_CACHES - 1)];
 			nl_hint_clear(partial, NL_BIT(chunk));
 			if (nl_load(&nl_slab(h, chunk)->summary) && nl_is_slab_of(h, chunk, id)) {
 				nl_hint_set(partial, NL_BIT(chunk));

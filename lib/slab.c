@@ -64,7 +64,7 @@ static nl_u64 alloc_there(struct nolock_heap *heap, nl_u32 id, nl_u32 flags, nl_
 	nl_u64 obj;
 
 	for (int pass = 0;; pass++) {
-		obj = nl_slab_take(heap->h, id, who, node);
+		obj = nl_slab_take(heap->h, id, who, node & (NL_MAX_NODES - 1));
 		if (!obj) {
 			obj = nl_slab_new(heap->h, id, flags | NL_NODE(node) | NL_THIS, who, 0);
 			if (obj)

@@ -14,6 +14,7 @@
 #   make tsan         selftests/tsan with ThreadSanitizer   (build/tsan)
 #   make check-compilers   all C once more, warnings being errors: gcc, clang, lib/ for aarch64
 #   make check-tiny   the suites of the library, of a build for small machines (build/tiny)
+#   make check-nodes       suites of the library on two nodes (NOLOCK_FAKE_NODES=2)
 #   make check-programs    real programs under the drop-in malloc and under glibc's: do they print the
 #                     same, how long do they take; PROGRAMS="perl git" runs those
 #   make bench        the benchmarks, in a quarter of an hour: build/bench.json, build/bench/*.svg.
@@ -274,6 +275,16 @@ check-tiny:
 	+@$(TINY_MAKE) lib-tests
 	+@$(RUNNER) $(TINY_BINS)
 
+# What the nodes make a difference to, and does not take long.
+NODES_BINS = $(patsubst %,nodes=$(BUILD)/selftests/lib/test_%,api array bulk cache check heap kmalloc \
+	     rcu stat storm_api threads)
+
+.PHONY: check-nodes
+check-nodes:
+	@scripts/deps ensure build check
+	+@$(SUB) lib-tests
+	+@$(RUNNER) $(NODES_BINS)
+
 .PHONY: lib-tests
 lib-tests: $(selftests/lib_BINS)
 
@@ -307,7 +318,7 @@ check:
 		'step=clang, no warning=$(WITH_CLANG)' \
 		"step=aarch64, no warning=$(WITH_ARM64)" \
 		'step=asan+ubsan build=$(SAN_BOTH) tests' $(call SAN_BINS,asan+ubsan) \
-		'step=tiny build=$(TINY_MAKE) lib-tests' $(TINY_BINS) \
+		'step=tiny build=$(TINY_MAKE) lib-tests' $(TINY_BINS) $(NODES_BINS) \
 		"step=no-rseq build=$(NO_RSEQ_MAKE) torture-programs" $(NO_RSEQ_BINS) \
 		'step=tsan build=$(call SAN_MAKE,tsan,thread) tsan-programs' \
 		$(TSAN_BINS:$(BUILD)/%=program=$(BUILD)/tsan/%)

@@ -127,6 +127,8 @@ NL_FUNC int nla_grow(nl_heap_t *h NL_ARG)
 		nla_present(nl_tags_at(h, low), nl_tags_at(h, g), NLA_NO_WORD);
 		nla_present(nl_groups_at(h, low), nl_groups_at(h, g), NLA_NO_WORD);
 	}
+	/* Its pages come from the node of the CPU that asks for them. */
+	nl_store(&nl_group(h, g)->node, nl_slot_node(h, bpf_get_smp_processor_id()));
 	/* From the claim to the bits, all else of the group but bits and hints is the caller's. */
 	err = nla_present(nl_tags_at(h, g), nl_tags_at(h, g + 1), nl_tags_at(h, g) % NL_PAGE);
 	if (err >= 0)

@@ -85,7 +85,8 @@ struct nolock_bpf_heap {
 	unsigned int pad3;
 	unsigned int first_chunk;
 	unsigned int nr_slots;
-	unsigned int pad4[3];
+	unsigned int nr_nodes;
+	unsigned int pad4[2];
 	unsigned long long off_cache;
 	unsigned long long pad5;
 	unsigned long long off_aslot;
@@ -255,9 +256,10 @@ NOLOCK_BPF_INLINE int nolock_bpf_fast_free(unsigned long long obj)
 	unsigned int chunk = (unsigned int)obj >> 16;
 	nolock_bpf_slot_t *slot;
 
-	/* Elsewhere, or not in the chunks that are open. */
+	/* Elsewhere, not in the chunks that are open, or perhaps another node's, which goes home. */
 	if ((obj ^ nolock_bpf_get(&h->base)) >> 32 || cpu >= nolock_bpf_get(&h->nr_slots) ||
-	    chunk < nolock_bpf_get(&h->first_chunk) || chunk >> 6 >= nolock_bpf_get(&h->nr_open))
+	    nolock_bpf_get(&h->nr_nodes) != 1 || chunk < nolock_bpf_get(&h->first_chunk) ||
+	    chunk >> 6 >= nolock_bpf_get(&h->nr_open))
 		return 0;
 	tag = nolock_bpf_get(
 		(nolock_bpf_tag_t *)(unsigned long long)((unsigned int)nolock_bpf_get(&h->off_tag) +

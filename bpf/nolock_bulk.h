@@ -37,10 +37,14 @@ NL_INLINE int nl_bpf_object(nl_heap_t *h, nl_u64 *obj)
 	return id < 0 || nl_slab_index(h, (nl_u32)id, *obj) == ~0u ? -1 : id;
 }
 
-/* Objects of the cache, up to the first that is none, into main while there is room. */
-NL_FUNC nl_u32 nl_bpf_push_some(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, nl_u32 id,
+/*
+ * Objects of the cache, and of the CPU's node, up to the first that is none, into main while there
+ * is room.
+ */
+NL_FUNC nl_u32 nl_bpf_push_some(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, nl_u32 id_cpu,
 				nl_word_t *p NL_ARG, nl_u32 n)
 {
+	nl_u32 id = id_cpu & 0xffff, near = nl_slot_node(h, id_cpu >> 16);
 	nl_u64 word = nl_load(&slot->word);
 	nl_word_t *objs = (nl_word_t *)slot->objs;
 	nl_u32 size = NL_WORD_SIZE(word), done = nl_zero();
@@ -53,7 +57,7 @@ NL_FUNC nl_u32 nl_bpf_push_some(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, nl_
 	nl_for(i, n) {
 		nl_u64 obj = p[i];
 
-		if (nl_bpf_object(h, &obj) != (int)id)
+		if (nl_bpf_object(h, &obj) != (int)id || nl_node_of(h, nl_group_at(h, obj)) != near)
 			break;
 		nl_store(&objs[size + i], obj);
 		done++;
@@ -107,9 +111,11 @@ __attribute__((noinline)) int nolock_bpf_free_bulk(unsigned long long size, void
 		id = nl_bpf_object(h, &obj);
 		slot = nl_aslot(h, cpu, (nl_u32)id);
 		if (id >= 0 && nl_slot_trylock(slot, who(cpu))) {
-			n = nl_bpf_push_some(h, slot, (nl_u32)id, p + done, (nl_u32)size - done);
-			if (!n && nl_slot_room(h, slot, (nl_u32)id, who(cpu), 0))
-				n = nl_bpf_push_some(h, slot, (nl_u32)id, p + done,
+			n = nl_bpf_push_some(h, slot, (nl_u32)id | cpu << 16, p + done,
+					     (nl_u32)size - done);
+			if (!n && nl_slot_room(h, slot, (nl_u32)id, who(cpu),
+					       NL_NODE(nl_slot_node(h, cpu))))
+				n = nl_bpf_push_some(h, slot, (nl_u32)id | cpu << 16, p + done,
 						     (nl_u32)size - done);
 			nl_slot_unlock(slot);
 		}
@@ -128,21 +134,14 @@ __attribute__((noinline)) int nolock_bpf_free_bulk(unsigned long long size, void
  */
 #define NL_BPF_SCANS 16u
 
-/* What the slot did not serve: as nl_alloc() behind it. scans: how often all may be looked at. */
+/* scans: how often all may be looked at. */
 NL_INLINE nl_u64 nl_bpf_alloc_one(nl_heap_t *h, nl_u32 id, nl_u32 cpu, nl_u32 *scans)
 {
-	nl_slot_t *slot = nl_aslot(h, cpu, id);
-	nl_u64 obj = nl_slab_take(h, id, who(cpu));
+	nl_u64 obj = nl_alloc_behind(h, nl_aslot(h, cpu, id), id, who(cpu),
+				     NL_RESERVE | NL_NODE(nl_slot_node(h, cpu)));
 
-	if (!obj) {
-		obj = nl_slab_new(h, id, NL_RESERVE, who(cpu), 0);
-		if (obj)
-			nl_slot_count(slot, NL_STAT_ALLOC_SLAB, 1);
-	}
-	if (obj) {
-		nl_slot_count(slot, NL_STAT_ALLOC_SLOWPATH, 1);
+	if (obj)
 		return obj;
-	}
 	if ((*scans)++ >= NL_BPF_SCANS)
 		return 0;
 	obj = nl_alloc_last(h, id, cpu, who(cpu), NL_RESERVE);
@@ -168,7 +167,9 @@ __attribute__((noinline)) int nolock_bpf_alloc_bulk(void NLA *cache NL_ARG, unsi
 	if (nl_slot_trylock(slot, who(cpu))) {
 		nl_for(i, want) {
 			got += nl_bpf_pop_some(slot, p + got, want - got);
-			if (got >= want || !nl_slot_refill(h, slot, id, who(cpu), NL_RESERVE))
+			if (got >= want ||
+			    !nl_slot_refill(h, slot, id, who(cpu),
+					    NL_RESERVE | NL_NODE(nl_slot_node(h, cpu))))
 				break;
 		}
 		nl_slot_unlock(slot);

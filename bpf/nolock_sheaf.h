@@ -45,7 +45,9 @@ NL_FUNC int nl_bpf_give_sheaf(nl_heap_t *h NL_ARG, nl_u32 number, nl_u32 cpu)
 	nl_sheaf_t *s = nl_sheaf(h, number - 1);
 	nl_u32 id = s->cache - 1u;
 	nl_slot_t *count = nl_aslot(h, cpu, id);
-	nl_barn_t *barn = &nl_cache(h, id)->barn[0];
+	nl_u32 node = s->size ? nl_node_of(h, nl_group_at(h, nl_load(&s->obj[0]))) :
+				nl_slot_node(h, cpu);
+	nl_barn_t *barn = &nl_cache(h, id)->barn[node];
 	nl_u64 owner = nl_load(&s->owner);
 	int kept = 0;
 
@@ -109,7 +111,7 @@ NL_INLINE nl_u64 nl_bpf_pop_one(nl_heap_t *h, nl_u32 id, nl_u32 cpu)
 NL_INLINE nl_u32 nl_bpf_fill(nl_heap_t *h, nl_u32 number, nl_u32 id, nl_u32 cpu, nl_u32 size)
 {
 	nl_sheaf_t *s = nl_sheaf(h, number - 1);
-	nl_u32 scans = nl_zero();
+	nl_u32 scans = nl_zero(), near = nl_slot_node(h, cpu);
 
 	nl_for(i, size) {
 		nl_u64 obj;
@@ -117,7 +119,7 @@ NL_INLINE nl_u32 nl_bpf_fill(nl_heap_t *h, nl_u32 number, nl_u32 id, nl_u32 cpu,
 
 		if (s->size >= size || s->size >= NL_SHEAF_MAX)
 			break;
-		n = nl_sheaf_fill_slab(h, number, id, size, who(cpu));
+		n = nl_sheaf_fill_slab(h, number, id, near << 16 | size, who(cpu));
 		if (n && n < NL_FILL_BUSY)
 			continue;
 		obj = nl_bpf_pop_one(h, id, cpu);
@@ -146,6 +148,7 @@ __attribute__((noinline)) unsigned long long nolock_bpf_prefill(void NLA *cache 
 	nl_cache_t *c = nl_cache(h, id);
 	nl_slot_t *count = nl_aslot(h, cpu, id);
 	nl_u32 number = 0;
+	nl_barn_t *barn;
 	nl_sheaf_t *s;
 
 	if (cpu >= h->nr_slots || id >= NL_MAX_CACHES || (flags & ~NOLOCK_GFP_NOLOCK_MASK) ||
@@ -153,9 +156,10 @@ __attribute__((noinline)) unsigned long long nolock_bpf_prefill(void NLA *cache 
 		return 0;
 	if (size > c->capacity || size > NL_SHEAF_MAX)
 		goto oversize;
-	if (nl_load(&c->barn[0].full.nr) && nl_barn_lock(&c->barn[0], who(cpu), 0)) {
-		number = nl_barn_pop(h, &c->barn[0].full, who(cpu));
-		nl_barn_unlock(&c->barn[0]);
+	barn = &c->barn[nl_slot_node(h, cpu)];
+	if (nl_load(&barn->full.nr) && nl_barn_lock(barn, who(cpu), 0)) {
+		number = nl_barn_pop(h, &barn->full, who(cpu));
+		nl_barn_unlock(barn);
 	}
 	nl_slot_count(count, number ? NL_STAT_PREFILL_FAST : NL_STAT_PREFILL_SLOW, 1);
 	if (!number) {

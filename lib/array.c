@@ -40,14 +40,15 @@ static int fill_array(struct nolock_heap *heap, nl_u32 id, nl_u32 count)
 
 	if (!slot)
 		return -EBUSY;
-	if (!slot->main && !nl_slot_room(heap->h, slot, id, who, 0)) {
+	if (!slot->main && !nl_slot_room(heap->h, slot, id, who, nl_slot_flags(heap->h, slot))) {
 		nl_any_slot_unlock(slot);
 		return -ENOMEM;
 	}
 	n = NL_WORD_SIZE(nl_load(&slot->word));
 	if (n < count) {
 		nl_slot_detach(heap->h, slot);
-		got = nl_sheaf_fill(heap->h, slot->main, id, count, who, 0);
+		got = nl_sheaf_fill(heap->h, slot->main, id, count, who,
+				    nl_slot_flags(heap->h, slot));
 		nl_slot_count(slot, NL_STAT_SHEAF_REFILL, got);
 		n = nl_slot_attach(heap->h, slot, slot->main, id);
 	}
@@ -58,7 +59,8 @@ static int fill_array(struct nolock_heap *heap, nl_u32 id, nl_u32 count)
 /* One more slab, all of it free; grows the heap where the flags allow. */
 static bool add_slab(struct nolock_heap *heap, nl_u32 id, gfp_t gfp)
 {
-	if (!nl_slab_new(heap->h, id, nl_core_flags(gfp, false) | NL_WHOLE, nl_who(heap), 0))
+	if (!nl_slab_new(heap->h, id, nl_core_flags(gfp, false) | NL_WHOLE | NL_NODE(nl_here(heap)),
+			 nl_who(heap), 0))
 		return gfpflags_allow_blocking(gfp) &&
 		       (nl_heap_grow(heap, nl_heap_grow_step(heap)) || nl_heap_shrink(heap));
 	nl_slot_count(nl_aslot(heap->h, nl_cpu(heap), id), NL_STAT_ALLOC_SLAB, 1);

@@ -53,7 +53,8 @@ static size_t alloc_some(struct nolock_heap *heap, nl_u32 id, nl_u32 flags, void
 		return 0;
 	do
 		got += pop_some(slot, p + got, n - got);
-	while (got < n && nl_slot_refill(heap->h, slot, id, who, flags));
+	while (got < n &&
+	       nl_slot_refill(heap->h, slot, id, who, flags | nl_slot_flags(heap->h, slot)));
 	nl_any_slot_unlock(slot);
 	return got;
 }
@@ -77,8 +78,8 @@ static int alloc_bulk(struct kmem_cache *s, gfp_t gfp, gfp_t mask, size_t size, 
 		if (got == size)
 			break;
 		/* This one waits, grows the heap, or scans it, as the flags allow. */
-		obj = nolock ? nl_alloc_object_nolock(heap, c->id, gfp) :
-			       nl_alloc_object(heap, c->id, gfp);
+		obj = nolock ? nl_alloc_object_nolock(heap, c->id, gfp, NUMA_NO_NODE) :
+			       nl_alloc_object(heap, c->id, gfp, NUMA_NO_NODE);
 		if (!obj)
 			break;
 		p[got++] = (void *)obj;
@@ -105,12 +106,12 @@ int kmem_cache_alloc_bulk_nolock(struct kmem_cache *s, gfp_t gfp, size_t size, v
 	return alloc_bulk(s, gfp, NOLOCK_GFP_NOLOCK_MASK, size, p);
 }
 
-/* The start of an object of the cache, as far as its chunk and its address say. */
+/* The start of an object of the cache, as far as its chunk and its address say; of this node. */
 static bool is_object(struct nolock_heap *heap, nl_u32 id, const void *p)
 {
 	return (nl_u64)p - (nl_u64)heap->base < heap->size &&
 	       nl_cache_of(heap->h, (nl_u64)p) == (int)id &&
-	       nl_slab_index(heap->h, id, (nl_u64)p) != ~0u;
+	       nl_slab_index(heap->h, id, (nl_u64)p) != ~0u && !nl_is_remote(heap, (nl_u64)p);
 }
 
 /* Objects of the cache up to the first that is none, into main while there is room. */
@@ -141,7 +142,7 @@ static size_t free_some(struct nolock_heap *heap, nl_u32 id, void **p, size_t n)
 		if (done == n || !is_object(heap, id, p[done]))
 			break;
 		if (!nl_harden_slot(heap->h, slot, id, (nl_u64)p[done]) ||
-		    !nl_slot_room(heap->h, slot, id, who, 0))
+		    !nl_slot_room(heap->h, slot, id, who, nl_slot_flags(heap->h, slot)))
 			break;
 	}
 	nl_any_slot_unlock(slot);

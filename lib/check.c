@@ -130,6 +130,9 @@ static void check_chunks(struct check *ck)
 				error(ck, "chunk %u is in use, but was not opened", chunk);
 			continue;
 		}
+		if (group->node >= ck->head.nr_nodes)
+			error(ck, "chunk %u is on node %u, which does not exist", chunk,
+			      group->node);
 		ck->r->chunks++;
 		/* After a repair a bit may be there once too often: the tag decides. */
 		if (is_free && reserved && !ck->deaths)
@@ -451,10 +454,12 @@ int64_t nl_heap_drift(struct nolock_heap *heap)
 			drift_slot(nl_rslot(h, cpu, id), &balance, &held, h);
 			drift_slot(nl_aslot(h, cpu, id), &balance, &held, h);
 		}
-		for (nl_u32 s = c->barn[0].full.first, n = 0; s && n < h->nr_sheaves; n++) {
-			held += nl_sheaf(h, s - 1)->size;
-			s = nl_sheaf(h, s - 1)->next;
-		}
+		for (nl_u32 node = 0; node < NL_MAX_NODES; node++)
+			for (nl_u32 s = c->barn[node].full.first, n = 0; s && n < h->nr_sheaves;
+			     n++) {
+				held += nl_sheaf(h, s - 1)->size;
+				s = nl_sheaf(h, s - 1)->next;
+			}
 	}
 	for (nl_u32 index = 0; index < h->nr_sheaves; index++) {
 		nl_sheaf_t *s = nl_sheaf(h, index);

@@ -7,7 +7,7 @@
  *   - a dirty free chunk, or an empty slab, that was so at the group's last visit goes back to the
  *     system: free memory stays for at least half of that time and at most, while the process
  *     keeps allocating, for all of it;
- *   - of the full sheaves in the cache's barn one half is flushed, and so are the sheaves of this
+ *   - of the full sheaves in the cache's barns one half is flushed, and so are the sheaves of this
  *     CPU's slots if nothing was allocated from them since.
  * So what a burst has left goes back smoothly, and what is in steady use stays, as do per-CPU
  * arrays. R-slots of other CPUs are left to nolock_heap_trim(): they want a membarrier(), which a
@@ -126,11 +126,13 @@ static void visit_slot(nl_heap_t *h, nl_slot_t *slot, nl_u32 id, nl_u32 who)
 static void visit_cache(struct nolock_heap *heap, nl_u32 id)
 {
 	nl_heap_t *h = heap->h;
-	nl_u32 who = nl_who(heap), half = (nl_load(&nl_cache(h, id)->barn[0].full.nr) + 1) / 2;
+	nl_barn_t *barn = nl_cache(h, id)->barn;
+	nl_u32 who = nl_who(heap);
 	nl_slot_t *slot = nl_aslot(h, nl_cpu(heap), id);
 	nl_u64 res;
 
-	nl_barn_flush(heap, id, half);
+	for (nl_u32 node = 0; node < nl_nr_nodes(h); node++)
+		nl_barn_flush(heap, id, node, (nl_load(&barn[node].full.nr) + 1) / 2);
 	if (nl_slot_trylock(slot, who)) {
 		visit_slot(h, slot, id, who);
 		nl_slot_unlock(slot);

@@ -44,12 +44,14 @@ int nl_heap_lay_out(struct nl_heap *h, const struct nl_shape *shape)
 	off += (nl_u64)h->nr_slots * NL_MAX_CACHES * sizeof(struct nl_slot);
 	h->off_aslot = off;
 	off += (nl_u64)h->nr_slots * NL_MAX_CACHES * sizeof(struct nl_slot);
+	h->off_node = off;
+	off = round_up(off + h->nr_slots, 64);
 	h->off_smap = off;
 	off = round_up(off + h->nr_sheaves / 8, 64);
 	h->off_sheaf = off = round_up(off, sizeof(struct nl_sheaf));
 	off += (nl_u64)h->nr_sheaves * sizeof(struct nl_sheaf);
 	h->off_gfree = off;
-	off += 2 * ((groups + 63) / 64 * 8);
+	off += (h->nr_nodes + 1) * ((groups + 63) / 64 * 8);
 	h->off_gpart = off = round_up(off, 64);
 	off += (nl_u64)h->nr_nodes * NL_MAX_CACHES * ((groups + 63) / 64) * 8;
 	h->off_tag = off = round_up(off, NL_PAGE);
@@ -128,6 +130,8 @@ int nl_heap_format(void *mem, const struct nl_shape *shape)
 	}
 	for (nl_u32 w = 0; w < h->nr_sheaves / 64; w++)
 		nl_sheaf_map(h)[w] = ~0ULL;
+	for (nl_u32 cpu = 0; h->nr_nodes > 1 && cpu < h->nr_slots; cpu++)
+		nl_at(h, h->off_node)[cpu] = (char)(nl_node_of_cpu(cpu) % h->nr_nodes);
 	/* Whoever finds the magic finds a heap. */
 	nl_store_release(&h->magic, NL_MAGIC);
 	return 0;
@@ -163,9 +167,10 @@ int nl_heap_validate(const struct nl_heap *copy, nl_u64 base, nl_u64 size, const
 	if (copy->nr_groups != want.nr_groups || copy->first_chunk != want.first_chunk ||
 	    copy->nr_sheaves != want.nr_sheaves || copy->off_cache != want.off_cache ||
 	    copy->off_rslot != want.off_rslot || copy->off_aslot != want.off_aslot ||
-	    copy->off_smap != want.off_smap || copy->off_sheaf != want.off_sheaf ||
-	    copy->off_gfree != want.off_gfree || copy->off_gpart != want.off_gpart ||
-	    copy->off_tag != want.off_tag || copy->off_group != want.off_group)
+	    copy->off_node != want.off_node || copy->off_smap != want.off_smap ||
+	    copy->off_sheaf != want.off_sheaf || copy->off_gfree != want.off_gfree ||
+	    copy->off_gpart != want.off_gpart || copy->off_tag != want.off_tag ||
+	    copy->off_group != want.off_group)
 		return -EUCLEAN;
 	*why = "its growth counters are out of range";
 	if (copy->limit > copy->nr_groups || copy->nr_open > copy->nr_groups ||

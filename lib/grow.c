@@ -33,16 +33,21 @@ static int open_range(struct nolock_heap *heap, nl_u64 from, nl_u64 to)
  * The chunks from offset from up to to. Where they are not reserved, something else may have been
  * mapped there: -EEXIST.
  */
-static int open_chunks(struct nolock_heap *heap, nl_u64 from, nl_u64 to)
+static int open_chunks(struct nolock_heap *heap, nl_u64 from, nl_u64 to, nl_u32 node)
 {
 	char *at = heap->base + from, *mem;
 
-	if (!heap->lazy)
+	/* Bound before they are populated, and after they are mapped. */
+	if (!heap->lazy) {
+		nl_node_bind(heap, at, to - from, node);
 		return open_range(heap, from, to);
+	}
 	mem = mmap(at, to - from, PROT_READ | PROT_WRITE,
 		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
-	if (mem == at)
+	if (mem == at) {
+		nl_node_bind(heap, at, to - from, node);
 		return 0;
+	}
 	if (mem == MAP_FAILED)
 		return errno == EEXIST ? -EEXIST : -ENOMEM;
 	/* A kernel that takes the address for a wish. */
@@ -65,21 +70,30 @@ static int open_metadata(struct nolock_heap *heap, nl_u32 g, nl_u32 n)
 	return nl_rcu_open(heap, g, n);
 }
 
+/* The chunks are there: they are of this node from before anybody may have one. 0 or -ENOMEM. */
+static int reach(struct nolock_heap *heap, nl_u32 g, nl_u32 n, nl_u32 node)
+{
+	nl_heap_t *h = heap->h;
+
+	for (nl_u32 i = g; i < g + n; i++)
+		if (nl_load(&nl_group(h, i)->state) != NL_GROUP_OPEN)
+			nl_store(&nl_group(h, i)->node, node);
+	if (nl_groups_reach(h, g, n))
+		return -ENOMEM;
+	nl_heap_refresh(heap);
+	return 0;
+}
+
 /* Open groups [g, g + n), which are this caller's by the cursor. 0, -ENOMEM or -EEXIST. */
-static int open_groups(struct nolock_heap *heap, nl_u32 g, nl_u32 n)
+static int open_groups(struct nolock_heap *heap, nl_u32 g, nl_u32 n, nl_u32 node)
 {
 	nl_heap_t *h = heap->h;
 	int err = open_metadata(heap, g, n);
 
 	/* The chunks last: what is mapped cannot be mapped again. */
 	if (!err)
-		err = open_chunks(heap, nl_chunks_at(h, g), nl_chunks_at(h, g + n));
-	if (err)
-		return err;
-	if (nl_groups_reach(h, g, n))
-		return -ENOMEM;
-	nl_heap_refresh(heap);
-	return 0;
+		err = open_chunks(heap, nl_chunks_at(h, g), nl_chunks_at(h, g + n), node);
+	return err ? err : reach(heap, g, n, node);
 }
 
 #define PART_LEAST 4u /* chunks */
@@ -89,7 +103,7 @@ static int open_groups(struct nolock_heap *heap, nl_u32 g, nl_u32 n)
  * there is memory for, by halves, but not fewer than least. The others stay closed for good, which
  * their tags say. The chunks opened.
  */
-static nl_u64 open_part(struct nolock_heap *heap, nl_u32 g, nl_u32 least)
+static nl_u64 open_part(struct nolock_heap *heap, nl_u32 g, nl_u32 least, nl_u32 node)
 {
 	nl_heap_t *h = heap->h;
 	nl_u64 from = nl_chunks_at(h, g), all = nl_group_chunks(h, g);
@@ -101,19 +115,18 @@ static nl_u64 open_part(struct nolock_heap *heap, nl_u32 g, nl_u32 least)
 		least = PART_LEAST;
 	for (; n >= least; n /= 2)
 		if (first + n < NL_GROUP_CHUNKS &&
-		    !open_chunks(heap, from, from + (nl_u64)n * NL_CHUNK_SIZE))
+		    !open_chunks(heap, from, from + (nl_u64)n * NL_CHUNK_SIZE, node))
 			break;
 	if (n < least)
 		return 0;
 	for (nl_u32 i = first + n; i < NL_GROUP_CHUNKS; i++)
 		nl_store(nl_tag(h, (g << NL_GROUP_SHIFT) + i), NL_TAG(NL_KIND_META, 0));
-	if (nl_groups_reach(h, g, 1))
+	if (reach(heap, g, 1, node))
 		return 0;
-	nl_heap_refresh(heap);
 	return (NL_BIT(n) - 1) << first;
 }
 
-static nl_u32 grow(struct nolock_heap *heap, nl_u32 groups, nl_u32 least)
+static nl_u32 grow(struct nolock_heap *heap, nl_u32 groups, nl_u32 least, nl_u32 node)
 {
 	nl_heap_t *h = heap->h;
 	nl_u32 left, g;
@@ -130,9 +143,9 @@ static nl_u32 grow(struct nolock_heap *heap, nl_u32 groups, nl_u32 least)
 		g = nl_groups_draw(h, groups);
 		if (g == NL_NO_GROUP)
 			return 0;
-		err = open_groups(heap, g, groups);
+		err = open_groups(heap, g, groups, node);
 		if (err == -ENOMEM && groups == 1)
-			part = open_part(heap, g, least);
+			part = open_part(heap, g, least, node);
 		if (err && !part && (err != -EEXIST || groups > 1))
 			nl_groups_undraw(h, g, groups);
 		if (groups > 1)
@@ -148,12 +161,17 @@ static nl_u32 grow(struct nolock_heap *heap, nl_u32 groups, nl_u32 least)
 
 nl_u32 nl_heap_grow(struct nolock_heap *heap, nl_u32 groups)
 {
-	return grow(heap, groups, 1);
+	return grow(heap, groups, 1, nl_here(heap));
 }
 
-nl_u32 nl_heap_grow_part(struct nolock_heap *heap, nl_u32 least)
+nl_u32 nl_heap_grow_on(struct nolock_heap *heap, nl_u32 groups, nl_u32 node)
 {
-	return grow(heap, 1, least);
+	return grow(heap, groups, 1, node);
+}
+
+nl_u32 nl_heap_grow_part(struct nolock_heap *heap, nl_u32 least, nl_u32 node)
+{
+	return grow(heap, 1, least, node);
 }
 
 /*
@@ -172,7 +190,7 @@ void nl_heap_reopen(struct nolock_heap *heap)
 			continue;
 		if (!nl_group_claim(h, g, NL_GROUP_REPAIR) && nl_load(state) == NL_GROUP_BPF)
 			continue;
-		if (open_groups(heap, g, 1)) {
+		if (open_groups(heap, g, 1, nl_node_of(h, g))) {
 			nl_store(state, NL_GROUP_CLOSED);
 			return;
 		}
@@ -192,7 +210,7 @@ nl_u32 nl_heap_grow_step(const struct nolock_heap *heap)
 }
 
 /* Open groups for nr adjacent chunks; what is left over is handed out. A chunk number, or 0. */
-nl_u32 nl_heap_grow_run(struct nolock_heap *heap, nl_u32 nr)
+nl_u32 nl_heap_grow_run(struct nolock_heap *heap, nl_u32 nr, nl_u32 node)
 {
 	nl_u32 n = (nr + NL_GROUP_CHUNKS - 1) / NL_GROUP_CHUNKS, chunk, end;
 	nl_heap_t *h = heap->h;
@@ -200,11 +218,11 @@ nl_u32 nl_heap_grow_run(struct nolock_heap *heap, nl_u32 nr)
 
 	/* The first group of all is no whole one. */
 	if (nl_load(&h->cursor) == h->first_chunk >> NL_GROUP_SHIFT)
-		nl_heap_grow(heap, 1);
+		nl_heap_grow_on(heap, 1, node);
 	g = nl_groups_draw(h, n);
 	if (g == NL_NO_GROUP)
 		return 0;
-	if (open_groups(heap, g, n)) {
+	if (open_groups(heap, g, n, node)) {
 		nl_groups_undraw(h, g, n);
 		return 0;
 	}
@@ -217,15 +235,26 @@ nl_u32 nl_heap_grow_run(struct nolock_heap *heap, nl_u32 nr)
 	return chunk;
 }
 
+nl_u64 nl_free_hints(nl_heap_t *h, nl_u32 word, nl_u32 node)
+{
+	nl_u64 hints = 0;
+
+	if (node != NL_ANY_NODE)
+		return nl_load(nl_group_free_map(h, node) + word);
+	for (nl_u32 n = 0; n < nl_nr_nodes(h); n++)
+		hints |= nl_load(nl_group_free_map(h, n) + word);
+	return hints;
+}
+
 bool nl_heap_any_chunk(const struct nolock_heap *heap)
 {
-	nl_word_t *map = nl_group_free_map(heap->h);
-	nl_u32 words = nl_group_words(heap->h);
+	nl_heap_t *h = heap->h;
+	nl_u32 words = nl_group_words(h);
 
 	/* A hint stays until somebody finds it to be wrong, so each is followed. */
 	for (nl_u32 i = 0; i < words; i++)
-		for (nl_u64 hints = nl_load(map + i); hints; hints &= hints - 1)
-			if (nl_load(&nl_group(heap->h, i * 64 + nl_lowest(hints))->chunk_free))
+		for (nl_u64 hints = nl_free_hints(h, i, NL_ANY_NODE); hints; hints &= hints - 1)
+			if (nl_load(&nl_group(h, i * 64 + nl_lowest(hints))->chunk_free))
 				return true;
 	return false;
 }
@@ -246,7 +275,7 @@ int nl_heap_topup(struct nolock_heap *heap)
 	nl_u32 who = nl_who(heap);
 
 	while (nl_load(&h->nr_reserve) < nl_load(&h->reserve_target)) {
-		nl_u32 chunk = nl_chunk_find(h, who);
+		nl_u32 chunk = nl_chunk_near(h, NL_NODE(nl_here(heap)), who);
 		nl_u32 g = chunk >> NL_GROUP_SHIFT;
 
 		if (!chunk) {
@@ -337,7 +366,7 @@ nl_u32 nl_heap_prefill(struct nolock_heap *heap, nl_u64 bytes)
 		for (nl_u64 tries = 0;
 		     tries <= bytes >> NL_CHUNK_SHIFT && bytes_free(h, id, bytes) < bytes;
 		     tries++) {
-			if (nl_slab_new(h, id, NL_WHOLE, who, 0))
+			if (nl_slab_new(h, id, NL_WHOLE | NL_NODE(nl_here(heap)), who, 0))
 				made++;
 			else if (!nl_heap_grow(heap, 1))
 				return made;

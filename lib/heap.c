@@ -290,7 +290,8 @@ static void handle_start(struct nolock_heap *heap, void *mem, nl_u64 size, nl_u3
 	heap->slot_off = heap->rseq_off + slot_off;
 	/* A section does not look whether its index is in range: it must be, by construction. */
 	heap->rseq_slots = slot_off && h->nr_slots >= possible_cpus() ? h->nr_slots : 0;
-	heap->small = heap->rseq_slots ? NL_SMALL_MAX : 0;
+	/* The fast path asks for no node. */
+	heap->small = heap->rseq_slots && h->nr_nodes == 1 ? NL_SMALL_MAX : 0;
 	for (nl_u32 i = 0; i < NL_SMALL_MAX / 16; i++)
 		nl_small_slot[i] = (nl_u16)(nl_kmalloc_index(i * 16 + 1) << NL_SLOT_SHIFT);
 	heap->client = client;
@@ -448,7 +449,7 @@ static void unreserve(const struct nolock_heap *heap, char *mem, nl_u64 size, nl
 
 static struct nolock_heap *private_new(nl_u64 size, nl_u64 least)
 {
-	struct nl_shape shape = { .type = NL_HEAP_PRIVATE, .nr_nodes = 1 };
+	struct nl_shape shape = { .type = NL_HEAP_PRIVATE, .nr_nodes = nl_nodes(false) };
 	struct nolock_heap *heap = handle_get();
 	struct nl_heap head;
 	nl_u64 fixed, limit, most;
@@ -457,7 +458,8 @@ static struct nolock_heap *private_new(nl_u64 size, nl_u64 least)
 	if (!heap)
 		return NULL;
 	shape.nr_slots = possible_cpus();
-	shape.slot_by_cpu = rseq_index_offset(true) == RSEQ_CPU_ID;
+	/* An mm_cid may be on this node now and on that one then. */
+	shape.slot_by_cpu = shape.nr_nodes > 1 || rseq_index_offset(true) == RSEQ_CPU_ID;
 	limit = least < size ? space_limit(size) : 0;
 	most = least < size ? heap_max() : 0;
 	if (limit || most) {

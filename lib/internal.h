@@ -14,6 +14,7 @@
 #include <nolock/stat.h>
 #include <nolock/page.h>
 #include "core/layout.h"
+#include "core/core.h"
 
 #define NL_HIDDEN __attribute__((visibility("hidden")))
 
@@ -144,9 +145,11 @@ NL_HIDDEN struct nolock_heap *nl_heap_map(int fd, nl_u32 type, nl_u64 base, nl_u
  * Returns how many were opened.
  */
 NL_HIDDEN nl_u32 nl_heap_grow(struct nolock_heap *heap, nl_u32 groups);
+/* The same, for a node. */
+NL_HIDDEN nl_u32 nl_heap_grow_on(struct nolock_heap *heap, nl_u32 groups, nl_u32 node);
 
 /* The same for one group, or, where the system has no room for one, for at least @least chunks. */
-NL_HIDDEN nl_u32 nl_heap_grow_part(struct nolock_heap *heap, nl_u32 least);
+NL_HIDDEN nl_u32 nl_heap_grow_part(struct nolock_heap *heap, nl_u32 least, nl_u32 node);
 
 /* nl_heap_reopen - open groups that a dead client had drawn, of a shared heap. */
 NL_HIDDEN void nl_heap_reopen(struct nolock_heap *heap);
@@ -155,7 +158,11 @@ NL_HIDDEN void nl_heap_reopen(struct nolock_heap *heap);
 NL_HIDDEN nl_u32 nl_heap_grow_step(const struct nolock_heap *heap);
 
 /* The same for @nr adjacent chunks, which are the caller's: the first one's number, or 0. */
-NL_HIDDEN nl_u32 nl_heap_grow_run(struct nolock_heap *heap, nl_u32 nr);
+NL_HIDDEN nl_u32 nl_heap_grow_run(struct nolock_heap *heap, nl_u32 nr, nl_u32 node);
+
+/* A word of the hints to groups with free chunks: those of a node, or of all. */
+#define NL_ANY_NODE (~0u)
+NL_HIDDEN nl_u64 nl_free_hints(nl_heap_t *h, nl_u32 word, nl_u32 node);
 
 /* nl_heap_any_chunk - is there an open free chunk, as far as the hints know? Any context. */
 NL_HIDDEN bool nl_heap_any_chunk(const struct nolock_heap *heap);
@@ -179,14 +186,44 @@ NL_HIDDEN nl_u32 nl_heap_repair(struct nolock_heap *heap, nl_u32 client);
 /*
  * slab.c: an object of a cache, past the fast path; the address or 0. The second is wait-free.
  */
-NL_HIDDEN nl_u64 nl_alloc_object(struct nolock_heap *heap, nl_u32 id, gfp_t gfp);
-NL_HIDDEN nl_u64 nl_alloc_object_nolock(struct nolock_heap *heap, nl_u32 id, gfp_t gfp);
+NL_HIDDEN nl_u64 nl_alloc_object(struct nolock_heap *heap, nl_u32 id, gfp_t gfp, int node);
+NL_HIDDEN nl_u64 nl_alloc_object_nolock(struct nolock_heap *heap, nl_u32 id, gfp_t gfp, int node);
 /* An allocation fails: counted, probed, fatal with __GFP_NOFAIL; sets errno and returns NULL. */
 NL_HIDDEN void *nl_alloc_failed(struct nolock_heap *heap, nl_u32 id, size_t size, gfp_t gfp,
 				int err);
 /* What the flags mean to the core. */
 NL_HIDDEN nl_u32 nl_core_flags(gfp_t gfp, bool nolock);
 NL_HIDDEN void nl_free_refused(const void *p, const char *why);
+
+/*
+ * numa.c: how many nodes a heap is made for: NOLOCK_FAKE_NODES, or those there are in a shared heap
+ * and, with NOLOCK_NUMA=1, in private ones, else 1. The node of a CPU. Any context.
+ */
+NL_HIDDEN nl_u32 nl_nodes(bool shared);
+NL_HIDDEN nl_u32 nl_node_of_cpu(nl_u32 cpu);
+/* Have the pages of [mem, mem + bytes) come from the node, where nodes are real. */
+NL_HIDDEN void nl_node_bind(const struct nolock_heap *heap, void *mem, nl_u64 bytes, nl_u32 node);
+
+/* The node of the slot that this thread would use right now. Any context. */
+static inline nl_u32 nl_here(const struct nolock_heap *heap)
+{
+	return heap->h->nr_nodes > 1 ? nl_slot_node(heap->h, nl_cpu(heap)) : 0;
+}
+
+/* The node of a slot, as a flag of the core. */
+static inline nl_u32 nl_slot_flags(nl_heap_t *h, const nl_slot_t *slot)
+{
+	nl_u64 cpu = ((nl_u64)slot - (nl_u64)nl_rslot(h, 0, 0)) >> NL_ROW_SHIFT;
+
+	return NL_NODE(nl_slot_node(h, (nl_u32)(cpu < h->nr_slots ? cpu : cpu - h->nr_slots)));
+}
+
+/* Is it an object of another node than that of the slot that this thread would use? */
+static inline bool nl_is_remote(const struct nolock_heap *heap, nl_u64 obj)
+{
+	return heap->h->nr_nodes > 1 &&
+	       nl_node_of(heap->h, nl_group_at(heap->h, obj)) != nl_here(heap);
+}
 
 /* bulk.c: the R-slot, or else the A-slot, with its lock; NULL if both are locked. Wait-free. */
 NL_HIDDEN nl_slot_t *nl_lock_slot(struct nolock_heap *heap, nl_u32 id, nl_u32 who);
@@ -202,8 +239,8 @@ NL_HIDDEN const char *nl_free_slow(const void *p);
 NL_HIDDEN size_t nl_object_size(const struct nolock_heap *heap, const void *p, const char **why);
 
 /* large.c: whole chunks. The second looks once, in opened memory. */
-NL_HIDDEN void *nl_large_alloc(struct nolock_heap *heap, size_t size, gfp_t gfp);
-NL_HIDDEN void *nl_large_alloc_nolock(struct nolock_heap *heap, size_t size, gfp_t gfp);
+NL_HIDDEN void *nl_large_alloc(struct nolock_heap *heap, size_t size, gfp_t gfp, int node);
+NL_HIDDEN void *nl_large_alloc_nolock(struct nolock_heap *heap, size_t size, gfp_t gfp, int node);
 
 /*
  * large.c, for objects of nl_large_alloc(): aligned to @align, a power of two above a chunk; set to
@@ -231,11 +268,11 @@ extern nl_u64 nl_shrinker[NL_SHRINKERS] NL_HIDDEN;
 NL_HIDDEN void nl_shrink_fork(nl_u32 older, nl_u32 alive);
 
 /*
- * shrink.c: give back the sheaves of a slot whose lock is held; up to @max sheaves of a barn; the
- * pages of those free chunks of a group that are in the mask (how many).
+ * shrink.c: give back the sheaves of a slot whose lock is held; up to @max sheaves of a node's barn;
+ * the pages of those free chunks of a group that are in the mask (how many).
  */
 NL_HIDDEN void nl_slot_empty(nl_heap_t *h, nl_slot_t *slot, nl_u32 id, nl_u32 who);
-NL_HIDDEN void nl_barn_flush(struct nolock_heap *heap, nl_u32 id, nl_u32 max);
+NL_HIDDEN void nl_barn_flush(struct nolock_heap *heap, nl_u32 id, nl_u32 node, nl_u32 max);
 NL_HIDDEN nl_u32 nl_group_purge(struct nolock_heap *heap, nl_u32 g, nl_u64 mask);
 
 /*

@@ -92,14 +92,15 @@ static bool claim(nl_heap_t *h, nl_u32 chunk, nl_u32 nr, nl_u32 who)
 }
 
 /*
- * First fit over those open groups that have free chunks, by the hints of chunk.h: most of a large
- * heap has none. A chunk number or 0; *begins is the group below which no such run begins.
+ * First fit over those open groups that have free chunks, of a node or of all, by the hints of
+ * chunk.h: most of a large heap has none. A chunk number or 0; *begins is the group below which no
+ * such run begins.
  */
-static nl_u32 search(nl_heap_t *h, nl_u32 group, nl_u32 nr, nl_u32 who, nl_u32 *begins)
+static nl_u32 search(nl_heap_t *h, nl_u32 group, nl_u32 nr, nl_u32 who, nl_u32 node,
+		     nl_u32 *begins)
 {
 	nl_u32 start = group << NL_GROUP_SHIFT, restarts = 0, seen = 0;
 	nl_u32 known = nr < NL_RUN_MAX ? nr : NL_RUN_MAX;
-	nl_word_t *map = nl_group_free_map(h);
 
 	if (start < h->first_chunk)
 		start = h->first_chunk;
@@ -107,7 +108,7 @@ static nl_u32 search(nl_heap_t *h, nl_u32 group, nl_u32 nr, nl_u32 who, nl_u32 *
 again:
 	for (nl_u32 c = start, run = 0, end = nl_nr_open(h) << NL_GROUP_SHIFT; c < end;) {
 		nl_u32 g = c >> NL_GROUP_SHIFT, bit = c & (NL_GROUP_CHUNKS - 1);
-		nl_u64 hints = nl_load(map + g / 64) >> g % 64, word;
+		nl_u64 hints = nl_free_hints(h, g / 64, node) >> g % 64, word;
 		nl_u32 ones, zeros;
 
 		if (!(hints & 1)) {
@@ -118,9 +119,11 @@ again:
 		}
 		word = nl_load(&nl_group(h, g)->chunk_free);
 		if (!word) {
-			nl_hint_clear(map + g / 64, NL_BIT(g));
+			nl_word_t *map = nl_group_free_map(h, nl_node_of(h, g)) + g / 64;
+
+			nl_hint_clear(map, NL_BIT(g));
 			if (nl_load(&nl_group(h, g)->chunk_free))
-				nl_hint_set(map + g / 64, NL_BIT(g));
+				nl_hint_set(map, NL_BIT(g));
 		}
 		word >>= bit;
 		if (!word) {
@@ -178,17 +181,18 @@ static void raise_from(nl_heap_t *h, nl_u32 *from, nl_u32 old, nl_u32 group, nl_
 /*
  * A run, from where the first of that length may begin (run.h), so that an allocation costs
  * nothing that grows with the heap; or, if that must not be believed, from the heap's start. A
- * shared heap's users on the BPF side do not say where they give; it is small.
+ * shared heap's users on the BPF side do not say where they give; it is small. Nor is it known of
+ * each node by itself.
  */
-static nl_u32 find_run(nl_heap_t *h, nl_u32 nr, nl_u32 who, bool believe)
+static nl_u32 find_run(nl_heap_t *h, nl_u32 nr, nl_u32 who, nl_u32 node, bool believe)
 {
 	nl_u32 *from = &h->run_from[nr < NL_RUN_MAX ? nr : NL_RUN_MAX];
 	nl_u32 gives = nl_load_acquire(&h->run_gives), old, begins, chunk;
 
-	if (!believe || h->type != NL_HEAP_PRIVATE)
-		return search(h, 0, nr, who, &begins);
+	if (!believe || h->type != NL_HEAP_PRIVATE || h->nr_nodes > 1)
+		return search(h, 0, nr, who, node, &begins);
 	old = nl_load(from);
-	chunk = search(h, old, nr, who, &begins);
+	chunk = search(h, old, nr, who, node, &begins);
 	if (begins > old)
 		raise_from(h, from, old, begins, gives);
 	return chunk;
@@ -221,7 +225,7 @@ static nl_u32 chunks_of(nl_heap_t *h, size_t size)
  * The groups that nobody has opened are too few for the run, but the free chunks before them may
  * make up for it: open as many as that takes. Were any opened?
  */
-static bool grow_last(struct nolock_heap *heap, nl_u32 nr)
+static bool grow_last(struct nolock_heap *heap, nl_u32 nr, nl_u32 node)
 {
 	nl_heap_t *h = heap->h;
 	nl_u32 open = nl_nr_open(h), left = h->limit - nl_load(&h->cursor), tail = 0;
@@ -236,31 +240,34 @@ static bool grow_last(struct nolock_heap *heap, nl_u32 nr)
 	if (h->limit < nl_load(&h->cursor) || tail >= nr ||
 	    (nl_u64)left * NL_GROUP_CHUNKS < nr - tail)
 		return false;
-	return nl_heap_grow(heap, (nr - tail + NL_GROUP_CHUNKS - 1) / NL_GROUP_CHUNKS) != 0;
+	return nl_heap_grow_on(heap, (nr - tail + NL_GROUP_CHUNKS - 1) / NL_GROUP_CHUNKS, node) !=
+	       0;
 }
 
 /* A run that is the caller's by its chunks' tags: a chunk number or 0. */
-static nl_u32 get_run(struct nolock_heap *heap, nl_u32 nr, gfp_t gfp, nl_u32 who)
+static nl_u32 get_run(struct nolock_heap *heap, nl_u32 nr, gfp_t gfp, int node, nl_u32 who)
 {
 	nl_heap_t *h = heap->h;
-	nl_u32 chunk = find_run(h, nr, who, true);
+	nl_u32 near = node == NUMA_NO_NODE ? nl_here(heap) : (nl_u32)node;
+	nl_u32 rest = gfp & __GFP_THISNODE ? near : NL_ANY_NODE;
+	nl_u32 chunk = find_run(h, nr, who, near, true);
 
 	if (!chunk && gfpflags_allow_blocking(gfp)) {
 		/* A repair may have thought that nobody cared for these groups: others, then. */
 		do
-			chunk = nl_heap_grow_run(heap, nr);
+			chunk = nl_heap_grow_run(heap, nr, near);
 		while (chunk && !claim_tags(h, chunk, nr, who));
-		if (!chunk && grow_last(heap, nr))
-			chunk = find_run(h, nr, who, true);
-		if (!chunk && nr < NL_GROUP_CHUNKS && nl_heap_grow_part(heap, nr))
-			chunk = find_run(h, nr, who, true);
+		if (!chunk && grow_last(heap, nr, near))
+			chunk = find_run(h, nr, who, rest, true);
+		if (!chunk && nr < NL_GROUP_CHUNKS && nl_heap_grow_part(heap, nr, near))
+			chunk = find_run(h, nr, who, rest, true);
 		if (!chunk && nl_heap_shrink(heap))
-			chunk = find_run(h, nr, who, true);
+			chunk = find_run(h, nr, who, rest, true);
 	}
-	return chunk ? chunk : find_run(h, nr, who, false);
+	return chunk ? chunk : find_run(h, nr, who, rest, false);
 }
 
-void *nl_large_alloc(struct nolock_heap *heap, size_t size, gfp_t gfp)
+void *nl_large_alloc(struct nolock_heap *heap, size_t size, gfp_t gfp, int node)
 {
 	nl_heap_t *h = heap->h;
 	nl_u32 nr = chunks_of(h, size), who = nl_who(heap), chunk;
@@ -270,7 +277,7 @@ void *nl_large_alloc(struct nolock_heap *heap, size_t size, gfp_t gfp)
 		return NULL;
 	nl_depth++;
 	nl_fork_check();
-	chunk = get_run(heap, nr, gfp, who);
+	chunk = get_run(heap, nr, gfp, node, who);
 	p = chunk ? make_large(h, chunk, nr, size, gfp) : NULL;
 	nl_depth--;
 	if (gfpflags_allow_blocking(gfp))
@@ -278,17 +285,18 @@ void *nl_large_alloc(struct nolock_heap *heap, size_t size, gfp_t gfp)
 	return p;
 }
 
-void *nl_large_alloc_nolock(struct nolock_heap *heap, size_t size, gfp_t gfp)
+void *nl_large_alloc_nolock(struct nolock_heap *heap, size_t size, gfp_t gfp, int node)
 {
 	nl_heap_t *h = heap->h;
 	nl_u32 nr = chunks_of(h, size), who = nl_who(heap), chunk;
+	nl_u32 near = node == NUMA_NO_NODE ? nl_here(heap) : (nl_u32)node;
 	void *p;
 
 	nl_depth++;
 	nl_fork_check();
-	chunk = nr ? find_run(h, nr, who, true) : 0;
+	chunk = nr ? find_run(h, nr, who, near, true) : 0;
 	if (!chunk && nr)
-		chunk = find_run(h, nr, who, false);
+		chunk = find_run(h, nr, who, NL_ANY_NODE, false);
 	if (!chunk && nr == 1)
 		chunk = nl_chunk_scan(h, NL_RESERVE, who);
 	p = chunk ? make_large(h, chunk, nr, size, gfp) : NULL;
@@ -309,7 +317,7 @@ void *nl_large_alloc_aligned(struct nolock_heap *heap, size_t size, size_t align
 	nl_fork_check();
 	nl_fork_inventory();
 	run = nr + (nl_u32)(align >> NL_CHUNK_SHIFT) - 1;
-	chunk = get_run(heap, run, GFP_KERNEL, who);
+	chunk = get_run(heap, run, GFP_KERNEL, NUMA_NO_NODE, who);
 	if (chunk) {
 		skip = (nl_u32)((-nl_object(h, chunk, 0, 0) & (align - 1)) >> NL_CHUNK_SHIFT);
 		unclaim(h, chunk, skip, nl_chunk_publish);
@@ -372,7 +380,8 @@ static bool claim_behind(struct nolock_heap *heap, nl_u32 chunk, nl_u32 nr, nl_u
 	if (chunk + nr > open) {
 		if (!run_free(h, chunk, open))
 			return false;
-		nl_heap_grow(heap, (chunk + nr - open + NL_GROUP_CHUNKS - 1) >> NL_GROUP_SHIFT);
+		nl_heap_grow_on(heap, (chunk + nr - open + NL_GROUP_CHUNKS - 1) >> NL_GROUP_SHIFT,
+				nl_node_of(h, (chunk - 1) >> NL_GROUP_SHIFT));
 		if (chunk + nr > nl_nr_open(h) << NL_GROUP_SHIFT)
 			return false;
 	}
@@ -449,9 +458,11 @@ void *nl_large_move(struct nolock_heap *heap, void *p, size_t size)
 	void *to;
 
 	for (int i = 0; i < 2; i++) {
-		to = size > old && !i ? nl_large_alloc(heap, size + size / 4, GFP_KERNEL) : NULL;
+		to = size > old && !i ?
+			     nl_large_alloc(heap, size + size / 4, GFP_KERNEL, NUMA_NO_NODE) :
+			     NULL;
 		if (!to)
-			to = nl_large_alloc(heap, size, GFP_KERNEL);
+			to = nl_large_alloc(heap, size, GFP_KERNEL, NUMA_NO_NODE);
 		if (!to)
 			return NULL;
 		if (old > size)

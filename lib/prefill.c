@@ -80,8 +80,8 @@ static nl_u64 alloc_one(struct nolock_heap *heap, nl_u32 id, gfp_t gfp, bool nol
 	nl_u64 obj;
 
 	if (!nolock)
-		return nl_alloc_object(heap, id, gfp);
-	obj = nl_alloc_object_nolock(heap, id, gfp);
+		return nl_alloc_object(heap, id, gfp, NUMA_NO_NODE);
+	obj = nl_alloc_object_nolock(heap, id, gfp, NUMA_NO_NODE);
 	if (obj && nl_cache_of(heap->h, obj) != (int)id) {
 		kfree_nolock((void *)obj);
 		return 0;
@@ -102,7 +102,8 @@ static bool fill(struct nolock_heap *heap, nl_u32 id, nl_u32 sheaf, nl_u32 size,
 	while (s->size < size) {
 		nl_u64 obj;
 
-		if (nl_sheaf_fill(heap->h, sheaf, id, size, who, nl_core_flags(gfp, nolock)))
+		if (nl_sheaf_fill(heap->h, sheaf, id, size, who,
+				  nl_core_flags(gfp, nolock) | NL_NODE(nl_here(heap))))
 			continue;
 		/* Sheaves, a fresh slab, or more heap, one object at a time. */
 		obj = alloc_one(heap, id, gfp, nolock);
@@ -178,7 +179,7 @@ static nl_u32 take_spare(struct nolock_heap *heap, nl_u32 id, nl_u32 who)
 /* A sheaf from the barn, a full one if there is any, or 0. */
 static nl_u32 take_from_barn(struct nolock_heap *heap, nl_u32 id, nl_u32 who, nl_u32 flags)
 {
-	nl_barn_t *barn = &nl_cache(heap->h, id)->barn[0];
+	nl_barn_t *barn = &nl_cache(heap->h, id)->barn[nl_here(heap)];
 	nl_u32 sheaf, full = 0;
 
 	if ((!nl_load(&barn->full.nr) && !nl_load(&barn->empty.nr)) ||
@@ -317,7 +318,7 @@ static bool give_as_spare(struct nolock_heap *heap, nl_u32 id, nl_u32 who, nl_u3
 static void give_sheaf(struct kmem_cache *s, gfp_t gfp, struct slab_sheaf *sheaf)
 {
 	struct nolock_heap *heap = heap_of(s);
-	nl_u32 number, id, who;
+	nl_u32 number, id, who, node;
 	nl_barn_t *barn;
 	nl_sheaf_t *t;
 
@@ -340,16 +341,17 @@ static void give_sheaf(struct kmem_cache *s, gfp_t gfp, struct slab_sheaf *sheaf
 		return;
 	}
 	who = nl_who(heap);
-	barn = &nl_cache(heap->h, id)->barn[0];
 	t = nl_sheaf(heap->h, number - 1);
 	if (!take_over(heap, t)) {
 		nl_free_refused(sheaf, "no prefilled sheaf, or it was returned already");
 		return;
 	}
+	node = t->size ? nl_node_of(heap->h, nl_group_at(heap->h, t->obj[0])) : nl_here(heap);
+	barn = &nl_cache(heap->h, id)->barn[node];
 	settle(heap, id, t);
 	if (t->size <= nl_cache(heap->h, id)->capacity &&
 	    !(nl_cache(heap->h, id)->mode & NL_CACHE_ARRAY)) {
-		if (give_as_spare(heap, id, who, number)) {
+		if (node == nl_here(heap) && give_as_spare(heap, id, who, number)) {
 			nl_slot_count(counters(heap, id), NL_STAT_RETURN_FAST, 1);
 			return;
 		}

@@ -280,7 +280,7 @@ static void free_sheaf(struct nolock_heap *heap, nl_u32 sheaf)
 	nl_u32 id = s->cache - 1u, who = nl_who(heap), n = s->size;
 	nl_cache_t *c = nl_cache(h, id);
 	nl_slot_t *count = nl_aslot(h, nl_cpu(heap), id);
-	nl_barn_t *barn = &c->barn[0];
+	nl_barn_t *barn = &c->barn[nl_node_of(h, nl_group_at(h, s->obj[0]))];
 	bool kept = false;
 
 	nl_add(&heap->rcu->pending, -(nl_u64)n);
@@ -496,7 +496,7 @@ static int queue(const void *p, bool ordinary)
 		why = "inside an object";
 		if (idx == ~0u)
 			goto refused;
-		if (push_sheaf(heap, id, (nl_u64)p, &full)) {
+		if (!nl_is_remote(heap, (nl_u64)p) && push_sheaf(heap, id, (nl_u64)p, &full)) {
 			nl_add(&nl_cache(heap->h, id)->rcu_sheaf, 1);
 		} else {
 			why = "freed twice";

@@ -324,7 +324,7 @@ static void set_lost_bits(nl_heap_t *h)
 				if (nl_load(&nl_slab(h, chunk)->free[w]))
 					nl_slab_hint(h, id, chunk, w);
 		if (nl_load(&group->chunk_free))
-			nl_hint_set(nl_group_free_map(h) + g / 64, NL_BIT(g));
+			nl_hint_set(nl_group_free_map(h, nl_node_of(h, g)) + g / 64, NL_BIT(g));
 	}
 	nl_run_forget(h);
 	for (nl_u32 index = 0; index < h->nr_sheaves; index++)

@@ -209,11 +209,11 @@ static void empty_shared_rslots(struct nolock_heap *heap, nl_u32 from, nl_u32 to
 }
 
 /* Full sheaves first. */
-void nl_barn_flush(struct nolock_heap *heap, nl_u32 id, nl_u32 max)
+void nl_barn_flush(struct nolock_heap *heap, nl_u32 id, nl_u32 node, nl_u32 max)
 {
 	nl_heap_t *h = heap->h;
 	nl_u32 who = nl_who(heap);
-	nl_barn_t *barn = &nl_cache(h, id)->barn[0];
+	nl_barn_t *barn = &nl_cache(h, id)->barn[node];
 	nl_slot_t *slot = nl_aslot(h, nl_cpu(heap), id);
 
 	for (nl_u32 i = 0; i < max; i++) {
@@ -253,7 +253,8 @@ static nl_u32 shrink(struct nolock_heap *heap, nl_u32 from, nl_u32 to)
 			nl_slot_empty(h, slot, id, who);
 			nl_slot_unlock(slot);
 		}
-		nl_barn_flush(heap, id, h->nr_sheaves);
+		for (nl_u32 node = 0; node < nl_nr_nodes(h); node++)
+			nl_barn_flush(heap, id, node, h->nr_sheaves);
 	}
 	end = nl_load_acquire(&h->nr_open) << NL_GROUP_SHIFT;
 	for (nl_u32 chunk = h->first_chunk; chunk < end; chunk++) {

@@ -48,33 +48,88 @@ static nl_u64 alloc_rslot(struct nolock_heap *heap, nl_u32 id, nl_u32 who, nl_u3
 	if (!NL_RSEQ_DONE(res))
 		return 0;
 	slot = (nl_slot_t *)res;
+	flags |= nl_slot_flags(heap->h, slot);
 	obj = nl_slot_refill(heap->h, slot, id, who, flags) ? nl_slot_pop(slot) : 0;
 	nl_rslot_unlock(slot);
 	return obj;
 }
 
-static nl_u64 alloc_object(struct nolock_heap *heap, nl_u32 id, gfp_t gfp)
+/* From the slabs of one node, or more of its memory: an object's address or 0. */
+static nl_u64 alloc_there(struct nolock_heap *heap, nl_u32 id, nl_u32 flags, nl_u32 node, bool grow)
+{
+	nl_slot_t *count = nl_aslot(heap->h, nl_cpu(heap), id);
+	nl_u32 who = nl_who(heap);
+	nl_u64 obj;
+
+	for (int pass = 0;; pass++) {
+		obj = nl_slab_take(heap->h, id, who, node & (NL_MAX_NODES - 1));
+		if (!obj) {
+			obj = nl_slab_new(heap->h, id, flags | NL_NODE(node) | NL_THIS, who, 0);
+			if (obj)
+				nl_slot_count(count, NL_STAT_ALLOC_SLAB, 1);
+		}
+		if (obj || !grow || pass == GROW_PASSES || !nl_heap_grow_on(heap, 1, node))
+			break;
+	}
+	if (obj) {
+		nl_slot_count(count, NL_STAT_ALLOC_SLOWPATH, 1);
+		if (node != nl_here(heap))
+			nl_slot_count(count, NL_STAT_NODE_MISMATCH, 1);
+	}
+	return obj;
+}
+
+/*
+ * A request that this CPU's sheaves need not meet: for another node, or for one alone. *only: there
+ * is no other way to meet it.
+ */
+static nl_u64 alloc_on_node(struct nolock_heap *heap, nl_u32 id, gfp_t gfp, nl_u32 flags, int node,
+			    bool *only)
+{
+	nl_u32 here = nl_here(heap), there = node == NUMA_NO_NODE ? here : (nl_u32)node;
+
+	*only = gfp & __GFP_THISNODE;
+	if (there == here && !*only)
+		return 0;
+	return alloc_there(heap, id, flags, there, gfpflags_allow_blocking(gfp));
+}
+
+static nl_u64 alloc_object(struct nolock_heap *heap, nl_u32 id, gfp_t gfp, int node)
 {
 	nl_u32 who = nl_who(heap), flags = nl_core_flags(gfp, false);
 	nl_heap_t *h = heap->h;
 	int err = errno;
+	nl_u32 near = 0;
+	bool only = false;
 	nl_u64 obj;
 
 	nl_depth++;
 	nl_fork_check();
 	if (gfpflags_allow_blocking(gfp))
 		nl_fork_inventory();
+	if (nl_unlikely(h->nr_nodes > 1)) {
+		obj = alloc_on_node(heap, id, gfp, flags, node, &only);
+		if (obj || only)
+			goto out;
+	}
+	/* More of this node's memory before another's. */
+	if (h->nr_nodes > 1 && gfpflags_allow_blocking(gfp))
+		near = NL_THIS;
 	for (int pass = 0;; pass++) {
-		obj = alloc_rslot(heap, id, who, flags);
+		obj = alloc_rslot(heap, id, who, flags | near);
 		if (!obj)
-			obj = nl_alloc(h, id, nl_cpu(heap), who, flags);
+			obj = nl_alloc(h, id, nl_cpu(heap), who, flags | near);
 		if (obj || !gfpflags_allow_blocking(gfp) || pass == GROW_PASSES)
 			break;
-		if (!nl_heap_grow(heap, nl_heap_grow_step(heap)) && !nl_heap_shrink(heap))
+		if (nl_heap_grow(heap, nl_heap_grow_step(heap)))
+			continue;
+		if (!near && !nl_heap_shrink(heap))
 			break;
+		near = 0;
 	}
 	if (!obj)
 		obj = nl_alloc_last(h, id, nl_cpu(heap), who, flags);
+out:
 	/* Who may make system calls leaves something open for those who may not. */
 	if (obj && heap->type == NL_HEAP_PRIVATE && gfpflags_allow_blocking(gfp) &&
 	    nl_unlikely(!nl_heap_any_chunk(heap)))
@@ -88,9 +143,9 @@ static nl_u64 alloc_object(struct nolock_heap *heap, nl_u32 id, gfp_t gfp)
 	return obj;
 }
 
-nl_u64 nl_alloc_object(struct nolock_heap *heap, nl_u32 id, gfp_t gfp)
+nl_u64 nl_alloc_object(struct nolock_heap *heap, nl_u32 id, gfp_t gfp, int node)
 {
-	nl_u64 obj = alloc_object(heap, id, gfp), p;
+	nl_u64 obj = alloc_object(heap, id, gfp, node), p;
 
 	if (gfpflags_allow_blocking(gfp))
 		nl_decay_tick(heap);
@@ -99,21 +154,27 @@ nl_u64 nl_alloc_object(struct nolock_heap *heap, nl_u32 id, gfp_t gfp)
 	if (gfpflags_allow_blocking(gfp))
 		nl_track_pid();
 	for (nl_u32 tries = 0; !(p = nl_debug_alloc(heap, obj, tries)); tries++) {
-		obj = alloc_object(heap, id, gfp);
+		obj = alloc_object(heap, id, gfp, node);
 		if (!obj)
 			return 0;
 	}
 	return p;
 }
 
-static nl_u64 alloc_nolock(struct nolock_heap *heap, nl_u32 id)
+static nl_u64 alloc_nolock(struct nolock_heap *heap, nl_u32 id, int node)
 {
 	nl_u32 who = nl_who(heap), cpu = nl_cpu(heap), flags = NL_RESERVE;
 	nl_heap_t *h = heap->h;
 	nl_u32 next = nl_cache(h, id)->next;
+	bool only;
 	nl_u64 obj;
 
 	nl_fork_check();
+	if (nl_unlikely(h->nr_nodes > 1)) {
+		obj = alloc_on_node(heap, id, 0, flags, node, &only);
+		if (obj)
+			return obj;
+	}
 	obj = alloc_rslot(heap, id, who, flags);
 	if (!obj)
 		obj = nl_alloc(h, id, cpu, who, flags);
@@ -136,19 +197,19 @@ static nl_u64 alloc_nolock(struct nolock_heap *heap, nl_u32 id)
 	return obj;
 }
 
-nl_u64 nl_alloc_object_nolock(struct nolock_heap *heap, nl_u32 id, gfp_t gfp)
+nl_u64 nl_alloc_object_nolock(struct nolock_heap *heap, nl_u32 id, gfp_t gfp, int node)
 {
 	nl_u64 obj, p = 0;
 
 	(void)gfp;
 	nl_depth++;
-	obj = alloc_nolock(heap, id);
+	obj = alloc_nolock(heap, id, node);
 	/* It may be of the next bucket, so its own cache decides whether it is debugged. */
 	for (nl_u32 tries = 0; nl_unlikely(nl_load(&nl_debug_on)) && obj; tries++) {
 		p = nl_debug_alloc(heap, obj, tries);
 		if (p)
 			break;
-		obj = alloc_nolock(heap, id);
+		obj = alloc_nolock(heap, id, node);
 	}
 	nl_depth--;
 	return p ? p : obj;
@@ -243,14 +304,14 @@ __attribute__((noinline)) void *nl_kmalloc_slow(struct nolock_heap *heap, size_t
 	if (!size)
 		return ZERO_SIZE_PTR;
 	if (size > NL_MAX_SIZE) {
-		void *p = nl_large_alloc(heap, size, gfp);
+		void *p = nl_large_alloc(heap, size, gfp, node);
 
 		if (!p)
 			return fail(heap, NL_MAX_CACHES, size, gfp, ENOMEM);
 		return finish_kmalloc(heap, (nl_u64)p, gfp);
 	}
 	id = nl_kmalloc_cache((nl_u32)size, !!(gfp & __GFP_ACCOUNT));
-	obj = nl_alloc_object(heap, id, gfp);
+	obj = nl_alloc_object(heap, id, gfp, node);
 	if (!obj)
 		return fail(heap, id, size, gfp, ENOMEM);
 	return finish_kmalloc(heap, asked(heap, obj, size), gfp);
@@ -336,14 +397,14 @@ static __attribute__((noinline)) void *nolock_slow(struct nolock_heap *heap, siz
 	if (!size)
 		return ZERO_SIZE_PTR;
 	if (size > NL_MAX_SIZE) {
-		void *p = nl_large_alloc_nolock(heap, size, gfp);
+		void *p = nl_large_alloc_nolock(heap, size, gfp, node);
 
 		if (!p)
 			return fail(heap, NL_MAX_CACHES, size, gfp, ENOMEM);
 		return finish_kmalloc(heap, (nl_u64)p, gfp);
 	}
 	id = nl_kmalloc_cache((nl_u32)size, !!(gfp & __GFP_ACCOUNT));
-	obj = nl_alloc_object_nolock(heap, id, gfp);
+	obj = nl_alloc_object_nolock(heap, id, gfp, node);
 	if (!obj)
 		return fail(heap, id, size, gfp, ENOMEM);
 	return finish_kmalloc(heap, asked(heap, obj, size), gfp);
@@ -437,7 +498,10 @@ static int free_object(struct nolock_heap *heap, nl_u32 id, const void *p)
 		return -1;
 	if (nl_slab_is_free(heap->h, (nl_u32)(((nl_u64)p - heap->h->base) >> NL_CHUNK_SHIFT), idx))
 		goto twice;
-	res = NL_RSEQ_RETRY(heap, nl_rseq_push_once(heap, (nl_u64)id << NL_SLOT_SHIFT, (nl_u64)p));
+	res = NL_RSEQ_BUSY;
+	if (nl_likely(!nl_is_remote(heap, (nl_u64)p)))
+		res = NL_RSEQ_RETRY(heap, nl_rseq_push_once(heap, (nl_u64)id << NL_SLOT_SHIFT,
+							    (nl_u64)p));
 	if (NL_RSEQ_DONE(res))
 		return 0;
 	if (res == NL_RSEQ_EMPTY) {
@@ -446,7 +510,9 @@ static int free_object(struct nolock_heap *heap, nl_u32 id, const void *p)
 		if (NL_RSEQ_DONE(res)) {
 			slot = (nl_slot_t *)res;
 			other = nl_harden_slot(heap->h, slot, id, (nl_u64)p);
-			pushed = other && nl_slot_room(heap->h, slot, id, who, 0) &&
+			pushed = other &&
+				 nl_slot_room(heap->h, slot, id, who,
+					      nl_slot_flags(heap->h, slot)) &&
 				 nl_slot_push(slot, (nl_u64)p);
 			nl_rslot_unlock(slot);
 			if (pushed)
@@ -693,7 +759,8 @@ static __attribute__((noinline)) void *cache_alloc_slow(struct kmem_cache *s, gf
 		errno = EINVAL;
 		return NULL;
 	}
-	obj = nolock ? nl_alloc_object_nolock(heap, c->id, gfp) : nl_alloc_object(heap, c->id, gfp);
+	obj = nolock ? nl_alloc_object_nolock(heap, c->id, gfp, node) :
+		       nl_alloc_object(heap, c->id, gfp, node);
 	if (!obj)
 		return fail(heap, c->id, c->object_size, gfp, ENOMEM);
 	return finish(obj, c->object_size, gfp);

@@ -39,6 +39,7 @@ static const char *const names[NOLOCK_NR_STAT_ITEMS] = {
 	[NOLOCK_FREE_REFUSED] = "free_refused",
 	[NOLOCK_ALLOC_CPU_CACHE] = "alloc_cpu_cache",
 	[NOLOCK_FREE_CPU_CACHE] = "free_cpu_cache",
+	[NOLOCK_ALLOC_NODE_MISMATCH] = "alloc_node_mismatch",
 	[NOLOCK_FREE_RCU_SHEAF] = "free_rcu_sheaf",
 	[NOLOCK_FREE_RCU_SHEAF_FAIL] = "free_rcu_sheaf_fail",
 	[NOLOCK_SLOT_LOCK] = "slot_lock",
@@ -69,6 +70,7 @@ static const struct {
 	{ NOLOCK_ALLOC_NEXT_BUCKET, NL_STAT_NEXT_BUCKET },
 	{ NOLOCK_ALLOC_FAIL, NL_STAT_ALLOC_FAIL },
 	{ NOLOCK_FREE_REFUSED, NL_STAT_FREE_REFUSED },
+	{ NOLOCK_ALLOC_NODE_MISMATCH, NL_STAT_NODE_MISMATCH },
 	{ NOLOCK_SLOT_LOCK, NL_STAT_SLOT_LOCK },
 };
 

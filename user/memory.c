@@ -152,27 +152,6 @@ static int find_arena(struct memory *m, bool fresh)
 	return adopt_arena(m, fd, &info);
 }
 
-/* How many nodes the heap's barns are made for. */
-static unsigned int count_nodes(void)
-{
-	unsigned int nodes = 1, last;
-	char buf[64], *p;
-	FILE *f;
-
-	f = fopen("/sys/devices/system/node/possible", "re");
-	if (!f)
-		return 1;
-	if (fgets(buf, sizeof(buf), f)) {
-		p = strpbrk(buf, "-,");
-		while (p && strpbrk(p + 1, "-,"))
-			p = strpbrk(p + 1, "-,");
-		last = strtoul(p ? p + 1 : buf, NULL, 10);
-		nodes = last + 1 < NL_MAX_NODES ? last + 1 : NL_MAX_NODES;
-	}
-	fclose(f);
-	return nodes;
-}
-
 void memory_shape(const struct memory *m, struct nl_shape *shape)
 {
 	int cpus = libbpf_num_possible_cpus();
@@ -182,7 +161,7 @@ void memory_shape(const struct memory *m, struct nl_shape *shape)
 		.size = m->size,
 		.type = m->type == NOLOCK_HEAP_ARENA ? NL_HEAP_ARENA : NL_HEAP_MEMFD,
 		.nr_slots = cpus > 0 ? cpus : sysconf(_SC_NPROCESSORS_CONF),
-		.nr_nodes = count_nodes(),
+		.nr_nodes = nl_nodes(true),
 		.slot_by_cpu = 1,
 		.name = m->name,
 	};

@@ -25,7 +25,7 @@
 NL_FUNC int nl_chunk_publish(nl_heap_t *h NL_ARG, nl_u32 group, nl_u64 mask)
 {
 	nl_word_give(&nl_group(h, group)->chunk_free, mask);
-	nl_hint_set(nl_group_free_map(h) + group / 64, NL_BIT(group));
+	nl_hint_set(nl_group_free_map(h, nl_node_of(h, group)) + group / 64, NL_BIT(group));
 #ifndef __bpf__
 	if (h->type == NL_HEAP_PRIVATE)
 		nl_run_given(h, group);
@@ -39,10 +39,10 @@ NL_FUNC int nl_chunk_give(nl_heap_t *h NL_ARG, nl_u32 group, nl_u64 mask)
 	return nl_chunk_publish(h, group, mask);
 }
 
-/* A chunk by way of the hints, or 0. */
-NL_FUNC nl_u32 nl_chunk_find(nl_heap_t *h NL_ARG, nl_u32 who)
+/* A chunk of the node by way of the hints, or 0. */
+NL_FUNC nl_u32 nl_chunk_find(nl_heap_t *h NL_ARG, nl_u32 who, nl_u32 node)
 {
-	nl_word_t *map = nl_group_free_map(h);
+	nl_word_t *map = nl_group_free_map(h, node & (NL_MAX_NODES - 1));
 	nl_u32 words = nl_group_words(h);
 	nl_u32 at = nl_zero();
 
@@ -73,6 +73,22 @@ NL_FUNC nl_u32 nl_chunk_find(nl_heap_t *h NL_ARG, nl_u32 who)
 			nl_hint_set(map + at, NL_BIT(g));
 	}
 	return 0;
+}
+
+/* A chunk of the node that the flags name, or, unless they forbid it, of another one. */
+NL_FLAT nl_u32 nl_chunk_near(nl_heap_t *h NL_ARG, nl_u32 flags, nl_u32 who)
+{
+	nl_u32 near = NL_NODE_OF(flags), chunk = nl_chunk_find(h, who, near);
+
+	if (flags & NL_THIS)
+		return chunk;
+	nl_for(node, NL_MAX_NODES) {
+		if (chunk || node >= h->nr_nodes)
+			break;
+		if (node != near)
+			chunk = nl_chunk_find(h, who, node);
+	}
+	return chunk;
 }
 
 /* A chunk by looking at every word, the reserve's too if allowed, or 0: none was free. */

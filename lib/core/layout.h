@@ -7,6 +7,7 @@
  *   0          header, caches                        struct nl_heap, struct nl_cache[]
  *   off_rslot  R-slots   [nr_slots][NL_MAX_CACHES]   touched by rseq sections alone
  *   off_aslot  A-slots   [nr_slots][NL_MAX_CACHES]   atomic trylock
+ *   off_node   a byte for each slot: the node of its CPU
  *   off_smap   a bit for each sheaf: free
  *   off_sheaf  sheaves   [nr_sheaves]
  *   off_gfree  a bit for each group: has free chunks (hint); then one: drawn, but not opened
@@ -144,6 +145,7 @@ enum {
 	NL_STAT_NEXT_BUCKET,
 	NL_STAT_ALLOC_FAIL,
 	NL_STAT_FREE_REFUSED,
+	NL_STAT_NODE_MISMATCH,
 	NL_STAT_SLOT_LOCK,
 	NL_NR_STAT,
 };
@@ -170,7 +172,7 @@ struct nl_slot {
 	nl_u32 pad2;
 	nl_u64 stat[NL_NR_STAT];
 	nl_u64 seen; /* word, when decay.c looked the last time */
-	nl_u64 pad[2];
+	nl_u64 pad[1];
 };
 
 /*
@@ -292,8 +294,8 @@ struct nl_group {
 	nl_u64 reserve;	   /* free chunks for nolock callers alone */
 	nl_u64 dirty;	   /* free chunks whose pages may be present */
 	nl_u32 state;	   /* NL_GROUP_* */
-	nl_u32 node;
-	nl_u64 idle; /* dirty free chunks and empty slabs that decay.c saw the last time */
+	nl_u32 node;	   /* constant once the group is open */
+	nl_u64 idle;	   /* dirty free chunks and empty slabs that decay.c saw the last time */
 	nl_u64 pad[27];
 	nl_u64 partial[NL_MAX_CACHES]; /* hint: slabs of the cache with a summary bit set */
 	struct nl_slab slab[NL_GROUP_CHUNKS];
@@ -340,7 +342,8 @@ struct nl_heap {
 	nl_u64 off_tag;
 	nl_u64 off_group;
 	char name[NL_NAME];
-	nl_u64 pad[5];
+	nl_u64 off_node;
+	nl_u64 pad[4];
 
 	/* Written while the heap is in use. */
 	nl_u32 cursor;	       /* atomic: next group that nobody has opened yet */
@@ -428,15 +431,15 @@ NL_INLINE nl_word_t *nl_sheaf_map(nl_heap_t *h)
 	return (nl_word_t *)nl_at(h, h->off_smap);
 }
 
-NL_INLINE nl_word_t *nl_group_free_map(nl_heap_t *h)
+NL_INLINE nl_word_t *nl_group_free_map(nl_heap_t *h, nl_u32 node)
 {
-	return (nl_word_t *)nl_at(h, h->off_gfree);
+	return (nl_word_t *)nl_at(h, h->off_gfree) + (nl_u64)node * ((h->nr_groups + 63) / 64);
 }
 
 /* Groups that somebody drew and could not open, when others had drawn since. */
 NL_INLINE nl_word_t *nl_group_left_map(nl_heap_t *h)
 {
-	return nl_group_free_map(h) + (h->nr_groups + 63) / 64;
+	return nl_group_free_map(h, h->nr_nodes);
 }
 
 NL_INLINE nl_word_t *nl_group_part_map(nl_heap_t *h, nl_u32 node, nl_u32 id)
@@ -458,6 +461,31 @@ NL_INLINE nl_group_t *nl_group(nl_heap_t *h, nl_u32 group)
 NL_INLINE nl_slab_t *nl_slab(nl_heap_t *h, nl_u32 chunk)
 {
 	return &nl_group(h, chunk >> NL_GROUP_SHIFT)->slab[chunk & (NL_GROUP_CHUNKS - 1)];
+}
+
+/* How many nodes, whatever a damaged header says. */
+NL_INLINE nl_u32 nl_nr_nodes(nl_heap_t *h)
+{
+	return h->nr_nodes < NL_MAX_NODES ? h->nr_nodes : NL_MAX_NODES;
+}
+
+/* The node that a group's memory is on; that of a slot's CPU. */
+NL_INLINE nl_u32 nl_node_of(nl_heap_t *h, nl_u32 group)
+{
+	nl_u32 nodes = h->nr_nodes, node = 0;
+
+	if (nl_unlikely(nodes > 1))
+		node = nl_load(&nl_group(h, group)->node);
+	return node < nodes && node < NL_MAX_NODES ? node : 0;
+}
+
+NL_INLINE nl_u32 nl_slot_node(nl_heap_t *h, nl_u32 cpu)
+{
+	nl_u32 nodes = h->nr_nodes, node = 0;
+
+	if (nl_unlikely(nodes > 1))
+		node = *(volatile nl_u8 NLA *)nl_at(h, h->off_node + cpu);
+	return node < nodes && node < NL_MAX_NODES ? node : 0;
 }
 
 /* Groups that scans may look at. */
@@ -509,6 +537,12 @@ NL_INLINE int nl_slab_is_free(nl_heap_t *h, nl_u32 chunk, nl_u32 idx)
 {
 	return (nl_load(&nl_slab(h, chunk)->free[idx / 64 & (NL_SLAB_WORDS - 1)]) >> (idx & 63)) &
 	       1;
+}
+
+/* The group that an object of the heap lies in. */
+NL_INLINE nl_u32 nl_group_at(nl_heap_t *h, nl_u64 obj)
+{
+	return (nl_u32)((obj - h->base) >> (NL_CHUNK_SHIFT + NL_GROUP_SHIFT));
 }
 
 /* The address of a sheaf's objects, as it stands in nl_slot.objs. */

@@ -16,7 +16,7 @@
 NL_INLINE nl_u32 nl_slot_empty_sheaf(nl_heap_t *h, nl_slot_t *slot, nl_u32 id, nl_u32 who,
 				     nl_u32 flags)
 {
-	nl_barn_t *barn = &nl_cache(h, id)->barn[0];
+	nl_barn_t *barn = &nl_cache(h, id)->barn[NL_NODE_OF(flags)];
 	nl_u32 sheaf = 0;
 
 	if (nl_load(&barn->empty.nr) && nl_barn_lock(barn, who, flags)) {
@@ -31,23 +31,13 @@ NL_INLINE nl_u32 nl_slot_empty_sheaf(nl_heap_t *h, nl_slot_t *slot, nl_u32 id, n
 	return sheaf;
 }
 
-/*
- * Main is empty: swap it with the spare, or for a full sheaf of the barn, or fill it from the
- * slabs, or from a fresh one.
- */
-NL_FUNC nl_u32 nl_slot_refill(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, nl_u32 id, nl_u32 who,
-			      nl_u32 flags)
+/* Main is empty: a full sheaf of the barn in its place. 0: there is none, or the barn is locked. */
+NL_FUNC nl_u32 nl_slot_barn_get(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, nl_u32 id, nl_u32 who,
+				nl_u32 flags)
 {
-	nl_cache_t *cache = nl_cache(h, id);
-	nl_barn_t *barn = &cache->barn[0];
-	nl_u32 n = NL_WORD_SIZE(nl_load(&slot->word));
-	nl_u32 main = slot->main, spare = slot->spare, full = 0, got;
+	nl_barn_t *barn = &nl_cache(h, id)->barn[NL_NODE_OF(flags)];
+	nl_u32 main = slot->main, spare = slot->spare, full = 0;
 
-	nl_slot_count_locked(slot, NL_STAT_SLOT_LOCK);
-	if (n || !cache->capacity || (cache->mode & NL_CACHE_ARRAY))
-		return n;
-	if (spare && nl_sheaf(h, spare - 1)->size)
-		return nl_slot_swap(h, slot, id, who);
 	if (nl_load(&barn->full.nr) && nl_barn_lock(barn, who, flags)) {
 		full = nl_barn_pop(h, &barn->full, who);
 		if (full && main && spare) {
@@ -60,15 +50,36 @@ NL_FUNC nl_u32 nl_slot_refill(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, nl_u3
 		}
 		nl_barn_unlock(barn);
 	}
-	if (full) {
-		if (main && !spare) {
-			nl_slot_detach(h, slot);
-			nl_store(&slot->spare, main);
-		}
-		nl_slot_count(slot, NL_STAT_BARN_GET, 1);
-		return nl_slot_attach(h, slot, full, id);
+	nl_slot_count(slot, full ? NL_STAT_BARN_GET : NL_STAT_BARN_GET_FAIL, 1);
+	if (!full)
+		return 0;
+	if (main && !spare) {
+		nl_slot_detach(h, slot);
+		nl_store(&slot->spare, main);
 	}
-	nl_slot_count(slot, NL_STAT_BARN_GET_FAIL, 1);
+	return nl_slot_attach(h, slot, full, id);
+}
+
+/*
+ * Main is empty: swap it with the spare, or for a full sheaf of the barn, or fill it from the
+ * node's slabs, or from a fresh one of it. In functions of their own what ends there and what is
+ * other nodes': the way down from here is the longest on BPF's stack of 512 bytes.
+ */
+NL_FUNC nl_u32 nl_slot_refill_near(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, nl_u32 id,
+				   nl_u32 who, nl_u32 flags)
+{
+	nl_cache_t *cache = nl_cache(h, id);
+	nl_u32 n = NL_WORD_SIZE(nl_load(&slot->word)), main, got;
+
+	nl_slot_count_locked(slot, NL_STAT_SLOT_LOCK);
+	if (n || !cache->capacity || (cache->mode & NL_CACHE_ARRAY))
+		return n;
+	if (slot->spare && nl_sheaf(h, slot->spare - 1)->size)
+		return nl_slot_swap(h, slot, id, who);
+	n = nl_slot_barn_get(h, slot, id, who, flags);
+	if (n)
+		return n;
+	main = slot->main;
 	if (!main) {
 		main = nl_slot_empty_sheaf(h, slot, id, who, flags);
 		if (!main)
@@ -80,7 +91,7 @@ NL_FUNC nl_u32 nl_slot_refill(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, nl_u3
 	got = nl_sheaf_fill(h, main, id, cache->capacity, who, flags);
 	if (!got) {
 		/* Objects pop from the top: the slab's first stays below its next ones. */
-		if (nl_slab_new(h, id, flags, who, main)) {
+		if (nl_slab_new(h, id, nl_flags_near(h, flags), who, main)) {
 			nl_slot_count(slot, NL_STAT_ALLOC_SLAB, 1);
 			got = 1 + nl_sheaf_fill(h, main, id, cache->capacity, who, flags);
 		}
@@ -92,6 +103,58 @@ NL_FUNC nl_u32 nl_slot_refill(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, nl_u3
 	return nl_slot_attach(h, slot, main, id);
 }
 
+#ifndef __bpf__
+/* The same from the other nodes, one after the other; at last what is set aside, wherever it is. */
+NL_FUNC nl_u32 nl_slot_refill_far(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, nl_u32 id,
+				  nl_u32 who, nl_u32 flags)
+{
+	nl_cache_t *cache = nl_cache(h, id);
+	nl_u32 main = slot->main, got = nl_zero();
+
+	/* Nothing to fill: no sheaves, or none was to be had. */
+	if (!main || !cache->capacity || (cache->mode & NL_CACHE_ARRAY))
+		return 0;
+	nl_slot_detach(h, slot);
+	/* An even turn fills from the slabs of a node, the odd one after it from a fresh one. */
+	nl_for(i, 2 * NL_MAX_NODES) {
+		nl_u32 there = nl_flags_there(h, flags, i / 2);
+
+		if (got || i < 2 || !there)
+			continue;
+		if (i & 1) {
+			if (!nl_slab_new(h, id, there, who, main))
+				continue;
+			nl_slot_count(slot, NL_STAT_ALLOC_SLAB, 1);
+			got = 1;
+		}
+		got += nl_sheaf_fill(h, main, id, cache->capacity, who, there);
+	}
+	if (!got && nl_slab_new(h, id, flags, who, main)) {
+		nl_slot_count(slot, NL_STAT_ALLOC_SLAB, 1);
+		got = 1;
+	}
+	if (got) {
+		nl_slot_count(slot, NL_STAT_SHEAF_REFILL, got);
+		NL_PROBE3(sheaf_refill, h, cache->name, got);
+	}
+	return nl_slot_attach(h, slot, main, id);
+}
+
+#endif
+
+NL_FLAT nl_u32 nl_slot_refill(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, nl_u32 id, nl_u32 who,
+			      nl_u32 flags)
+{
+	nl_u32 n = nl_slot_refill_near(h, slot, id, who, flags);
+
+#ifndef __bpf__
+	/* There nl_alloc_far() asks the other nodes, for an object at a time. */
+	if (!n && nl_flags_far(h, flags))
+		n = nl_slot_refill_far(h, slot, id, who, flags);
+#endif
+	return n;
+}
+
 /*
  * Main is full: swap it with a spare that is not, or give the full spare to the barn for an
  * empty one, or flush the spare.
@@ -100,7 +163,7 @@ NL_FUNC nl_u32 nl_slot_room(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, nl_u32 
 			    nl_u32 flags)
 {
 	nl_cache_t *cache = nl_cache(h, id);
-	nl_barn_t *barn = &cache->barn[0];
+	nl_barn_t *barn = &cache->barn[NL_NODE_OF(flags)];
 	nl_u32 cap = cache->capacity;
 	nl_u32 main = slot->main, spare = slot->spare, empty = 0, put = 0;
 

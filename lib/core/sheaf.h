@@ -159,12 +159,16 @@ NL_FUNC nl_u32 nl_sheaf_fill_word(nl_heap_t *h NL_ARG, nl_u32 sheaf, nl_u32 id, 
 /* Nothing was found, but there are slabs that others have locked. */
 #define NL_FILL_BUSY (~1u)
 
-/* Out of one slab: how many objects; ~0 when no hint is left, or NL_FILL_BUSY. */
-NL_FUNC nl_u32 nl_sheaf_fill_slab(nl_heap_t *h NL_ARG, nl_u32 sheaf, nl_u32 id, nl_u32 want,
+/*
+ * Out of one slab of the node, {node 16, objects wanted 16}: how many objects; ~0 when no hint is
+ * left, or NL_FILL_BUSY.
+ */
+NL_FUNC nl_u32 nl_sheaf_fill_slab(nl_heap_t *h NL_ARG, nl_u32 sheaf, nl_u32 id, nl_u32 wanted,
 				  nl_u32 who)
 {
 	nl_sheaf_t *s = nl_sheaf(h, sheaf - 1);
-	nl_u64 at = nl_slab_find(h, id);
+	nl_u64 at = nl_slab_find(h, id, wanted >> 16);
+	nl_u32 want = wanted & 0xffff;
 	nl_u32 got = nl_zero(), chunk;
 	nl_slab_t *slab;
 
@@ -202,7 +206,7 @@ NL_FLAT nl_u32 nl_sheaf_fill(nl_heap_t *h NL_ARG, nl_u32 sheaf, nl_u32 id, nl_u3
 
 		if (nl_sheaf(h, sheaf - 1)->size >= want)
 			break;
-		n = nl_sheaf_fill_slab(h, sheaf, id, want, who);
+		n = nl_sheaf_fill_slab(h, sheaf, id, NL_NODE_OF(flags) << 16 | want, who);
 		if (n == ~0u)
 			break;
 		if (n == NL_FILL_BUSY) {

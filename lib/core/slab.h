@@ -38,7 +38,7 @@ NL_FLAT int nl_slab_hint(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 chunk, nl_u32 wo
 
 	nl_hint_set(&nl_slab(h, chunk)->summary, NL_BIT(word));
 	nl_hint_set(&group->partial[id & (NL_MAX_CACHES - 1)], NL_BIT(chunk));
-	nl_hint_set(nl_group_part_map(h, 0, id) + g / 64, NL_BIT(g));
+	nl_hint_set(nl_group_part_map(h, nl_node_of(h, g), id) + g / 64, NL_BIT(g));
 	return 0;
 }
 
@@ -46,7 +46,7 @@ NL_FUNC int nl_slab_unhint(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 chunk, nl_u32 
 {
 	nl_u32 g = chunk >> NL_GROUP_SHIFT;
 	nl_word_t *partial = &nl_group(h, g)->partial[id & (NL_MAX_CACHES - 1)];
-	nl_word_t *map = nl_group_part_map(h, 0, id) + g / 64;
+	nl_word_t *map = nl_group_part_map(h, nl_node_of(h, g), id) + g / 64;
 	nl_slab_t *slab = nl_slab(h, chunk);
 
 	nl_hint_clear(&slab->summary, NL_BIT(word));
@@ -71,18 +71,18 @@ NL_FUNC int nl_slab_unhint(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 chunk, nl_u32 
 	return 0;
 }
 
-NL_FUNC nl_u64 nl_slab_find(nl_heap_t *h NL_ARG, nl_u32 id)
+NL_FUNC nl_u64 nl_slab_find(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 node)
 {
-	nl_word_t *map = nl_group_part_map(h, 0, id);
+	nl_word_t *map = nl_group_part_map(h, node, id);
 	nl_u32 words = nl_group_words(h);
 	nl_u32 at = nl_zero(), g = nl_zero();
 	nl_u64 groups = nl_zero(), chunks = nl_zero(), locked = nl_zero();
-	nl_word_t *partial = map;
 
 	/* A word of the map, a group of the word, or a chunk of the group each turn. */
 	nl_for(i, words + 512) {
-		nl_u32 chunk;
+		nl_word_t *partial;
 		nl_u64 summary;
+		nl_u32 chunk;
 
 		if (chunks) {
 			chunk = (g << NL_GROUP_SHIFT) + nl_lowest(chunks);
@@ -94,6 +94,7 @@ NL_FUNC nl_u64 nl_slab_find(nl_heap_t *h NL_ARG, nl_u32 id)
 				locked = NL_ALL_LOCKED;
 				continue;
 			}
+			partial = &nl_group(h, g)->partial[id & (NL_MAX_CACHES - 1)];
 			nl_hint_clear(partial, NL_BIT(chunk));
 			if (nl_load(&nl_slab(h, chunk)->summary) && nl_is_slab_of(h, chunk, id)) {
 				nl_hint_set(partial, NL_BIT(chunk));
@@ -138,10 +139,10 @@ NL_INLINE void nl_slab_give_stray(nl_heap_t *h, nl_u32 chunk, nl_u32 word, nl_u6
 	nl_slab_give(h, NL_TAG_CACHE(nl_load(nl_tag(h, chunk))), chunk, word, mask);
 }
 
-NL_FUNC nl_u64 nl_slab_take(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 who)
+NL_FUNC nl_u64 nl_slab_take(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 who, nl_u32 node)
 {
 	nl_for(i, NL_TRIES) {
-		nl_u64 at = nl_slab_find(h, id), bit = 0;
+		nl_u64 at = nl_slab_find(h, id, node), bit = 0;
 		nl_u32 chunk, word;
 		nl_slab_t *slab;
 
@@ -189,13 +190,13 @@ NL_FUNC nl_u64 nl_slab_new(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 flags, nl_u32 
 {
 	nl_cache_t *cache = nl_cache(h, id);
 	nl_u32 per_slab = cache->per_slab;
-	nl_u32 g, chunk = nl_chunk_find(h, who), n = 0;
+	nl_u32 g, chunk = nl_chunk_near(h, flags, who), n = 0;
 	nl_sheaf_t *s = nl_sheaf(h, sheaf - 1);
 	nl_u64 summary, obj;
 	nl_slab_t *slab;
 	int locked;
 
-	if (!chunk && (flags & (NL_RESERVE | NL_SURE)))
+	if (!chunk && (flags & (NL_RESERVE | NL_SURE)) && !(flags & NL_THIS))
 		chunk = nl_chunk_scan(h, flags, who);
 	if (!chunk)
 		return 0;
@@ -241,7 +242,7 @@ NL_FUNC nl_u64 nl_slab_new(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 flags, nl_u32 
 		nl_or(&slab->summary, summary);
 		nl_or(&nl_group(h, g)->partial[id & (NL_MAX_CACHES - 1)], NL_BIT(chunk));
 		nl_mb();
-		nl_hint_set(nl_group_part_map(h, 0, id) + g / 64, NL_BIT(g));
+		nl_hint_set(nl_group_part_map(h, nl_node_of(h, g), id) + g / 64, NL_BIT(g));
 	}
 	return obj;
 }

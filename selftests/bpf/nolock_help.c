@@ -61,7 +61,7 @@ int heap_make(unsigned int place, unsigned int groups)
 		.size = ARENA_SIZE,
 		.type = NL_HEAP_ARENA,
 		.nr_slots = nr_cpus(),
-		.nr_nodes = 1,
+		.nr_nodes = nl_nodes(true),
 		.slot_by_cpu = 1,
 		.name = "test",
 	};

@@ -74,7 +74,7 @@ static void *sheaf_entry(struct env *e)
 
 static void *barn_lock(struct env *e)
 {
-	return &nl_cache(e->heap->h, e->id)->barn[0].lock;
+	return &nl_cache(e->heap->h, e->id)->barn[nl_slot_node(e->heap->h, CPU)].lock;
 }
 
 static void *free_word(struct env *e)

@@ -129,8 +129,8 @@ static void starve_with(const char *what, bool slots, bool barns)
 	for (unsigned int id = 0; id < NL_MAX_CACHES; id++) {
 		for (unsigned int cpu = 0; slots && cpu < h->nr_slots; cpu++)
 			nl_store(&nl_aslot(h, cpu, id)->lock, NL_OWNER(1, 0xfff0) | 1);
-		if (barns)
-			nl_store(&nl_cache(h, id)->barn[0].lock, NL_OWNER(1, 0xfff0) | 1);
+		for (unsigned int node = 0; barns && node < h->nr_nodes; node++)
+			nl_store(&nl_cache(h, id)->barn[node].lock, NL_OWNER(1, 0xfff0) | 1);
 	}
 	n = repeat(&e, e.s->progs.fill, 1024);
 	figure("%s: %u objects of 1 KiB out of a reserve of %u chunks", what, n, reserve);
@@ -140,8 +140,8 @@ static void starve_with(const char *what, bool slots, bool barns)
 	for (unsigned int id = 0; id < NL_MAX_CACHES; id++) {
 		for (unsigned int cpu = 0; slots && cpu < h->nr_slots; cpu++)
 			nl_store(&nl_aslot(h, cpu, id)->lock, 0);
-		if (barns)
-			nl_store(&nl_cache(h, id)->barn[0].lock, 0);
+		for (unsigned int node = 0; barns && node < h->nr_nodes; node++)
+			nl_store(&nl_cache(h, id)->barn[node].lock, 0);
 	}
 	while (nr_taken)
 		kfree(taken[--nr_taken]);

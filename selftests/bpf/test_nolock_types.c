@@ -435,7 +435,7 @@ static void budget(const char *name, const char *what, unsigned long limit)
 	bpf_program__set_log_level(p, 4);
 	bpf_program__set_log_buf(p, log, sizeof(log));
 	cr_assert_eq(bpf_map__reuse_fd(s->maps.nolock_heap, nolock_heap_fd(heap)), 0);
-	cr_assert_eq(nolock_call_bpf__load(s), 0);
+	cr_assert_eq(nolock_call_bpf__load(s), 0, "%s", log);
 	at = strstr(log, "processed ");
 	cr_assert(at, "the verifier's log has no count: %s", log);
 	insns = strtoul(at + strlen("processed "), NULL, 10);

@@ -46,7 +46,7 @@ struct nolock_heap *heap_of_kind(unsigned int kind, size_t size)
 		.size = size,
 		.type = kind,
 		.nr_slots = nolock_heap_default()->nr_slots,
-		.nr_nodes = 1,
+		.nr_nodes = nl_nodes(true),
 		.slot_by_cpu = 1,
 		.name = heap_kinds[kind],
 	};

@@ -270,14 +270,16 @@ Test(prefill, behind_locks)
 
 	cr_assert_eq(nolock_heap_populate(nolock_heap_default(), MiB), 0);
 	hold_slots(s, holder);
-	((nl_cache_t *)s)->barn[0].lock = holder;
+	for (nl_u32 node = 0; node < NL_MAX_NODES; node++)
+		((nl_cache_t *)s)->barn[node].lock = holder;
 	cr_assert_not_null(a = kmem_cache_prefill_sheaf_nolock(s, 0, 50));
 	cr_assert_not_null(b = kmem_cache_prefill_sheaf(s, GFP_KERNEL, 200));
 	for (int i = 0; i < 50; i++)
 		kfree(kmem_cache_alloc_from_sheaf(s, 0, a));
 	kmem_cache_return_sheaf(s, 0, a);
 	kmem_cache_return_sheaf(s, GFP_KERNEL, b);
-	((nl_cache_t *)s)->barn[0].lock = 0;
+	for (nl_u32 node = 0; node < NL_MAX_NODES; node++)
+		((nl_cache_t *)s)->barn[node].lock = 0;
 	hold_slots(s, 0);
 	expect_whole(nolock_heap_default(), NULL, "after prefill behind locks");
 	cr_assert_eq(kmem_cache_destroy(s), 0);

@@ -241,7 +241,8 @@ Test(bulk, behind_locks)
 			hold_rslot(nl_rslot(heap->h, cpu, id), word);
 			hold_aslot(nl_aslot(heap->h, cpu, id), word);
 		}
-		nl_cache(heap->h, id)->barn[0].lock = word;
+		for (nl_u32 node = 0; node < NL_MAX_NODES; node++)
+			nl_cache(heap->h, id)->barn[node].lock = word;
 		if (!round) {
 			cr_assert_eq(kmem_cache_alloc_bulk_nolock(s, 0, 3000, p), 3000);
 			kmem_cache_free_bulk_nolock(s, 1500, p);

@@ -9,6 +9,7 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -120,6 +121,7 @@ struct scene {
 	struct kmem_cache *s;
 	nl_u32 id;
 	nl_cache_t *cache;
+	nl_barn_t *barn;
 	nl_slot_t *slot; /* with objects in main */
 	nl_sheaf_t *main;
 	nl_u32 main_size;
@@ -139,7 +141,16 @@ static void scene_make(struct scene *sc)
 	struct slab_sheaf *sheaf[2];
 	enum { N = 2000 };
 	static void *obj[N];
+	cpu_set_t all;
+	int cpu;
 
+	/* All of it on one node. */
+	cr_assert_eq(sched_getaffinity(0, sizeof(all), &all), 0);
+	for (cpu = 0; !CPU_ISSET(cpu, &all);)
+		cpu++;
+	CPU_ZERO(&all);
+	CPU_SET(cpu, &all);
+	cr_assert_eq(sched_setaffinity(0, sizeof(all), &all), 0);
 	sc->heap = nolock_heap_create(HEAP_SIZE);
 	cr_assert_not_null(sc->heap);
 	sc->h = sc->heap->h;
@@ -155,6 +166,7 @@ static void scene_make(struct scene *sc)
 	sc->chunk = chunk_of(sc->h, sc->live);
 	sc->id = NL_TAG_CACHE(*nl_tag(sc->h, sc->chunk));
 	sc->cache = nl_cache(sc->h, sc->id);
+	sc->barn = &sc->cache->barn[nl_here(sc->heap)];
 	sc->slot = NULL;
 	for (nl_u32 cpu = 0; cpu < sc->h->nr_slots && !sc->slot; cpu++)
 		for (int kind = 0; kind < 2; kind++) {
@@ -171,9 +183,9 @@ static void scene_make(struct scene *sc)
 	for (int i = 0; !NL_BARN_MAX && i < 2; i++)
 		cr_assert_not_null(sheaf[i] = kmem_cache_prefill_sheaf(sc->s, GFP_KERNEL, 25));
 	for (int i = 0; !NL_BARN_MAX && i < 2; i++)
-		nl_barn_push(sc->h, &sc->cache->barn[0].full,
+		nl_barn_push(sc->h, &sc->barn->full,
 			     (nl_u32)((nl_sheaf_t *)sheaf[i] - nl_sheaf(sc->h, 0)) + 1);
-	cr_assert_gt(sc->cache->barn[0].full.nr, 1, "the barn holds no two full sheaves");
+	cr_assert_gt(sc->barn->full.nr, 1, "the barn holds no two full sheaves");
 	expect_whole(sc->heap, NULL, "before any damage");
 }
 
@@ -214,7 +226,7 @@ Test(check, finds_damage_of_slots_and_sheaves)
 	nl_u32 at, spare;
 
 	scene_make(&sc);
-	barn = &sc.cache->barn[0];
+	barn = sc.barn;
 	full = nl_sheaf(sc.h, barn->full.first - 1);
 	second = nl_sheaf(sc.h, full->next - 1);
 	map = nl_sheaf_map(sc.h);
@@ -388,12 +400,12 @@ Test(check, reports_held_locks)
 	scene_make(&sc);
 	hold_aslot(nl_aslot(sc.h, 0, sc.id), holder);
 	hold_rslot(nl_rslot(sc.h, 0, sc.id), holder);
-	sc.cache->barn[0].lock = holder;
+	sc.barn->lock = holder;
 	nolock_heap_check(sc.heap, &rep);
 	cr_assert_eq(rep.locks_held, 3, "%lu locks found held", rep.locks_held);
 	hold_aslot(nl_aslot(sc.h, 0, sc.id), 0);
 	hold_rslot(nl_rslot(sc.h, 0, sc.id), 0);
-	sc.cache->barn[0].lock = 0;
+	sc.barn->lock = 0;
 	expect_whole(sc.heap, NULL, "after the locks were released");
 }
 

@@ -666,11 +666,13 @@ static void handler(int sig)
 
 #if defined(__x86_64__)
 static int step_every, steps;
+static volatile bool stepped_enough;
 
 static void stepped(int sig, siginfo_t *info, void *context)
 {
 	(void)info, (void)context;
-	if (++steps % step_every == 0)
+	/* Not inside trap_off(), whose stack no unwinder knows. */
+	if (++steps % step_every == 0 && !stepped_enough)
 		handler(sig);
 }
 
@@ -686,9 +688,11 @@ static void step_through(slab_flags_t flags, int every)
 	sigaction(SIGTRAP, &sa, NULL);
 	nolock_work(4);
 	for (int i = 0; i < 4; i++) {
+		stepped_enough = false;
 		trap_on();
 		p = kmem_cache_alloc_nolock(hot, 0, NUMA_NO_NODE);
 		kfree_nolock(p);
+		stepped_enough = true;
 		trap_off();
 		cr_assert_not_null(p);
 	}
@@ -897,7 +901,8 @@ Test(debug, hardening_of_sheaves)
 	CPU_SET(sched_getcpu(), &one);
 	sched_setaffinity(0, sizeof(one), &one);
 	cr_expect_eq(circulate(&dropped), 0, "the middle of an object was handed out");
-	cr_expect_eq(dropped, 1);
+	/* A heap of several nodes looks at each object when it is freed. */
+	cr_expect_eq(dropped, nolock_heap_default()->h->nr_nodes == 1);
 	expect_whole(nolock_heap_default(), NULL, "after an interior pointer");
 }
 

@@ -32,7 +32,7 @@ static void die(const char *what)
 
 struct nolock_heap *shared_make(size_t size)
 {
-	struct nl_shape shape = { .type = NL_HEAP_MEMFD, .nr_nodes = 1, .slot_by_cpu = 1 };
+	struct nl_shape shape = { .type = NL_HEAP_MEMFD, .slot_by_cpu = 1 };
 	int fd = memfd_create("torture", MFD_CLOEXEC);
 	struct nolock_heap *heap;
 	char *mem;
@@ -49,6 +49,7 @@ struct nolock_heap *shared_make(size_t size)
 	shape.size = size;
 	shape.name = "torture";
 	shape.nr_slots = nolock_heap_default()->nr_slots;
+	shape.nr_nodes = nl_nodes(true);
 	if (mmap(mem, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED_NOREPLACE, fd, 0) != mem)
 		die("map");
 	if (nl_heap_format(mem, &shape)) {
@@ -127,17 +128,18 @@ static void inv_slot(struct inventory *inv, nl_heap_t *h, nl_u32 id, nl_slot_t *
 
 static void inv_cache(struct inventory *inv, nl_heap_t *h, nl_u32 id)
 {
-	nl_u32 sheaf, n = 0;
+	nl_u32 sheaf;
 
 	for (nl_u32 cpu = 0; cpu < h->nr_slots; cpu++) {
 		inv_slot(inv, h, id, nl_rslot(h, cpu, id));
 		inv_slot(inv, h, id, nl_aslot(h, cpu, id));
 	}
-	for (sheaf = nl_cache(h, id)->barn[0].full.first; sheaf && sheaf <= h->nr_sheaves; n++) {
-		inv_sheaf(inv, h, id, sheaf, nl_sheaf(h, sheaf - 1)->size);
-		sheaf = nl_sheaf(h, sheaf - 1)->next;
-		if (n > h->nr_sheaves)
-			break;
+	for (nl_u32 node = 0; node < NL_MAX_NODES; node++) {
+		sheaf = nl_cache(h, id)->barn[node].full.first;
+		for (nl_u32 n = 0; sheaf && sheaf <= h->nr_sheaves && n <= h->nr_sheaves; n++) {
+			inv_sheaf(inv, h, id, sheaf, nl_sheaf(h, sheaf - 1)->size);
+			sheaf = nl_sheaf(h, sheaf - 1)->next;
+		}
 	}
 }
 

@@ -39,7 +39,7 @@ typedef unsigned int gfp_t;
  * for kmem_cache_prefill_percpu_array().
  */
 #define __GFP_NOFAIL ((gfp_t)0x8000)
-/* The request is for the given node alone, no other node may serve it. */
+/* The request is for the given node (or the CPU's) alone, no other node may serve it. */
 #define __GFP_THISNODE ((gfp_t)0x0020)
 
 #define __GFP_RECLAIM (__GFP_DIRECT_RECLAIM | __GFP_KSWAPD_RECLAIM)

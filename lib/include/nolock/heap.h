@@ -6,6 +6,13 @@
  * so that a pointer means the same in all of them, and in BPF programs where the object is a
  * bpf_arena. nolockd(8) creates shared heaps, keeps them populated, and decides who may open
  * them. Contexts are named as in slab.h.
+ *
+ * NUMA. A shared heap has the nodes of the machine that it is made on, 4 at most: the kernel's number
+ * modulo 4. Its memory comes from the node that asks, and objects that are freed elsewhere go back
+ * there. A private heap has node 0 alone, since its fast paths know no CPU, unless NOLOCK_NUMA=1 was
+ * in the environment when it was made: then it has nodes, too, and no fast paths.
+ * NOLOCK_FAKE_NODES=N (1 to 4), for tests, gives every heap that is made N nodes, CPU c being of node
+ * c % N; memory is not bound then. A TINY build has one node.
  */
 #ifndef NOLOCK_HEAP_H
 #define NOLOCK_HEAP_H

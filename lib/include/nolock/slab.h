@@ -88,8 +88,10 @@ NOLOCK_API void *kzalloc(size_t size, gfp_t flags);
 
 /*
  * kmalloc_node - kmalloc() from a NUMA node
- * @node: the node, or NUMA_NO_NODE. A node that does not exist fails with EINVAL.
- * Without __GFP_THISNODE another node serves when this one is empty.
+ * @node: the node, or NUMA_NO_NODE: that of the CPU. A node that the heap has not fails with EINVAL.
+ * Without __GFP_THISNODE another node serves when this one has nothing left and cannot grow.
+ * Which nodes a heap has: heap.h. Contexts and errors as kmalloc().
+ * Source: kmalloc_node() of Linux's slub.c.
  */
 NOLOCK_API void *kmalloc_node(size_t size, gfp_t flags, int node);
 
@@ -129,7 +131,7 @@ NOLOCK_API void kfree(const void *p);
  * kmalloc_nolock - allocate from any context, wait-free
  * @size: bytes; 0 gives ZERO_SIZE_PTR
  * @flags: NOLOCK_GFP_NOLOCK_MASK; others fail with EINVAL
- * @node: a NUMA node or NUMA_NO_NODE
+ * @node: a NUMA node or NUMA_NO_NODE, as for kmalloc_node(); another node serves if it must
  * For sizes up to KMALLOC_MAX_CACHE_SIZE it returns NULL only if, during the call, the slab
  * bitmaps of the size's bucket and of the next larger one and the chunk bitmap were all empty:
  * nolock_heap_populate() sets memory aside for it. Larger sizes are tried once, in opened memory.

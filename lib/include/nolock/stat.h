@@ -43,6 +43,7 @@ enum nolock_stat_item {
 	NOLOCK_FREE_CPU_CACHE,	    /* to a per-CPU array, instead of free_fastpath */
 	NOLOCK_FREE_RCU_SHEAF,	    /* kfree_rcu(): to a sheaf that waits for a grace period */
 	NOLOCK_FREE_RCU_SHEAF_FAIL, /* noted otherwise: the CPU's sheaves were locked, or full */
+	NOLOCK_ALLOC_NODE_MISMATCH, /* served from the node asked for, which was not the CPU's */
 	NOLOCK_SLOT_LOCK,	    /* a slot locked that had nothing to give, or no room */
 	NOLOCK_NR_STAT_ITEMS
 };

@@ -96,8 +96,7 @@ static bool claim(nl_heap_t *h, nl_u32 chunk, nl_u32 nr, nl_u32 who)
  * chunk.h: most of a large heap has none. A chunk number or 0; *begins is the group below which no
  * such run begins.
  */
-static nl_u32 search(nl_heap_t *h, nl_u32 group, nl_u32 nr, nl_u32 who, nl_u32 node,
-		     nl_u32 *begins)
+static nl_u32 search(nl_heap_t *h, nl_u32 group, nl_u32 nr, nl_u32 who, nl_u32 node, nl_u32 *begins)
 {
 	nl_u32 start = group << NL_GROUP_SHIFT, restarts = 0, seen = 0;
 	nl_u32 known = nr < NL_RUN_MAX ? nr : NL_RUN_MAX;

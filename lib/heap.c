@@ -551,23 +551,12 @@ struct nolock_heap *nl_default_get(void)
 		if (nl_load_acquire(&heap->state) == NL_HANDLE_LIVE && !heap->snapshot &&          \
 		    heap->type == NL_HEAP_PRIVATE)
 
-void nl_fork_check(void)
+/* Once, also for a handler in between: whatever it finds held it leaves alone. */
+static void fork_take_over(struct fork_page *page)
 {
-	struct fork_page *page = nl_load_acquire(&fork_page);
 	struct nolock_heap *heap;
 
-	if (nl_likely(nl_load(&page->done)))
-		return;
-	/* Before any thread of the child has a number: nl_who() comes by here first. */
-	(void)nl_cas(&page->older, 0, nl_load(&threads) + 1);
-	if (!this_thread || this_thread >= nl_load(&page->older) ||
-	    nl_load(&threads) >= MAX_THREADS)
-		return;
-	/* Once, also for a handler in between: whatever it finds held it leaves alone. */
 	nl_store(&page->done, 1);
-	/* There was no other: nobody held anything. A child in a sandbox may depend on no stat(). */
-	if (nl_load(&page->older) == 2)
-		return;
 	for_each_private(heap) {
 		nl_heap_repair_fork(heap, nl_load(&page->older));
 		nl_rcu_fork(heap);
@@ -576,17 +565,51 @@ void nl_fork_check(void)
 	nl_store(&page->pending, 1);
 }
 
+void nl_fork_check(void)
+{
+	struct fork_page *page = nl_load_acquire(&fork_page);
+
+	if (nl_likely(nl_load(&page->done)))
+		return;
+	/* Before any thread of the child has a number: nl_who() comes by here first. */
+	(void)nl_cas(&page->older, 0, nl_load(&threads) + 1);
+	if (!this_thread || this_thread >= nl_load(&page->older) ||
+	    nl_load(&threads) >= MAX_THREADS)
+		return;
+	/* There was no other: nobody held anything. A child in a sandbox may depend on no stat(). */
+	if (nl_load(&page->older) == 2)
+		nl_store(&page->done, 1);
+	else
+		fork_take_over(page);
+}
+
+/*
+ * The thread that forked may have had no number then: it had never been here. It is the one whose
+ * thread ID is the process's. Who is not it asks once; a thread that forks after that has a number.
+ */
+static bool forked_unnumbered(const struct fork_page *page)
+{
+	static __thread bool asked;
+
+	if (asked || this_thread < nl_load(&page->older) || nl_load(&threads) >= MAX_THREADS)
+		return false;
+	asked = true;
+	return syscall(SYS_gettid) == getpid();
+}
+
 void nl_fork_inventory(void)
 {
 	struct fork_page *page = nl_load_acquire(&fork_page);
 	struct nolock_heap *heap;
 	struct stat st;
 
+	if (nl_unlikely(!nl_load(&page->done)) && forked_unnumbered(page))
+		fork_take_over(page);
 	if (nl_likely(!nl_load(&page->pending)) || nl_depth > 1)
 		return;
 	nl_store(&page->pending, 0);
 	/* Directories: one for each thread, and two. Any other thread might be at work. */
-	if (this_thread >= page->older || stat("/proc/self/task", &st) || st.st_nlink != 3)
+	if (stat("/proc/self/task", &st) || st.st_nlink != 3)
 		return;
 	for_each_private(heap)
 		nl_heap_inventory(heap);

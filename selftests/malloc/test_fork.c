@@ -115,6 +115,34 @@ PRELOADED(fork, of_a_process_with_threads)
 	with_threads(fork_often);
 }
 
+/* A thread that never allocated forks while others are at it: its child's first call is its first. */
+static void *fork_first(void *arg)
+{
+	pid_t pid = _Fork();
+
+	if (!pid)
+		child(false);
+	*(pid_t *)arg = pid;
+	return NULL;
+}
+
+static void fork_in_new_threads(void)
+{
+	for (int i = 0; i < 150; i++) {
+		pthread_t t;
+		pid_t pid = -1;
+
+		CHECK(!pthread_create(&t, NULL, fork_first, &pid), "pthread_create");
+		pthread_join(t, NULL);
+		expect_child(pid, "fork in a new thread");
+	}
+}
+
+PRELOADED(fork, of_a_thread_that_never_allocated)
+{
+	with_threads(fork_in_new_threads);
+}
+
 /*
  * Out of a handler, wherever the process was: one fork each time it is asked for, in whichever thread
  * gets the signal. The child goes on where the handler interrupted it.

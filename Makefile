@@ -240,8 +240,10 @@ torture:
 torture-programs: $(USER_BINS) $(selftests/torture_BINS)
 
 # Sanitizers: their own builds of the user side, and the BPF objects of this one.
-# What steps through every instruction is left to the plain build: those of a sanitizer are not ours.
+# What steps through every instruction, or jumps out of wherever it is, is left to the plain build:
+# those of a sanitizer are not ours.
 SAN_SUITES = $(filter-out suite=$(BUILD)/selftests/malloc/% program=$(BUILD)/selftests/malloc/% \
+	suite=$(BUILD)/selftests/lib/test_leave \
 	$(addprefix program=$(BUILD)/selftests/torture/test_,breakpoints first kill_% stepped),$(SUITES))
 SAN_BINS = $(subst =$(BUILD)/,=$(BUILD)/$(1)/,$(SAN_SUITES))
 SAN_MAKE = $(SUB) BUILD=$(BUILD)/$(1) BPFOUT=$(BPFOUT) SAN=$(2)

@@ -140,7 +140,8 @@ BPF_OBJS := $(BPF_SRCS:%.bpf.c=$(BPFOUT)/%.bpf.o)
 SKELS := $(BPF_OBJS:.bpf.o=.skel.h)
 
 # Sources of other directories that a directory's programs are linked with, too.
-selftests/torture_SHARES := selftests/lib/common.c
+selftests/torture_SHARES := selftests/lib/common.c selftests/lib/plain.c
+selftests/malloc_SHARES := selftests/lib/plain.c
 # What libnolock's header puts in line refers to it, and it is preloaded, or not there.
 bench/work_LDFLAGS := -Wl,-z,dynamic-undefined-weak
 selftests/tsan_SHARES := selftests/torture/shared.c
@@ -240,10 +241,8 @@ torture:
 torture-programs: $(USER_BINS) $(selftests/torture_BINS)
 
 # Sanitizers: their own builds of the user side, and the BPF objects of this one.
-# What steps through every instruction, or jumps out of wherever it is, is left to the plain build:
-# those of a sanitizer are not ours.
+# What steps through every instruction is left to the plain build: those of a sanitizer are not ours.
 SAN_SUITES = $(filter-out suite=$(BUILD)/selftests/malloc/% program=$(BUILD)/selftests/malloc/% \
-	suite=$(BUILD)/selftests/lib/test_leave \
 	$(addprefix program=$(BUILD)/selftests/torture/test_,breakpoints first kill_% stepped),$(SUITES))
 SAN_BINS = $(subst =$(BUILD)/,=$(BUILD)/$(1)/,$(SAN_SUITES))
 SAN_MAKE = $(SUB) BUILD=$(BUILD)/$(1) BPFOUT=$(BPFOUT) SAN=$(2)

@@ -15,42 +15,6 @@
 #include "internal.h"
 #include "util.h"
 
-static inline uint64_t pat_word(uint64_t seed, uint64_t i)
-{
-	uint64_t x = (seed + 1) * 0x9e3779b97f4a7c15ULL + i * 0xbf58476d1ce4e5b9ULL;
-
-	return x ^ (x >> 29);
-}
-
-/* Bytes, not words, at the ends: an object's size need not be a multiple of 8. */
-void pat_fill(void *p, size_t size, uint64_t seed)
-{
-	unsigned char *b = p;
-	size_t i, words = size / 8;
-	uint64_t w;
-
-	for (i = 0; i < words; i++) {
-		w = pat_word(seed, i);
-		memcpy(b + i * 8, &w, 8);
-	}
-	w = pat_word(seed, words);
-	memcpy(b + words * 8, &w, size % 8);
-}
-
-bool pat_check(const void *p, size_t size, uint64_t seed)
-{
-	const unsigned char *b = p;
-	size_t i, words = size / 8;
-	uint64_t w, diff = 0;
-
-	for (i = 0; i < words; i++) {
-		memcpy(&w, b + i * 8, 8);
-		diff |= w ^ pat_word(seed, i);
-	}
-	w = pat_word(seed, words);
-	return !diff && memcmp(b + words * 8, &w, size % 8) == 0;
-}
-
 void stamp(void *p, uint32_t size, uint32_t seed)
 {
 	uint32_t head[2] = { size ^ 0x51ab51abu, seed };
@@ -136,19 +100,6 @@ uint64_t now_ns(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
-size_t rss_bytes(void)
-{
-	FILE *f = fopen("/proc/self/statm", "r");
-	size_t pages = 0;
-
-	if (!f)
-		return 0;
-	if (fscanf(f, "%*s %zu", &pages) != 1)
-		pages = 0;
-	fclose(f);
-	return pages * (size_t)sysconf(_SC_PAGESIZE);
 }
 
 bool rseq_in_use(struct nolock_heap *heap)

@@ -15,9 +15,7 @@
 #include <nolock/page.h>
 #include <nolock/slab.h>
 #include <nolock/stat.h>
-
-#define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
-#define MiB ((size_t)1 << 20)
+#include "plain.h"
 
 /* Sanitizers' shadow memory needs address space and pages that a few tests forbid. */
 #if defined(__SANITIZE_ADDRESS__)
@@ -54,10 +52,6 @@ static inline void rng_init(struct rng *r, uint64_t seed)
 	r->s = seed * 0x9e3779b97f4a7c15ULL | 1;
 }
 
-/* Fill and check any memory with a pattern that differs by seed and by offset. Handler. */
-void pat_fill(void *p, size_t size, uint64_t seed);
-bool pat_check(const void *p, size_t size, uint64_t seed);
-
 /*
  * A stamped object says its own size and seed in its first 8 bytes and has the pattern of that
  * seed behind them, so that whoever gets the pointer can check it. At least 8 bytes. Handler.
@@ -93,9 +87,6 @@ void die_with_parent(void);
 
 /* Nanoseconds of the monotonic clock: for ends of storms, never for a verdict. */
 uint64_t now_ns(void);
-
-/* Bytes of the process that are present (field 2 of /proc/self/statm). */
-size_t rss_bytes(void);
 
 /* Is the heap's fast path by rseq in use in this process? */
 bool rseq_in_use(struct nolock_heap *heap);

@@ -121,52 +121,6 @@ void dropin_whole(void)
 	      strerror(-err), r.errors, r.locks_held, r.first_error);
 }
 
-size_t rss_bytes(void)
-{
-	char text[128];
-	int fd = open("/proc/self/statm", O_RDONLY);
-	ssize_t n = read(fd, text, sizeof(text) - 1);
-	unsigned long pages = 0;
-
-	close(fd);
-	text[n > 0 ? n : 0] = 0;
-	CHECK(sscanf(text, "%*s %lu", &pages) == 1, "statm");
-	return pages * (size_t)sysconf(_SC_PAGESIZE);
-}
-
-static inline uint64_t pat_word(uint64_t seed, uint64_t i)
-{
-	uint64_t x = (seed + 1) * 0x9e3779b97f4a7c15ULL + i * 0xbf58476d1ce4e5b9ULL;
-
-	return x ^ (x >> 29);
-}
-
-void pat_fill(void *p, size_t size, uint64_t seed)
-{
-	unsigned char *b = p;
-	uint64_t w;
-
-	for (size_t i = 0; i < size / 8; i++) {
-		w = pat_word(seed, i);
-		memcpy(b + i * 8, &w, 8);
-	}
-	w = pat_word(seed, size / 8);
-	memcpy(b + size / 8 * 8, &w, size % 8);
-}
-
-bool pat_ok(const void *p, size_t size, uint64_t seed)
-{
-	const unsigned char *b = p;
-	uint64_t w, diff = 0;
-
-	for (size_t i = 0; i < size / 8; i++) {
-		memcpy(&w, b + i * 8, 8);
-		diff |= w ^ pat_word(seed, i);
-	}
-	w = pat_word(seed, size / 8);
-	return !diff && !memcmp(b + size / 8 * 8, &w, size % 8);
-}
-
 static int job_main(const char *name)
 {
 	struct dropin_job *job = jobs;

@@ -16,11 +16,7 @@
 #include <unistd.h>
 #include <criterion/criterion.h>
 #include <nolock/heap.h>
-
-#define KiB ((size_t)1 << 10)
-#define MiB ((size_t)1 << 20)
-#define GiB ((size_t)1 << 30)
-#define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
+#include "../lib/plain.h"
 
 /* In a handler, too: formats on the stack and writes. */
 #define CHECK(cond, ...)                                                                           \
@@ -59,11 +55,6 @@ const char *dropin_path(void);
 
 /* CHECK that the heap is whole: at a quiescent point. */
 void dropin_whole(void);
-size_t rss_bytes(void);
-
-/* Fill and check memory with a pattern that differs by seed and offset. In handlers, too. */
-void pat_fill(void *p, size_t size, uint64_t seed);
-bool pat_ok(const void *p, size_t size, uint64_t seed);
 
 static inline uint64_t rng(uint64_t *s)
 {

@@ -29,7 +29,7 @@ static inline void object_check(const void *p)
 	memcpy(&h, p, sizeof(h));
 	h.size ^= 0x51ab51ab51ab51abULL;
 	CHECK(h.size >= sizeof(h) && h.size < 64 * MiB, "%p: a damaged head", p);
-	CHECK(pat_ok((const char *)p + sizeof(h), h.size - sizeof(h), h.seed),
+	CHECK(pat_check((const char *)p + sizeof(h), h.size - sizeof(h), h.seed),
 	      "%p of %lu bytes is damaged", p, (unsigned long)h.size);
 }
 
@@ -102,7 +102,7 @@ static inline void *object_resize(struct flow *f, void *p)
 	if (old > size)
 		old = size;
 	/* A whole number of words is the same pattern, whatever the object's size. */
-	CHECK(pat_ok((char *)q + sizeof(h), (old - sizeof(h)) / 8 * 8, h.seed), "realloc to %zu",
+	CHECK(pat_check((char *)q + sizeof(h), (old - sizeof(h)) / 8 * 8, h.seed), "realloc to %zu",
 	      size);
 	object_fill(f, q, size);
 	f->ops++;

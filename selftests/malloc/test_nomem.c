@@ -136,7 +136,7 @@ static void use(bool sure)
 			continue;
 		errno = 0;
 		p = realloc(obj[i], size);
-		CHECK(pat_ok(p ? p : obj[i], have[i], have[i]), "realloc: damaged");
+		CHECK(pat_check(p ? p : obj[i], have[i], have[i]), "realloc: damaged");
 		if (p) {
 			have[i] = size;
 			obj[i] = got(p, size, sure, "realloc");
@@ -146,7 +146,7 @@ static void use(bool sure)
 	}
 	malloc_trim(0);
 	for (unsigned int i = 0; i < OBJECTS; i++) {
-		CHECK(!obj[i] || pat_ok(obj[i], have[i], have[i]), "%p is damaged", obj[i]);
+		CHECK(!obj[i] || pat_check(obj[i], have[i], have[i]), "%p is damaged", obj[i]);
 		free(obj[i]);
 	}
 	malloc_trim(0);

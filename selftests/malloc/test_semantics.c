@@ -93,7 +93,7 @@ PRELOADED(semantics, every_size)
 		if (i > 5000 + ARRAY_LEN(around) * 5)
 			break;
 		if (keep[at])
-			CHECK(pat_ok(keep[at], len[at], at), "an object of %zu bytes", len[at]);
+			CHECK(pat_check(keep[at], len[at], at), "an object of %zu bytes", len[at]);
 		do_free(keep[at]);
 		keep[at] = do_malloc(size);
 		expect_object(keep[at], size, 16);
@@ -165,7 +165,7 @@ PRELOADED(semantics, too_much)
 	expect_enomem(do_reallocarray(p, SIZE_MAX / 16 + 2, 16), "reallocarray");
 	expect_enomem(do_memalign((size_t)1 << 62, 1), "memalign");
 	/* A failure leaves everything as it was. */
-	CHECK(pat_ok(p, 1000, 1) && pat_ok(q, 100 * KiB, 2), "contents");
+	CHECK(pat_check(p, 1000, 1) && pat_check(q, 100 * KiB, 2), "contents");
 	do_free(p);
 	do_free(q);
 	dropin_whole();
@@ -275,9 +275,9 @@ PRELOADED(semantics, alignment)
 			pat_fill(p[i], sizes[i], i);
 		}
 		for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
-			CHECK(pat_ok(p[i], sizes[i], i), "%zu bytes to %zu", sizes[i], align);
+			CHECK(pat_check(p[i], sizes[i], i), "%zu bytes to %zu", sizes[i], align);
 			p[i] = do_realloc(p[i], sizes[i] + 1);
-			CHECK(pat_ok(p[i], sizes[i], i), "%zu bytes to %zu", sizes[i], align);
+			CHECK(pat_check(p[i], sizes[i], i), "%zu bytes to %zu", sizes[i], align);
 			do_free(p[i]);
 		}
 	}
@@ -366,10 +366,10 @@ PRELOADED(semantics, realloc_keeps_contents)
 		size_t both = want < size[at] ? want : size[at];
 
 		if (p[at])
-			CHECK(pat_ok(p[at], size[at], at), "%zu bytes", size[at]);
+			CHECK(pat_check(p[at], size[at], at), "%zu bytes", size[at]);
 		p[at] = do_realloc(p[at], want);
 		expect_object(p[at], want, 16);
-		CHECK(pat_ok(p[at], both / 8 * 8, at), "%zu to %zu bytes", size[at], want);
+		CHECK(pat_check(p[at], both / 8 * 8, at), "%zu to %zu bytes", size[at], want);
 		pat_fill(p[at], want, at);
 		size[at] = want;
 		if (i % 1000 == 999)

@@ -76,6 +76,7 @@ static char *shadow; /* the metadata as the client left them */
 static size_t metadata;
 static struct book shadow_book;
 static struct inventory inv;
+static struct nl_heap pristine; /* the header, of which constants are looked at */
 
 static struct failure failures[MAX_FAILURES];
 static unsigned int nr_failures, overflowed;
@@ -520,8 +521,13 @@ static bool judge(char *what, size_t len)
 	nl_heap_t *h = heap->h;
 	const struct book *b = (const struct book *)book;
 	unsigned long known = 0, maybe = 0, in_use;
+	static nl_u32 part;
+	char why[120];
 	int rc;
 
+	/* Nothing that a step leaves behind may be taken for what somebody has overwritten. */
+	if (nl_heap_sane(heap, &pristine, part++ % 8, 8, why, sizeof(why)))
+		FAIL("before the repair: %s", why);
 	nl_heap_repair(heap, CLIENT);
 	nl_heap_repair(heap, CLIENT_HOLDER);
 	rc = nolock_heap_check(heap, &rep);
@@ -684,6 +690,7 @@ static void begin_pass(void)
 	memset((void *)book, 0, sizeof(*book));
 	heap = shared_make(HEAP_GROUPS * NL_GROUP_SIZE);
 	metadata = (size_t)heap->h->first_chunk << NL_CHUNK_SHIFT;
+	memcpy(&pristine, heap->h, sizeof(pristine));
 	/* Another heap, another map. */
 	if (inv.map)
 		munmap(inv.map,

@@ -172,14 +172,23 @@ int nl_heap_validate(const struct nl_heap *copy, nl_u64 base, nl_u64 size, const
 	*why = "it was made by another version of nolock";
 	if (copy->version != NL_VERSION)
 		return -EPROTO;
-	*why = "its kind is unknown";
+	*why = "its type is unknown";
 	if (copy->type > NL_HEAP_ARENA)
 		return -EUCLEAN;
 	*why = "its base or size is not that of its memory";
 	if (copy->base != base || copy->size != size)
 		return -EUCLEAN;
+	*why = "its nr_slots is out of range";
+	if (!copy->nr_slots || copy->nr_slots > 65536)
+		return -EUCLEAN;
+	*why = "its nr_nodes is out of range";
+	if (!copy->nr_nodes || copy->nr_nodes > NL_MAX_NODES)
+		return -EUCLEAN;
+	*why = "its slot_by_cpu is not that of a shared heap";
+	if (copy->slot_by_cpu > 1 || (copy->type != NL_HEAP_PRIVATE && !copy->slot_by_cpu))
+		return -EUCLEAN;
 	*why = "its layout does not fit its size";
-	if (copy->nr_slots > 65536 || nl_heap_lay_out(&want, &shape))
+	if (nl_heap_lay_out(&want, &shape))
 		return -EUCLEAN;
 	for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
 		*why = fields[i].why;
@@ -187,9 +196,11 @@ int nl_heap_validate(const struct nl_heap *copy, nl_u64 base, nl_u64 size, const
 			   fields[i].size))
 			return -EUCLEAN;
 	}
-	*why = "its growth counters are out of range";
-	if (copy->limit > copy->nr_groups || copy->nr_open > copy->nr_groups ||
-	    copy->nr_open < want.nr_open)
+	*why = "its limit is out of range";
+	if (copy->limit > copy->nr_groups)
+		return -EUCLEAN;
+	*why = "its nr_open is out of range";
+	if (copy->nr_open > copy->nr_groups || copy->nr_open < want.nr_open)
 		return -EUCLEAN;
 	*why = "its name is not a string";
 	if (!memchr(copy->name, 0, sizeof(copy->name)))

@@ -317,6 +317,43 @@ static int sane_group(const struct sane *s, nl_u32 g)
 	return err;
 }
 
+/* Is a bit of a map over groups set that is not below n? */
+static bool beyond(nl_u64 bits, nl_u32 word, nl_u32 n)
+{
+	return word * 64 >= n ? bits != 0 : n - word * 64 < 64 && bits >> (n - word * 64);
+}
+
+/*
+ * Hints lead to open groups alone: each is set after nr_open was raised, so the map is read first. A
+ * group that was left behind is no open one.
+ */
+static int sane_hints(const struct sane *s)
+{
+	const struct nl_heap *head = s->head;
+	nl_u32 words = (head->nr_groups + 63) / 64, maps = head->nr_nodes * (NL_MAX_CACHES + 1) + 1;
+	const nl_word_t *map = (nl_word_t *)((char *)s->h + head->off_gfree);
+
+	for (nl_u32 i = 0; i < maps; i++) {
+		bool left = i == head->nr_nodes;
+
+		if (i == head->nr_nodes + 1)
+			map = (nl_word_t *)((char *)s->h + head->off_gpart);
+		for (nl_u32 w = 0; w < words; w++, map++) {
+			nl_u64 bits = nl_load_acquire(map);
+
+			if (!beyond(bits, w, left ? head->nr_groups : nl_load(&s->h->nr_open)))
+				continue;
+			if (i > head->nr_nodes)
+				return bad(s, "cache %u: its hints lead to groups that are not open",
+					   (i - head->nr_nodes - 1) % NL_MAX_CACHES);
+			return bad(s, "its map of groups %s",
+				   left ? "left behind has some that do not exist" :
+					  "with free chunks has some that are not open");
+		}
+	}
+	return 0;
+}
+
 /* Part `part` of `parts` of the numbers below n: from here on. */
 static nl_u32 from_of(nl_u32 n, nl_u32 part, nl_u32 parts)
 {
@@ -333,6 +370,8 @@ int nl_heap_sane(struct nolock_heap *heap, const struct nl_heap *head, nl_u32 pa
 	err = sane_constants(&s);
 	if (!err)
 		err = sane_header(&s);
+	if (!err)
+		err = sane_hints(&s);
 	for (i = 0; i < NL_MAX_CACHES && !err; i++)
 		err = sane_cache(&s, i);
 	for (i = from_of(head->nr_slots, part, parts);

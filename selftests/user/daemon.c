@@ -72,7 +72,7 @@ static void end_daemons(void)
 static void janitor(int alive)
 {
 	struct pollfd pfd = { .fd = alive, .events = POLLIN };
-	char lock[PATH_MAX], name[40];
+	char lock[PATH_MAX], name[48];
 	int i;
 
 	setsid();
@@ -81,8 +81,8 @@ static void janitor(int alive)
 	while (poll(&pfd, 1, -1) < 0 && errno == EINTR)
 		;
 	end_daemons();
-	for (i = 0; i < 2; i++) {
-		snprintf(name, sizeof(name), "%s%s", the_heap, i ? "2" : "");
+	for (i = 1; i <= TEST_HEAPS; i++) {
+		snprintf(name, sizeof(name), i > 1 ? "%s%d" : "%s", the_heap, i);
 		unlink(bpffs_path(name));
 		snprintf(lock, sizeof(lock), "%s:lock", bpffs_path(name));
 		rmdir(lock);

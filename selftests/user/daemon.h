@@ -38,8 +38,9 @@ void setup(void);
 
 /*
  * The directory, nolockd's socket in it, and a heap name that no other test has; nor has one that
- * name with a 2 behind it.
+ * name with a number from 2 to TEST_HEAPS behind it.
  */
+#define TEST_HEAPS 10
 const char *dir(void);
 const char *sock(void);
 const char *heap_name(void);

@@ -490,8 +490,8 @@ const char *heap_why(const struct heap *h)
 }
 
 /*
- * A process that opens the heap again has unmapped it before, whatever became of its CLOSE: what
- * it held then goes back.
+ * A process that opens the heap again, or the one that replaced it, has unmapped it before, whatever
+ * became of its CLOSE: what it held then goes back.
  */
 static void forget_unmapped(struct heap *h, pid_t pid, uint64_t starttime)
 {
@@ -509,6 +509,7 @@ static void forget_unmapped(struct heap *h, pid_t pid, uint64_t starttime)
 int heap_admit(struct heap *h, pid_t pid, int pidfd, int conn, uint64_t *serial)
 {
 	struct keeper_order o = { .op = KEEPER_OPEN, .pid = pid };
+	struct heap *old;
 	struct client *c;
 	int i, err = 0;
 
@@ -519,7 +520,10 @@ int heap_admit(struct heap *h, pid_t pid, int pidfd, int conn, uint64_t *serial)
 		err = h->state == HEAP_DAMAGED ? -EUCLEAN : -EAGAIN;
 	if (err)
 		goto refuse;
-	forget_unmapped(h, pid, o.starttime);
+	for (old = heaps; old; old = old->next)
+		if (old == h ||
+		    (old->state == HEAP_REPLACED && !strcmp(old->spec.name, h->spec.name)))
+			forget_unmapped(old, pid, o.starttime);
 	for (i = 1; i <= (int)NL_MAX_CLIENTS && h->clients[i].state != CLIENT_FREE; i++)
 		;
 	if (i > (int)NL_MAX_CLIENTS) {

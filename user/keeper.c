@@ -35,8 +35,12 @@
 /* What a client overwrites is seen in so many looks after the heap at the latest. */
 #define PARTS 8u
 
-/* The user that keepers are, when nolockd is root: it owns nothing. */
-#define NOBODY 65534
+/*
+ * The users that keepers are, when nolockd is root: one that owns nothing, and whom nobody else is,
+ * who might send signals; where there is none such, in a user namespace say, nobody.
+ */
+#define KEEPER_USER 0x7ffe6e6cu
+#define NOBODY 65534u
 
 static const struct keeper_job *job;
 static struct nolock_heap *heap;
@@ -99,13 +103,19 @@ static void close_others(void)
 /* From here on the process can do nothing but read and write the heap and answer. */
 static void drop_privileges(void)
 {
+	static const unsigned int users[] = { KEEPER_USER, NOBODY };
+	unsigned int i;
+	int err = -1;
+
+	for (i = 0; geteuid() == 0 && err && i < sizeof(users) / sizeof(*users); i++) {
+		capng_clear(CAPNG_SELECT_BOTH);
+		err = capng_change_id((int)users[i], (int)users[i],
+				      CAPNG_DROP_SUPP_GRP | CAPNG_CLEAR_BOUNDING);
+	}
+	/* A user namespace without either: as root, without capabilities. */
 	if (geteuid() == 0) {
 		capng_clear(CAPNG_SELECT_BOTH);
-		/* Fails in a user namespace without that user: then as root, without capabilities. */
-		if (capng_change_id(NOBODY, NOBODY, CAPNG_DROP_SUPP_GRP | CAPNG_CLEAR_BOUNDING)) {
-			capng_clear(CAPNG_SELECT_BOTH);
-			capng_apply(CAPNG_SELECT_BOTH);
-		}
+		capng_apply(CAPNG_SELECT_BOTH);
 	}
 	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 }

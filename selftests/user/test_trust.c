@@ -17,6 +17,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <grp.h>
+#include <sys/ptrace.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <nolock/heap.h>
@@ -27,8 +32,10 @@
 #include "core/slot.h"
 #include "daemon.h"
 #include "internal.h"
+#include "proto.h"
 #include "scribble.h"
 #include "scribble.skel.h"
+#include "wire.h"
 
 /* Heaps that are overwritten at the same time, each by a process of its own. */
 #define HEAPS 10
@@ -511,4 +518,348 @@ Test(trust, every_field)
 	       nr, refused, nr - refused);
 	daemon_stop(&d);
 	kernel_is_well(kmsg);
+}
+
+/* All over, at random, and nothing else suffers. */
+Test(trust, all_over)
+{
+	struct process p[HEAPS];
+	int kmsg = log_from_here();
+	char arg[64], reformat[64], why[256];
+	struct client whole;
+	struct daemon d;
+
+	start_daemon(&d, HEAPS);
+	client_start(&whole, names[0]);
+	DO(&whole, 'a');
+	for (size_t i = 1; i < HEAPS; i++)
+		process_start(&p[i], names[i], NULL, i);
+	for (size_t i = 1; i < HEAPS; i++) {
+		process_wait(&p[i], 'r', "at random");
+		cr_assert_eq(write(p[i].to, "g", 1), 1);
+	}
+	for (size_t i = 1; i < HEAPS; i++) {
+		process_wait(&p[i], 'd', "at random");
+		cr_assert(EVENTUALLY(is_in_state(names[i], "damaged")), "%s", daemon_said(&d));
+		cr_assert(heap_is(names[i], "why", why, sizeof(why)));
+		cr_assert(*why && !strstr(why, "keeper"), "not named: %s", why);
+		DO(&whole, 'v');
+	}
+	for (size_t i = 1; i < HEAPS; i++)
+		rebuild(names[i], true);
+	/* Those who scribble on do so in the old ones. */
+	for (size_t i = 1; i < HEAPS; i++) {
+		cr_assert(is_in_state(names[i], "served"));
+		process_kill(&p[i]);
+	}
+	DO(&whole, 'f');
+	DO(&whole, 'c');
+	RUN(&o, "nolock", "check", "--heap", names[0]);
+	cr_assert_eq(o.status, 0, "%s", o.out);
+	if (can_bpf()) {
+		/* What a nolockd finds when it starts. */
+		process_start(&p[0], names[0], NULL, 0);
+		process_wait(&p[0], 'r', "at random");
+		kill(d.pid, SIGKILL);
+		cr_assert_eq(daemon_wait(&d), 128 + SIGKILL);
+		cr_assert_eq(write(p[0].to, "g", 1), 1);
+		process_wait(&p[0], 'd', "at random");
+		process_kill(&p[0]);
+		snprintf(arg, sizeof(arg), "--heap=%.40s", names[0]);
+		RUN(&o, "nolockd", arg, "--no-trace");
+		cr_assert_eq(o.status, 1);
+		cr_assert_eq(lines(o.err), 1, "%s", o.err);
+		snprintf(reformat, sizeof(reformat), "--reformat=%s", heap_name());
+		cr_assert(strstr(o.err, reformat), "%s", o.err);
+		START(&d, arg, "--no-trace", reformat, "--destroy-on-exit");
+	}
+	client_kill(&whole);
+	daemon_stop(&d);
+	kernel_is_well(kmsg);
+}
+
+static size_t nr_heaps(void)
+{
+	json_object *status = get_status();
+	size_t n = json_object_array_length(json_object_object_get(status, "heaps"));
+
+	json_object_put(status);
+	return n;
+}
+
+/* Those who have the old heap keep it; who opens the name gets the new one, also from the next nolockd. */
+static void made_anew(unsigned int without)
+{
+	struct client old, fresh;
+	struct daemon d;
+
+	START_WITHOUT(&d, without, heap_arg(), "--no-trace", "--destroy-on-exit");
+	client_start(&old, heap_name());
+	DO(&old, 'a');
+	RUN(&o, "nolock", "rebuild", "--heap", heap_name());
+	cr_assert_eq(o.status, 2, "%s", o.out);
+	cr_assert(strstr(o.err, "is served"), "%s", o.err);
+	cr_assert_eq(lines(o.err), 1, "%s", o.err);
+	rebuild(heap_name(), false);
+	DO(&old, 'v');
+	client_start(&fresh, heap_name());
+	DO(&fresh, 'a');
+	DO(&old, 'f');
+	DO(&old, 'a');
+	cr_assert_eq(nr_heaps(), 2);
+	/* Killed: the next one finds the new heap, not the one that it has replaced. */
+	kill(d.pid, SIGKILL);
+	cr_assert_eq(daemon_wait(&d), 128 + SIGKILL);
+	START_WITHOUT(&d, without, heap_arg(), "--no-trace", "--destroy-on-exit");
+	cr_assert(strstr(daemon_said(&d), "adopted"), "%s", daemon_said(&d));
+	DO(&fresh, 'v');
+	DO(&old, 'v');
+	cr_assert_eq(json_object_array_length(
+			     json_object_object_get(first_heap(get_status()), "clients")),
+		     1);
+	rebuild(heap_name(), false);
+	cr_assert_eq(nr_heaps(), 2);
+	/* Its first nolockd is gone, so nobody hears of that before it opens the name again. */
+	DO(&fresh, 'c');
+	DO(&fresh, 'o');
+	cr_assert(EVENTUALLY(nr_heaps() == 1), "the old heap stays though nobody has it");
+	rebuild(heap_name(), false);
+	DO(&fresh, 'c');
+	cr_assert(EVENTUALLY(nr_heaps() == 1), "the old heap stays though nobody has it");
+	DO(&fresh, 'o');
+	DO(&fresh, 'a');
+	DO(&fresh, 'f');
+	client_kill(&old);
+	client_kill(&fresh);
+	daemon_stop(&d);
+	cr_assert(!exists(pin()));
+}
+
+Test(trust, made_anew_arena)
+{
+	if (!can_bpf())
+		cr_skip_test("an arena needs root and BPF");
+	made_anew(0);
+}
+
+Test(trust, made_anew_memfd)
+{
+	if (geteuid())
+		cr_skip_test("drops capabilities");
+	made_anew(WITHOUT_BPF);
+}
+
+/* --- who may --- */
+
+Test(trust, who_may_rebuild)
+{
+	const char *argv[] = { "nolock", "rebuild", "--force", "--heap", heap_name(), NULL };
+	struct daemon d;
+
+	if (geteuid())
+		cr_skip_test("becomes another user");
+	START(&d, heap_arg(), "--no-trace", "--destroy-on-exit", "--owner=1234", "--group=65534",
+	      "--mode=660");
+	run_as(&o, 65534, 0, argv);
+	cr_assert_eq(o.status, 2, "%s", o.out);
+	cr_assert(strstr(o.err, "only root and the heap's owner"), "%s", o.err);
+	cr_assert_eq(lines(o.err), 1, "%s", o.err);
+	run_as(&o, 1234, 0, argv);
+	cr_assert_eq(o.status, 0, "%s", o.err);
+	if (can_bpf()) {
+		struct stat st;
+
+		cr_assert(!stat(pin(), &st));
+		cr_assert_eq(st.st_uid, 1234);
+		cr_assert_eq(st.st_gid, 65534);
+		cr_assert_eq(st.st_mode & 0777, 0660);
+	}
+	run_as(&o, 0, 0, argv);
+	cr_assert_eq(o.status, 0, "%s", o.err);
+	RUN(&o, "nolock", "rebuild", "--heap=no-such-heap");
+	cr_assert_eq(o.status, 2);
+	cr_assert(strstr(o.err, "no heap 'no-such-heap'"), "%s", o.err);
+	daemon_stop(&d);
+}
+
+/* As another user: what there is to be had of a heap, of its files, and of the processes that have it. */
+static int try_everything(const char *name, pid_t nolockd, pid_t keeper)
+{
+	const char *const asked[] = { name, "no-such-heap" };
+	const pid_t who[] = { nolockd, keeper };
+	char path[96];
+
+	for (int i = 0; i < 2; i++) {
+		errno = 0;
+		if (nolock_heap_open(asked[i]) || errno != EACCES)
+			return 10 + i;
+	}
+	if (open(sock(), O_RDWR) >= 0 || !access(sock(), R_OK) || !access(sock(), W_OK))
+		return 20;
+	if (can_bpf() && (!access(pin(), R_OK) || !access(pin(), W_OK)))
+		return 21;
+	if (bpf_obj_get(pin()) >= 0)
+		return 22;
+	for (int i = 0; i < 2; i++) {
+		for (int fd = 0; fd < 64; fd++) {
+			snprintf(path, sizeof(path), "/proc/%d/fd/%d", who[i], fd);
+			if (open(path, O_RDONLY | O_NONBLOCK) >= 0)
+				return 30 + i;
+		}
+		snprintf(path, sizeof(path), "/proc/%d/mem", who[i]);
+		if (open(path, O_RDONLY) >= 0)
+			return 32 + i;
+		snprintf(path, sizeof(path), "/proc/%d/maps", who[i]);
+		if (open(path, O_RDONLY) >= 0)
+			return 34 + i;
+		errno = 0;
+		if (!kill(who[i], 0) || errno != EPERM)
+			return 36 + i;
+		if (!ptrace(PTRACE_SEIZE, who[i], 0, 0))
+			return 38 + i;
+	}
+	return 0;
+}
+
+/* Nobody, who has no right; and one who has left the group that has. */
+static void nothing_to_be_had(unsigned int without)
+{
+	static const uid_t users[] = { 65534, 1234 };
+	struct daemon d;
+	pid_t keeper;
+	int status;
+
+	START_WITHOUT(&d, without, heap_arg(), "--no-trace", "--destroy-on-exit", "--group=4321",
+		      "--mode=660");
+	keeper = (pid_t)number(first_heap(get_status()), "keeper");
+	for (int i = 0; i < 2; i++) {
+		pid_t pid = test_fork();
+
+		if (pid == 0) {
+			if (setgroups(0, NULL) || setgid(users[i]) || setuid(users[i]))
+				_exit(1);
+			_exit(try_everything(heap_name(), d.pid, keeper));
+		}
+		cr_assert_eq(waitpid(pid, &status, 0), pid);
+		cr_assert_eq(status, 0, "user %d: %#x", users[i], status);
+	}
+	/* And one of the group, who is nobody's root. */
+	{
+		pid_t pid = test_fork();
+
+		if (pid == 0) {
+			struct nolock_heap *heap;
+
+			if (setgroups(0, NULL) || setgid(4321) || setuid(1234))
+				_exit(1);
+			heap = nolock_heap_open(heap_name());
+			_exit(heap && nolock_heap_kmalloc(heap, 100, GFP_KERNEL) ? 0 : 2);
+		}
+		cr_assert_eq(waitpid(pid, &status, 0), pid);
+		cr_assert_eq(status, 0, "of the group: %#x", status);
+	}
+	daemon_stop(&d);
+}
+
+Test(trust, nothing_to_be_had)
+{
+	if (geteuid())
+		cr_skip_test("becomes another user");
+	nothing_to_be_had(0);
+	nothing_to_be_had(WITHOUT_BPF);
+}
+
+/* --- connections that outlive their process --- */
+
+static size_t nr_clients(void)
+{
+	json_object *status = get_status();
+	size_t n = json_object_array_length(json_object_object_get(first_heap(status), "clients"));
+
+	json_object_put(status);
+	return n;
+}
+
+/* A child of fork() closes what it has of its parent's; the parent stays a client. */
+Test(trust, inherited_handle)
+{
+	struct nolock_heap *heap;
+	struct daemon d;
+	int status;
+	pid_t pid;
+	char *p;
+
+	START(&d, heap_arg(), "--no-trace", "--destroy-on-exit");
+	heap = nolock_heap_open(heap_name());
+	cr_assert(heap && (p = nolock_heap_kmalloc(heap, 100, GFP_KERNEL)));
+	pid = test_fork();
+	if (pid == 0) {
+		struct nolock_heap *own;
+
+		if (nolock_heap_close(heap))
+			_exit(1);
+		own = nolock_heap_open(heap_name());
+		if (!own)
+			_exit(2);
+		kfree(nolock_heap_kmalloc(own, 100, GFP_KERNEL));
+		_exit(nolock_heap_close(own) ? 3 : 0);
+	}
+	cr_assert_eq(waitpid(pid, &status, 0), pid);
+	cr_assert_eq(status, 0, "%#x", status);
+	cr_assert(EVENTUALLY(nr_clients() == 1));
+	usleep(300000);
+	cr_assert_eq(nr_clients(), 1, "the parent is no client any more");
+	kfree(p);
+	nolock_heap_close(heap);
+	cr_assert(EVENTUALLY(nr_clients() == 0));
+	daemon_stop(&d);
+}
+
+/* A process ends, its number is another's by now, and who inherited its connection says that it is over. */
+Test(trust, connection_of_the_dead)
+{
+	struct nl_request req = { .magic = NL_PROTO_MAGIC,
+				  .version = NL_PROTO_VERSION,
+				  .op = NL_OP_OPEN };
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	struct nl_reply rep;
+	struct client c;
+	struct daemon d;
+	int pair[2];
+	pid_t pid;
+
+	START(&d, heap_arg(), "--no-trace", "--destroy-on-exit");
+	cr_assert(!socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair));
+	strcpy(addr.sun_path, sock());
+	strcpy(req.name, heap_name());
+	pid = test_fork();
+	if (pid == 0) {
+		int conn = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+
+		if (connect(conn, (struct sockaddr *)&addr, sizeof(addr)) ||
+		    send(conn, &req, sizeof(req), 0) != sizeof(req) ||
+		    recv(conn, &rep, sizeof(rep), 0) != sizeof(rep) || rep.error)
+			_exit(1);
+		wire_send(pair[1], "c", 1, conn, 0);
+		_exit(0);
+	}
+	cr_assert_eq(waitpid(pid, NULL, 0), pid);
+	{
+		int conn = -1;
+		char byte;
+
+		cr_assert_eq(wire_receive(pair[0], &byte, 1, &conn, 0), 1);
+		cr_assert_geq(conn, 0);
+		cr_assert(EVENTUALLY(nr_clients() == 0));
+		client_start(&c, heap_name());
+		req.op = NL_OP_CLOSE;
+		cr_assert_eq(send(conn, &req, sizeof(req), 0), sizeof(req));
+		close(conn);
+	}
+	usleep(300000);
+	cr_assert_eq(nr_clients(), 1, "a living client was taken for the dead one");
+	DO(&c, 'a');
+	DO(&c, 'f');
+	client_kill(&c);
+	daemon_stop(&d);
 }

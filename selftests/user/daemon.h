@@ -70,6 +70,9 @@ void run_as(struct output *o, uid_t uid, unsigned int without, const char *const
 /* daemon_spawn - start nolockd, do not wait for its READY. */
 void daemon_spawn(struct daemon *d, unsigned int without, const char *const argv[]);
 
+/* The same; it is this process's tracee, stopped before it becomes nolockd. */
+void daemon_spawn_traced(struct daemon *d, unsigned int without, const char *const argv[]);
+
 /* daemon_ready - wait until it is ready; false when it ended instead. */
 bool daemon_ready(struct daemon *d);
 

@@ -12,6 +12,7 @@
 #   make asan         the suites with AddressSanitizer      (build/asan)
 #   make ubsan        the suites with UBSan                 (build/ubsan)
 #   make tsan         selftests/tsan with ThreadSanitizer   (build/tsan)
+#   make fuzz         what nolockd reads, by libFuzzer (build/fuzz); FUZZ_SECONDS=N (60) in all
 #   make check-compilers   all C once more, warnings being errors: gcc, clang, lib/ for aarch64
 #   make check-tiny   the suites of the library, of a build for small machines (build/tiny)
 #   make check-nodes       suites of the library on two nodes (NOLOCK_FAKE_NODES=2)
@@ -51,6 +52,7 @@
 #                            each that has a main(). The other .c files of a directory are linked
 #                            to each of its programs. bench/bench measures in processes of
 #                            bench/work/work
+#   selftests/fuzz/fuzz_*.c  a target of libFuzzer each
 #   selftests/*/test_*.sh    shell tests
 
 VERSION := 0.1.0
@@ -268,6 +270,22 @@ tsan:
 .PHONY: tsan-programs
 tsan-programs: $(TSAN_BINS)
 
+# libFuzzer is clang's. What is built here is for it alone.
+FUZZ_MAKE = $(call SAN_MAKE,fuzz,address$(comma)fuzzer-no-link) CC=$(CLANG)
+FUZZ_BINS := $(patsubst %.c,$(BUILD)/%,$(wildcard selftests/fuzz/fuzz_*.c))
+
+.PHONY: fuzz fuzz-programs
+fuzz:
+	@scripts/deps ensure build check
+	+@$(FUZZ_MAKE) fuzz-programs
+	@NOLOCK_BUILD=$(BUILD) selftests/fuzz/run
+
+fuzz-programs: $(FUZZ_BINS)
+
+$(FUZZ_BINS): %: %.o $(BUILD)/selftests/fuzz/daemon.o $(LIBUSER) $(LIBNOLOCK)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(SANFLAGS) -fsanitize=fuzzer $(LDFLAGS) -o $@ $^ $(USER_LIBS)
+
 TINY_MAKE = $(SUB) TINY=1 BUILD=$(BUILD)/tiny
 TINY_BINS = $(subst =$(BUILD)/,=$(BUILD)/tiny/,$(filter suite=$(BUILD)/selftests/lib/%,$(SUITES)))
 
@@ -321,6 +339,7 @@ check:
 		'step=asan+ubsan build=$(SAN_BOTH) tests' $(call SAN_BINS,asan+ubsan) \
 		'step=tiny build=$(TINY_MAKE) lib-tests' $(TINY_BINS) $(NODES_BINS) \
 		"step=no-rseq build=$(NO_RSEQ_MAKE) torture-programs" $(NO_RSEQ_BINS) \
+		'step=fuzz build=$(FUZZ_MAKE) fuzz-programs' program=selftests/fuzz/run \
 		'step=tsan build=$(call SAN_MAKE,tsan,thread) tsan-programs' \
 		$(TSAN_BINS:$(BUILD)/%=program=$(BUILD)/tsan/%)
 

@@ -46,9 +46,8 @@ NL_FUNC int turn(__u32 r)
 	case 4:
 		/* Not ours, or not an object at all. */
 		kfree_nolock((void __arena *)(__u64)(r * 0x9e3779b1U));
-		obj = 0;
 		got++;
-		break;
+		return 0;
 	default:
 		obj = (__u64)kmalloc_nolock(16 + (r >> 16 & 511), 0, NUMA_NO_NODE);
 	}

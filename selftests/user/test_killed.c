@@ -285,6 +285,7 @@ static void starts(unsigned int without)
 	for (n = 0; start_and_kill(&d, without, argv, n); n++) {
 		START_WITHOUT(&d, without, heap_arg(), "--no-trace", "--destroy-on-exit");
 		serves();
+		cr_assert(EVENTUALLY(nr_arenas() == (can_bpf() && !without)));
 		daemon_stop(&d);
 		nothing_left();
 	}

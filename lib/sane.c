@@ -38,19 +38,19 @@ static int bad(const struct sane *s, const char *fmt, ...)
 
 #define CONSTANT(field)                                                                            \
 	{                                                                                          \
-		#field, offsetof(struct nl_heap, field), sizeof(((struct nl_heap *)0)->field)      \
+#field, offsetof(struct nl_heap, field), sizeof(((struct nl_heap *)0)->field)      \
 	}
 
 static const struct {
 	const char *name;
 	size_t off, size;
 } constants[] = {
-	CONSTANT(magic),     CONSTANT(version),	    CONSTANT(type),	CONSTANT(base),
-	CONSTANT(size),	     CONSTANT(nr_groups),   CONSTANT(first_chunk), CONSTANT(nr_slots),
-	CONSTANT(nr_nodes),  CONSTANT(nr_sheaves),  CONSTANT(slot_by_cpu), CONSTANT(off_cache),
-	CONSTANT(off_rslot), CONSTANT(off_aslot),   CONSTANT(off_smap), CONSTANT(off_sheaf),
-	CONSTANT(off_gfree), CONSTANT(off_gpart),   CONSTANT(off_tag),	CONSTANT(off_group),
-	CONSTANT(name),	     CONSTANT(off_node),    CONSTANT(limit),
+	CONSTANT(magic),     CONSTANT(version),	   CONSTANT(type),	  CONSTANT(base),
+	CONSTANT(size),	     CONSTANT(nr_groups),  CONSTANT(first_chunk), CONSTANT(nr_slots),
+	CONSTANT(nr_nodes),  CONSTANT(nr_sheaves), CONSTANT(slot_by_cpu), CONSTANT(off_cache),
+	CONSTANT(off_rslot), CONSTANT(off_aslot),  CONSTANT(off_smap),	  CONSTANT(off_sheaf),
+	CONSTANT(off_gfree), CONSTANT(off_gpart),  CONSTANT(off_tag),	  CONSTANT(off_group),
+	CONSTANT(name),	     CONSTANT(off_node),   CONSTANT(limit),
 };
 
 static int sane_constants(const struct sane *s)
@@ -61,8 +61,7 @@ static int sane_constants(const struct sane *s)
 			const char *was = (const char *)s->head + constants[i].off + at;
 
 			if (nl_load((const nl_u32 *)now) != *(const nl_u32 *)was)
-				return bad(s, "its header's %s was overwritten",
-					   constants[i].name);
+				return bad(s, "its header's %s was overwritten", constants[i].name);
 		}
 	return 0;
 }
@@ -130,8 +129,8 @@ static int sane_barn(const struct sane *s, nl_barn_t *barn, nl_u32 id)
 		nl_u32 first = nl_load(&lists[i]->first), nr = nl_load(&lists[i]->nr);
 
 		if (first > s->head->nr_sheaves || nr > s->head->nr_sheaves)
-			err = bad(s, "barn of cache %u: its %s list is of %u sheaves from %u on", id,
-				  i ? "empty" : "full", nr, first);
+			err = bad(s, "barn of cache %u: its %s list is of %u sheaves from %u on",
+				  id, i ? "empty" : "full", nr, first);
 	}
 	return err;
 }
@@ -152,8 +151,8 @@ static int sane_cache(const struct sane *s, nl_u32 id)
 		return bad(s, "cache %u: its object size is %u of %u", id, copy.object_size,
 			   copy.size);
 	nl_cache_shape(&want, id, copy.object_size, copy.size);
-	if (id < NL_NR_KMALLOC && (copy.size != nl_kmalloc_size(id % NL_NR_BUCKETS) ||
-				   copy.capacity != want.capacity))
+	if (id < NL_NR_KMALLOC &&
+	    (copy.size != nl_kmalloc_size(id % NL_NR_BUCKETS) || copy.capacity != want.capacity))
 		return bad(s, "cache %u: its size is %u, in sheaves of %u", id, copy.size,
 			   copy.capacity);
 	if (id < NL_NR_KMALLOC && (id + 1) % NL_NR_BUCKETS)
@@ -177,7 +176,8 @@ static int sane_slot(const struct sane *s, nl_slot_t *slot, const char *kind, nl
 {
 	nl_u64 word = nl_load(&slot->word), objs = nl_load(&slot->objs);
 	nl_u64 at = objs - s->head->base - s->head->off_sheaf - offsetof(struct nl_sheaf, obj);
-	nl_u32 main = nl_load(&slot->main), spare = nl_load(&slot->spare), cap = nl_load(&slot->cap);
+	nl_u32 main = nl_load(&slot->main), spare = nl_load(&slot->spare),
+	       cap = nl_load(&slot->cap);
 	nl_u64 lock = nl_load(&slot->lock);
 
 	if (lock && !owner_ok(lock, 1) && !(*kind == 'R' && owner_ok(lock & ~0xffffffffULL, 0)))
@@ -189,7 +189,8 @@ static int sane_slot(const struct sane *s, nl_slot_t *slot, const char *kind, nl
 	if (cap > NL_SHEAF_MAX)
 		return bad(s, "%s-slot %u of cache %u: its main sheaf holds %u objects", kind, cpu,
 			   id, cap);
-	if (objs && (at % sizeof(struct nl_sheaf) || at / sizeof(struct nl_sheaf) >= s->head->nr_sheaves))
+	if (objs &&
+	    (at % sizeof(struct nl_sheaf) || at / sizeof(struct nl_sheaf) >= s->head->nr_sheaves))
 		return bad(s, "%s-slot %u of cache %u: its objects are at %#llx", kind, cpu, id,
 			   (unsigned long long)objs);
 	if (main > s->head->nr_sheaves || spare > s->head->nr_sheaves)
@@ -240,8 +241,8 @@ static int sane_sheaf(const struct sane *s, nl_u32 index)
 		nl_u64 obj = nl_load(&sh->obj[i]);
 
 		if (obj && (obj < from || obj >= to))
-			return bad(s, "sheaf %u: object %u is at %#llx, outside the heap", index + 1,
-				   i, (unsigned long long)obj);
+			return bad(s, "sheaf %u: object %u is at %#llx, outside the heap",
+				   index + 1, i, (unsigned long long)obj);
 	}
 	return 0;
 }
@@ -344,7 +345,8 @@ static int sane_hints(const struct sane *s)
 			if (!beyond(bits, w, left ? head->nr_groups : nl_load(&s->h->nr_open)))
 				continue;
 			if (i > head->nr_nodes)
-				return bad(s, "cache %u: its hints lead to groups that are not open",
+				return bad(s,
+					   "cache %u: its hints lead to groups that are not open",
 					   (i - head->nr_nodes - 1) % NL_MAX_CACHES);
 			return bad(s, "its map of groups %s",
 				   left ? "left behind has some that do not exist" :

@@ -215,7 +215,6 @@ static int pin_at(const char *path, int fd, const struct access *access)
 {
 	int err = bpf_obj_pin(fd, path);
 
-
 	if (err)
 		return err;
 	if (chmod(path, access->mode & 0666) || chown(path, access->uid, access->gid)) {

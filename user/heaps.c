@@ -70,8 +70,8 @@ struct heap {
 	unsigned int restarts;
 	unsigned int nr_clients;
 	unsigned int nr_conns; /* of clients, also of those that are gone */
-	uint64_t repaired; /* clients gone so far */
-	uint64_t locks;	   /* taken over from them */
+	uint64_t repaired;     /* clients gone so far */
+	uint64_t locks;	       /* taken over from them */
 	struct keeper_report figures;
 	char why[160];
 	struct heap *replaces; /* the heap whose name this one takes once it is whole */
@@ -172,8 +172,8 @@ static void damaged(struct heap *h, const char *fmt, ...)
 	if (h->replaces)
 		return;
 	complain("heap '%s' %s; it is not served: %s%s makes a new heap in its place", h->spec.name,
-		 h->why, beginning ? "a start with --reformat=" : "nolock rebuild --heap=",
-		 h->spec.name);
+		 h->why,
+		 beginning ? "a start with --reformat=" : "nolock rebuild --heap=", h->spec.name);
 }
 
 static void client_repaired(struct heap *h, const struct keeper_report *r)

@@ -38,11 +38,8 @@ static const struct command {
 	const char *name;
 	int (*run)(int argc, char **argv);
 } commands[] = {
-	{ "stat", cmd_stat },
-	{ "trace", cmd_trace },
-	{ "check", cmd_check },
-	{ "rebuild", cmd_rebuild },
-	{ "status", cmd_status },
+	{ "stat", cmd_stat },	    { "trace", cmd_trace },   { "check", cmd_check },
+	{ "rebuild", cmd_rebuild }, { "status", cmd_status },
 };
 
 static const struct command *find(const char *name)

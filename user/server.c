@@ -58,7 +58,7 @@ struct conn {
 	struct heap *heap; /* CLIENT */
 	int client;
 	uint64_t serial; /* of its admission */
-	char *queue; /* what is still to be sent */
+	char *queue;	 /* what is still to be sent */
 	size_t queued, sent, room;
 	uint64_t dropped; /* events that found no room and were not yet told of */
 };

@@ -159,8 +159,9 @@ static void end(void)
 
 static void summary(const char *what)
 {
-	static const char *const levels[NR_AT] = { "slot",	"refill",	 "bitmaps",   "fresh chunk",
-						   "freed: slot", "room made", "bitmaps" };
+	static const char *const levels[NR_AT] = { "slot",	  "refill",	 "bitmaps",
+						   "fresh chunk", "freed: slot", "room made",
+						   "bitmaps" };
 	char line[512];
 
 	figure("%s: %llu breakpoints hit", what, all_hits);
@@ -173,8 +174,8 @@ static void summary(const char *what)
 		for (unsigned int k = CTX_TASK; k < NR_CTX; k++)
 			if (inside[k][c])
 				n += snprintf(line + n, sizeof(line) - (size_t)n,
-					      "; %llu times in %s", (unsigned long long)inside[k][c],
-					      names[k]);
+					      "; %llu times in %s",
+					      (unsigned long long)inside[k][c], names[k]);
 		figure("%s", line);
 	}
 }

@@ -32,7 +32,9 @@ static void clean_up(void)
 
 void fuzz_heap_start(void)
 {
-	struct heap_spec spec = { .name = FUZZ_HEAP, .size = 16 << 20, .sized = true, .populated = true };
+	struct heap_spec spec = {
+		.name = FUZZ_HEAP, .size = 16 << 20, .sized = true, .populated = true
+	};
 
 	if (heaps_start(&spec, &opts, true))
 		errx(1, "no heap");

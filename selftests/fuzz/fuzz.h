@@ -48,10 +48,9 @@ static inline uint64_t input_number(struct input *in, size_t bytes)
 /* A number that an index, a bound or a size would not like, or any. */
 static inline uint64_t input_nasty(struct input *in)
 {
-	static const uint64_t some[] = { 0,	     1,	     2,	       63,	 64,
-					 126,	     127,    255,      256,	 0xffff,
-					 0x10000,    ~0u,    1u << 31, 1ULL << 32, ~0ULL,
-					 1ULL << 63, 4 << 20 };
+	static const uint64_t some[] = { 0,	   1,	       2,     63,	  64,	   126,
+					 127,	   255,	       256,   0xffff,	  0x10000, ~0u,
+					 1u << 31, 1ULL << 32, ~0ULL, 1ULL << 63, 4 << 20 };
 	uint8_t which = (uint8_t)input_number(in, 1);
 
 	return which & 0x80 ? some[which % (sizeof(some) / sizeof(some[0]))] : input_number(in, 8);

@@ -66,7 +66,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	(void)argv;
 	if (fd < 0 || ftruncate(fd, SIZE))
 		err(1, "memfd");
-	mem = mmap((void *)BASE, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED_NOREPLACE, fd, 0);
+	mem = mmap((void *)BASE, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED_NOREPLACE, fd,
+		   0);
 	if (mem == MAP_FAILED || nl_heap_format(mem, &shape))
 		err(1, "a heap");
 	munmap(mem, SIZE);

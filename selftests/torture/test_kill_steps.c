@@ -30,6 +30,7 @@
 #include <nolock/rcu.h>
 #include "core/kmalloc.h"
 #include "core/slot.h"
+#include "pages.h"
 #include "row.h"
 #include "shared.h"
 #include "steps.h"
@@ -516,6 +517,8 @@ static void free_live(void *obj, void *arg)
 }
 
 /* The client is dead: repair, and say whether all is there. */
+static nl_u32 locks_taken_over;
+
 static bool judge(char *what, size_t len)
 {
 	nl_heap_t *h = heap->h;
@@ -525,10 +528,12 @@ static bool judge(char *what, size_t len)
 	char why[120];
 	int rc;
 
+	locks_taken_over = 0;
+
 	/* Nothing that a step leaves behind may be taken for what somebody has overwritten. */
 	if (nl_heap_sane(heap, &pristine, part++ % 8, 8, why, sizeof(why)))
 		FAIL("before the repair: %s", why);
-	nl_heap_repair(heap, CLIENT);
+	locks_taken_over = nl_heap_repair(heap, CLIENT);
 	nl_heap_repair(heap, CLIENT_HOLDER);
 	rc = nolock_heap_check(heap, &rep);
 	if (rc || rep.errors)
@@ -577,25 +582,6 @@ static bool judge(char *what, size_t len)
 
 /* --- the memory as the client left it --- */
 
-/* Copy what differs, page by page. */
-static bool sync_range(char *to, const char *from, size_t start, size_t end)
-{
-	bool changed = false;
-
-	for (size_t at = start; at < end;) {
-		size_t n = NL_PAGE - at % NL_PAGE;
-
-		if (n > end - at)
-			n = end - at;
-		if (memcmp(to + at, from + at, n)) {
-			memcpy(to + at, from + at, n);
-			changed = true;
-		}
-		at += n;
-	}
-	return changed;
-}
-
 /*
  * Pages of the metadata that a client looks at: those that are in the page tables of clients that
  * ran the same workload freely, with and without rseq. They are compared after each step, all
@@ -610,7 +596,7 @@ static bool note_changes(void)
 
 	for (size_t at = 0; at < metadata; at += NL_PAGE)
 		if (hot[at / NL_PAGE])
-			changed |= sync_range(shadow, heap->base, at, at + NL_PAGE);
+			changed |= pages_sync(shadow, heap->base, at, at + NL_PAGE);
 	if (memcmp(&shadow_book, (const void *)book, sizeof(shadow_book))) {
 		memcpy(&shadow_book, (const void *)book, sizeof(shadow_book));
 		changed = true;
@@ -621,44 +607,82 @@ static bool note_changes(void)
 static void note_all(bool expected)
 {
 	for (size_t at = 0; at < metadata; at += NL_PAGE)
-		if (sync_range(shadow, heap->base, at, at + NL_PAGE) && !expected) {
+		if (pages_sync(shadow, heap->base, at, at + NL_PAGE) && !expected) {
 			hot[at / NL_PAGE] = true;
 			missed++;
 		}
 }
 
-static bool find_hot_pages(pid_t pid)
-{
-	size_t n = metadata / NL_PAGE;
-	uint64_t entries[512];
-	char path[64];
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/proc/%d/pagemap", pid);
-	f = fopen(path, "re");
-	if (!f ||
-	    fseek(f, (long)((uintptr_t)heap->base / NL_PAGE * sizeof(entries[0])), SEEK_SET)) {
-		perror(path);
-		return false;
-	}
-	for (size_t at = 0; at < n;) {
-		size_t got = n - at < ARRAY_LEN(entries) ? n - at : ARRAY_LEN(entries);
-
-		if (fread(entries, sizeof(entries[0]), got, f) != got) {
-			perror(path);
-			fclose(f);
-			return false;
-		}
-		for (size_t i = 0; i < got; i++, at++)
-			hot[at] |= entries[i] >> 63;
-	}
-	fclose(f);
-	return true;
-}
-
 static void put_back(void)
 {
-	sync_range(heap->base, shadow, 0, metadata);
+	pages_sync(heap->base, shadow, 0, metadata);
+}
+
+/* --- the repairer --- */
+
+/* Repairs with locks to take over that are stepped through: one of so many states. */
+enum { REPAIR_EVERY = 700 };
+
+static char *left_behind; /* the metadata as the repairer left them */
+static unsigned long all_repairs, all_repairs_steps, all_repairs_states;
+
+static void repairer_work(void *arg)
+{
+	struct nolock_heap *mine = shared_join(heap, CLIENT_KEEPER, plan->rseq);
+
+	(void)arg;
+	steps_begin();
+	nl_heap_repair(mine, CLIENT);
+	steps_end();
+	_exit(0);
+}
+
+/* The pages that the repair writes, by doing it once. */
+static void repaired_pages(bool *pages)
+{
+	memset(pages, 0, HEAP_GROUPS * NL_GROUP_SIZE / NL_PAGE);
+	nl_heap_repair(heap, CLIENT);
+	for (size_t at = 0; at < metadata; at += NL_PAGE)
+		pages[at / NL_PAGE] = memcmp((char *)heap->base + at, shadow + at, NL_PAGE) != 0;
+	put_back();
+}
+
+/* From the state that the client left: the repairer dies, wherever it has just written something. */
+static bool repair_every_instruction(char *what, size_t len)
+{
+	static bool pages[HEAP_GROUPS * NL_GROUP_SIZE / NL_PAGE];
+	struct steps st;
+	bool ok = true;
+
+	repaired_pages(pages);
+	if (steps_start(&st, repairer_work, NULL)) {
+		snprintf(what, len, "the repairer did not start: %#x", st.status);
+		steps_kill(&st);
+		return false;
+	}
+	pages_sync(left_behind, heap->base, 0, metadata);
+	do {
+		bool changed = false;
+
+		for (size_t at = 0; at < metadata; at += NL_PAGE)
+			if (pages[at / NL_PAGE])
+				changed |= pages_sync(left_behind, heap->base, at, at + NL_PAGE);
+		if (!changed)
+			continue;
+		all_repairs_states++;
+		nl_heap_repair(heap, NL_CLIENT_NOLOCKD);
+		ok = judge(what, len);
+		pages_sync(heap->base, left_behind, 0, metadata);
+	} while (ok && steps_next(&st));
+	if (ok && pages_sync(left_behind, heap->base, 0, metadata)) {
+		snprintf(what, len, "the repairer wrote where it was not looked at");
+		ok = false;
+	}
+	all_repairs++;
+	all_repairs_steps += st.nr;
+	steps_kill(&st);
+	put_back();
+	return ok;
 }
 
 /* --- the passes --- */
@@ -737,7 +761,8 @@ static bool run_freely(const struct plan *p, bool rseq)
 	other.rseq = rseq;
 	plan = &other;
 	begin_pass();
-	ok = start(&st) && steps_run(&st) && ended_well(&st) && find_hot_pages(st.pid);
+	ok = start(&st) && steps_run(&st) && ended_well(&st) &&
+	     pages_seen(st.pid, heap->base, metadata / NL_PAGE, hot);
 	end_pass(&st);
 	return ok;
 }
@@ -811,7 +836,7 @@ static bool two_nodes(void)
 /* Every instruction of the workload. Returns whether all went well. */
 static bool every_instruction(const struct plan *p)
 {
-	unsigned long states = 0, bad = 0, steps;
+	unsigned long states = 0, bad = 0, next = 0, steps;
 	uintptr_t text_from, text_to, place = 0;
 	bool ok = true, well, changed;
 	char what[200] = "";
@@ -836,6 +861,10 @@ static bool every_instruction(const struct plan *p)
 			states++;
 			ok = judge(what, sizeof(what));
 			put_back();
+		}
+		if (changed && ok && locks_taken_over && states >= next) {
+			next = states + REPAIR_EVERY;
+			ok = repair_every_instruction(what, sizeof(what));
 		}
 		if (st.ip >= text_from && st.ip < text_to)
 			place = st.ip;
@@ -926,7 +955,9 @@ int main(int argc, char **argv)
 	book = mmap(NULL, sizeof(*book), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	shadow = mmap(NULL, HEAP_GROUPS * NL_GROUP_SIZE, PROT_READ | PROT_WRITE,
 		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (book == MAP_FAILED || shadow == MAP_FAILED) {
+	left_behind = mmap(NULL, HEAP_GROUPS * NL_GROUP_SIZE, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (book == MAP_FAILED || shadow == MAP_FAILED || left_behind == MAP_FAILED) {
 		perror("mmap");
 		return 2;
 	}
@@ -956,6 +987,8 @@ int main(int argc, char **argv)
 			failed++;
 	}
 	show_failures();
+	printf("# kill_steps: %lu repairs died at each of their %lu instructions, in %lu states\n",
+	       all_repairs, all_repairs_steps, all_repairs_states);
 	printf("# kill_steps: %lu instructions, %lu states repaired, %lu killed for real, "
 	       "%lu deaths with damage at %u instructions\n",
 	       all_steps, all_states, all_kills, all_failed, nr_failures);

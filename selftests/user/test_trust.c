@@ -77,10 +77,7 @@ static size_t fill(struct target *t, const struct places *p)
 	size_t n = 0;
 
 #define FIELD(lvalue, v, says, check)                                                              \
-	t[n++] = (struct target)                                                                   \
-	{                                                                                          \
-		#lvalue, &(lvalue), sizeof(lvalue), v, says, check                                 \
-	}
+	t[n++] = (struct target){ #lvalue, &(lvalue), sizeof(lvalue), v, says, check }
 #define HEADER(field, v) FIELD(h->field, v, #field, NULL)
 	HEADER(magic, BAD);
 	HEADER(version, BAD);
@@ -156,12 +153,12 @@ static size_t fill(struct target *t, const struct places *p)
 	FIELD(c->barn[0].empty.nr, BAD, "barn of|sheaf", NULL);
 
 #define SLOT(slot, kind)                                                                           \
-	FIELD(slot->lock, BAD, kind "-slot|barn of|sheaf", NULL);                                                \
-	FIELD(slot->word, BAD, kind "-slot|barn of|sheaf", NULL);                                                \
-	FIELD(slot->objs, BAD, kind "-slot|barn of|sheaf", NULL);                                                \
-	FIELD(slot->cap, BAD, kind "-slot|barn of|sheaf", NULL);                                                 \
-	FIELD(slot->main, BAD, kind "-slot|barn of|sheaf", NULL);                                                \
-	FIELD(slot->spare, BAD, kind "-slot|barn of|sheaf", NULL);                                               \
+	FIELD(slot->lock, BAD, kind "-slot|barn of|sheaf", NULL);                                  \
+	FIELD(slot->word, BAD, kind "-slot|barn of|sheaf", NULL);                                  \
+	FIELD(slot->objs, BAD, kind "-slot|barn of|sheaf", NULL);                                  \
+	FIELD(slot->cap, BAD, kind "-slot|barn of|sheaf", NULL);                                   \
+	FIELD(slot->main, BAD, kind "-slot|barn of|sheaf", NULL);                                  \
+	FIELD(slot->spare, BAD, kind "-slot|barn of|sheaf", NULL);                                 \
 	FIELD(slot->stat[NL_STAT_IN], BAD, NULL, "objects in use");                                \
 	FIELD(slot->seen, BAD, NULL, NULL)
 	SLOT(r, "R");
@@ -288,7 +285,8 @@ struct process {
 	int to, from;
 };
 
-static void be_scribbler(const char *name, const struct target *which, size_t index, int in, int out)
+static void be_scribbler(const char *name, const struct target *which, size_t index, int in,
+			 int out)
 {
 	static struct target t[MAX_TARGETS];
 	struct scribbler sc = { .rng = (unsigned int)index + 1 };
@@ -374,8 +372,9 @@ static int log_from_here(void)
 
 static void kernel_is_well(int kmsg)
 {
-	static const char *const complaints[] = { "BUG", "WARNING", "Oops", "protection fault",
-						  "stall", "lockup", "Call Trace" };
+	static const char *const complaints[] = {
+		"BUG", "WARNING", "Oops", "protection fault", "stall", "lockup", "Call Trace"
+	};
 	char line[8192];
 	ssize_t n;
 

@@ -513,7 +513,7 @@ Test(killed, clients_between_two_instructions)
 {
 	enum { VICTIMS = 60 };
 	unsigned long long before, now, longest = 0;
-	unsigned int failed, runs = 0;
+	unsigned int failed;
 	struct client c;
 	struct daemon d;
 	int pair[2], status;
@@ -543,7 +543,6 @@ Test(killed, clients_between_two_instructions)
 		longest = now > longest ? now : longest;
 		/* The program goes on: another run, and it is not starved. */
 		cr_assert_eq(read(pair[0], &failed, sizeof(failed)), sizeof(failed));
-		runs++;
 	}
 	RUN(&o, "nolock", "check", "--heap", heap_name());
 	cr_assert_eq(o.status, 0, "%s%s", o.out, o.err);

@@ -230,12 +230,15 @@ Test(nolock, check_finds_damage)
 
 	START(&d, heap_arg(), "--no-trace");
 	heap = nolock_heap_open(heap_name());
-	cr_assert(heap && (p = nolock_heap_kmalloc(heap, 100, GFP_KERNEL)));
+	cr_assert(heap && (p = nolock_heap_kmalloc(heap, 128, GFP_KERNEL)));
 	cr_assert_eq(nolock_heap_check(heap, &rep), 0, "%s", rep.first_error);
-	/* Its chunk says it belongs to another cache. */
+	/*
+	 * Its chunk says it belongs to another cache, that of more objects in a slab: no word of it is one
+	 * that it could not be.
+	 */
 	h = (nl_heap_t *)((uintptr_t)p & ~((8ULL << 30) - 1));
 	tag = nl_tag(h, ((uintptr_t)p - (uintptr_t)h) >> NL_CHUNK_SHIFT);
-	*tag ^= 0x1;
+	*tag ^= NL_TAG(0, 1);
 	RUN(&o, "nolock", "check", "--heap", heap_name());
 	cr_assert_eq(o.status, 1, "%d: %s%s", o.status, o.out, o.err);
 	cr_assert(strstr(o.out, "NOT whole"), "%s", o.out);
@@ -245,7 +248,7 @@ Test(nolock, check_finds_damage)
 	cr_assert(!json_object_get_boolean(json_object_object_get(object, "whole")));
 	cr_assert(number(object, "errors") > 0);
 	json_object_put(object);
-	*tag ^= 0x1;
+	*tag ^= NL_TAG(0, 1);
 	RUN(&o, "nolock", "check", "--heap", heap_name());
 	cr_assert_eq(o.status, 0, "%s", o.out);
 	kfree(p);

@@ -486,8 +486,8 @@ static void judge(const struct target *t, const char *name)
 Test(trust, every_field)
 {
 	static struct target t[MAX_TARGETS];
-	struct nl_heap empty = { 0 };
-	struct places nowhere = { .h = &empty, .sheaf = 1 };
+	static char empty[NL_GROUP_SIZE];
+	struct places nowhere = { .h = (nl_heap_t *)empty, .sheaf = 1 };
 	size_t nr = fill(t, &nowhere), refused = 0;
 	struct process p[HEAPS];
 	int kmsg = log_from_here();

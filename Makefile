@@ -47,10 +47,10 @@
 #   user/*.c                 nolockd and nolock, and libuser.a of all others
 #   selftests/D/test_*.c     a libcriterion suite each (with a main() of its own: a plain program)
 #   selftests/D/prog_*.c     a program each, for suites to run
-#   D/*.c                    for D = demo, bench, bench/work, bpf/examples, selftests/tsan: a program
+#   D/*.c                    for D = demo, bench, bench/load, bpf/examples, selftests/tsan: a program
 #                            each that has a main(). The other .c files of a directory are linked
 #                            to each of its programs. bench/bench measures in processes of
-#                            bench/work/work
+#                            bench/load/load
 #   selftests/*/test_*.sh    shell tests
 
 VERSION := 0.1.0
@@ -127,7 +127,7 @@ MALLOC := $(if $(SAN),,$(BUILD)/lib/libnolock-malloc.so)
 # tests do not.
 BPF_DIRS := demo bench bpf/examples $(filter-out $(addprefix selftests/,lib malloc tsan torture),\
 	    $(wildcard selftests/*))
-PROG_DIRS := demo bench bench/work bpf/examples $(filter-out $(if $(SAN),selftests/malloc),$(wildcard selftests/*))
+PROG_DIRS := demo bench bench/load bpf/examples $(filter-out $(if $(SAN),selftests/malloc),$(wildcard selftests/*))
 
 BPF_LIB := $(if $(wildcard bpf/nolock.bpf.c),$(BPFOUT)/bpf/libnolock.bpf.o)
 BPF_GROW := $(if $(BPF_LIB),$(BPFOUT)/bpf/libnolock-grow.bpf.o)
@@ -143,7 +143,7 @@ SKELS := $(BPF_OBJS:.bpf.o=.skel.h)
 selftests/torture_SHARES := selftests/lib/common.c selftests/lib/plain.c
 selftests/malloc_SHARES := selftests/lib/plain.c
 # What libnolock's header puts in line refers to it, and it is preloaded, or not there.
-bench/work_LDFLAGS := -Wl,-z,dynamic-undefined-weak
+bench/load_LDFLAGS := -Wl,-z,dynamic-undefined-weak
 selftests/tsan_SHARES := selftests/torture/shared.c
 
 # --- one directory of programs: $(call PROGRAMS,DIR) ---
@@ -151,7 +151,7 @@ selftests/tsan_SHARES := selftests/torture/shared.c
 have_main = $(if $(1),$(shell grep -lE '^(int )?main\>' $(1)))
 define PROGRAMS
 $(1)_ALL := $$(filter-out %.bpf.c,$$(sort $$(wildcard $(1)/*.c)))
-$(1)_MAINS := $$(call have_main,$$(if $$(filter $(1),demo bench bench/work bpf/examples selftests/tsan),\
+$(1)_MAINS := $$(call have_main,$$(if $$(filter $(1),demo bench bench/load bpf/examples selftests/tsan),\
 	    $$($(1)_ALL),$$(filter $(1)/test_% $(1)/prog_%,$$($(1)_ALL))))
 $(1)_SUITES := $$(filter-out $$($(1)_MAINS),$$(filter $(1)/test_%,$$($(1)_ALL)))
 $(1)_HELPERS := $$(patsubst %.c,$$(BUILD)/%.o,\
@@ -198,7 +198,7 @@ bpf: $(BPF_LIB) $(BPF_GROW) $(SKELS)
 user: $(USER_BINS)
 demo: $(DEMO_BINS)
 examples: $(EXAMPLE_BINS)
-tests: all $(TEST_BINS) $(BUILD)/scripts/vmlinux $(if $(SAN),,$(BENCH) $(bench/work_BINS))
+tests: all $(TEST_BINS) $(BUILD)/scripts/vmlinux $(if $(SAN),,$(BENCH) $(bench/load_BINS))
 # Everything that compiles, nothing linked but what the compiling needs.
 objects: $(LIB_OBJS) $(MALLOC_OBJS) $(patsubst %.c,$(BUILD)/%.o,$(USER_SRCS) $(USER_MAINS) \
 	 $(foreach d,$(PROG_DIRS),$($(d)_ALL)))
@@ -335,7 +335,7 @@ bench performance: .SHELLFLAGS := -o pipefail -c
 bench:
 	@scripts/deps ensure build
 	@scripts/deps ensure bench || echo 'bench: goes on without them'
-	+@$(SUB) all $(BENCH_BINS) $(bench/work_BINS) $(BENCH_FILES)
+	+@$(SUB) all $(BENCH_BINS) $(bench/load_BINS) $(BENCH_FILES)
 	@CC='$(CC)' scripts/peers $(BUILD)/peers
 	@export NOLOCK_BUILD=$(BUILD) NOLOCK_COMMIT="$$(scripts/performance --commit)"; \
 		{ $(BENCH) $(BENCH_ARGS)$(if $(B),,$(patsubst %, && { echo; %; },\

@@ -2,7 +2,7 @@
 /*
  * bench.h - what the parts of the benchmark share: allocators, rows, the figures of a row.
  *
- * bench.c runs everything, row.c one row, peer.c keeps one process for each allocator, work/ is
+ * bench.c runs everything, row.c one row, peer.c keeps one process for each allocator, load/ is
  * what runs in them, pair.c and maps.c measure BPF, decay.c what is given back. stats.c, report.c and
  * summary.c turn times into figures.
  */
@@ -14,7 +14,7 @@
 #include <stdint.h>
 #include <json-c/json.h>
 
-#include "work/work.h"
+#include "load/load.h"
 
 #define BENCH_MAX_ROUNDS 1000
 #define BENCH_MAX_SITTINGS 20
@@ -55,7 +55,7 @@ struct found {
 void peers_find(struct found *found);
 
 enum row_kind {
-	ROW_LOAD,    /* a workload of work.h */
+	ROW_LOAD,    /* a workload of load.h */
 	ROW_START,   /* a process that starts, allocates a little and ends */
 	ROW_PROGRAM, /* a real program, by those that replace malloc */
 };
@@ -139,7 +139,7 @@ int peer_spawn(struct peer *p, const struct found *f, const char *const *argv,
 void peer_stop(struct peer *p);
 /* A file beside this program, to be freed. */
 char *beside(const char *name);
-/* build/bench/work/work tiny, as its arguments: those that end with NULL. */
+/* build/bench/load/load tiny, as its arguments: those that end with NULL. */
 void peer_tiny(const struct allocator *a, char *buf, size_t len, const char **argv);
 
 /* stats.c: n values, which are left sorted. */

@@ -112,6 +112,8 @@ static void count(struct peer *p, const struct row *row, const char *dir)
 
 	snprintf(path, sizeof(path), "%s/counters", dir);
 	perf = perf_start("stat -x, -e " EVENTS, p->pid, path);
+	if (perf < 0)
+		return;
 	units = busy(p, row, SECONDS);
 	kill(perf, SIGINT);
 	waitpid(perf, NULL, 0);
@@ -127,6 +129,7 @@ static void count(struct peer *p, const struct row *row, const char *dir)
 	}
 	if (f)
 		fclose(f);
+	unlink(path);
 }
 
 static void profile_one(const struct result *res, unsigned int i, const struct options *o,

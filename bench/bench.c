@@ -22,6 +22,7 @@
 #define DECAY_NAME "decay"
 /* A row that is measured alone needs no more than this. */
 #define ROW_SECONDS 12.0
+#define BPF_ROUNDS 41u
 
 static const struct argp_option argp_options[] = {
 	{ "rounds", 'r', "N", 0, "Rounds of a row, at most (100)", 0 },
@@ -150,24 +151,43 @@ static bool enough_cpus(const struct options *o, const struct row *row)
 	return row->cpus <= o->nr_cpus;
 }
 
+/* To one CPU, and back to those that were allowed before. */
+static void pin(const struct options *o, cpu_set_t *old)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(o->cpus[0], &set);
+	if (sched_getaffinity(0, sizeof(*old), old))
+		*old = set;
+	sched_setaffinity(0, sizeof(set), &set);
+}
+
+static void unpin(const cpu_set_t *old)
+{
+	sched_setaffinity(0, sizeof(*old), old);
+}
+
+static unsigned int bpf_rounds(const struct options *o)
+{
+	return o->rounds < BPF_ROUNDS ? (unsigned int)o->rounds : BPF_ROUNDS;
+}
+
 static void run_bpf(struct report *r, const struct options *o)
 {
-	unsigned int rounds = o->rounds < 41 ? (unsigned int)o->rounds : 41;
+	unsigned int rounds = bpf_rounds(o);
 	double *ns[NR_BENCH_BPF];
 	const char *problem;
-	cpu_set_t old, set;
+	cpu_set_t old;
 
 	for (unsigned int i = 0; i < NR_BENCH_BPF; i++) {
 		ns[i] = calloc(rounds, sizeof(*ns[i]));
 		if (!ns[i])
 			errx(1, "out of memory");
 	}
-	CPU_ZERO(&set);
-	CPU_SET(o->cpus[0], &set);
-	if (!sched_getaffinity(0, sizeof(old), &old))
-		sched_setaffinity(0, sizeof(set), &set);
+	pin(o, &old);
 	problem = bpf_pairs(rounds, ns);
-	sched_setaffinity(0, sizeof(old), &old);
+	unpin(&old);
 	if (problem)
 		report_skip(r, "%s: %s", BPF_NAME, problem);
 	else
@@ -180,14 +200,11 @@ static void run_bpf(struct report *r, const struct options *o)
 static void run_maps(struct report *r, const struct options *o, unsigned int row)
 {
 	const char *problem;
-	cpu_set_t old, set;
+	cpu_set_t old;
 
-	CPU_ZERO(&set);
-	CPU_SET(o->cpus[0], &set);
-	if (!sched_getaffinity(0, sizeof(old), &old))
-		sched_setaffinity(0, sizeof(set), &set);
-	problem = maps_run(r, row, o->rounds < 41 ? (unsigned int)o->rounds : 41);
-	sched_setaffinity(0, sizeof(old), &old);
+	pin(o, &old);
+	problem = maps_run(r, row, bpf_rounds(o));
+	unpin(&old);
 	if (problem)
 		report_skip(r, "%s: %s", maps_rows[row].name, problem);
 }

@@ -142,7 +142,8 @@ char *beside(const char *name);
 /* build/bench/load/load tiny, as its arguments: those that end with NULL. */
 void peer_tiny(const struct allocator *a, char *buf, size_t len, const char **argv);
 
-/* stats.c: n values, which are left sorted. */
+/* stats.c: the monotonic clock; then, of n values, which are left sorted: */
+double seconds_now(void);
 struct spread {
 	double min, q1, median, q3, max;
 };
@@ -168,6 +169,8 @@ const char *bpf_pairs(unsigned int rounds, double *ns[NR_BENCH_BPF]);
 struct nolock_heap *bpf_heap(uint64_t size);
 /* What failed and why, as bpf_pairs() returns it. */
 const char *bpf_because(const char *what, int error);
+/* libbpf's own lines are not for the report. */
+void bpf_be_quiet(void);
 /* One run on a packet: the ns that the kernel says it took, or a negative errno. */
 struct bpf_program;
 double bpf_packet(const struct bpf_program *prog);

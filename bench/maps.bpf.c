@@ -13,35 +13,19 @@
 #include "examples/hash.h"
 #include "maps.h"
 
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 2 * MAPS_BATCH);
-	__type(key, __u64);
-	__type(value, struct maps_value);
-} few SEC(".maps");
+#define HASH_MAP(name, entries, value_type, flags)                                                 \
+	struct {                                                                                   \
+		__uint(type, BPF_MAP_TYPE_HASH);                                                   \
+		__uint(map_flags, flags);                                                          \
+		__uint(max_entries, entries);                                                      \
+		__type(key, __u64);                                                                \
+		__type(value, value_type);                                                         \
+	} name SEC(".maps")
 
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 2 * MAPS_BATCH);
-	__type(key, __u64);
-	__type(value, struct maps_value);
-} few_lazy SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, MAPS_RECORDS);
-	__type(key, __u64);
-	__type(value, __u64);
-} many SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, MAPS_RECORDS);
-	__type(key, __u64);
-	__type(value, __u64);
-} many_lazy SEC(".maps");
+HASH_MAP(few, 2 * MAPS_BATCH, struct maps_value, 0);
+HASH_MAP(few_lazy, 2 * MAPS_BATCH, struct maps_value, BPF_F_NO_PREALLOC);
+HASH_MAP(many, MAPS_RECORDS, __u64, 0);
+HASH_MAP(many_lazy, MAPS_RECORDS, __u64, BPF_F_NO_PREALLOC);
 
 /* turns: batches, or records; batch: records of one; from: the first record's number. */
 __u64 turns, batch, from;

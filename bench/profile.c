@@ -24,14 +24,6 @@
 #define LINES 12
 #define EVENTS "cycles:u,instructions:u,cache-misses:u,branch-misses:u"
 
-static double seconds_now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
-
 /* Does this command line, by the shell, end well? */
 static bool works(const char *command)
 {

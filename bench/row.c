@@ -13,12 +13,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "bench.h"
 
 #define MIN_ROUNDS 3 /* of a sitting */
+
+#define PROGRAM_ROW(row_name, in_words, ...)                                                       \
+	{                                                                                          \
+		.name = row_name, .what = in_words, .unit = "process", .kind = ROW_PROGRAM,        \
+		.threads = 1, .cpus = 1, .with = WITH(ENTRY_MALLOC), .units = 1, .argv = {         \
+			__VA_ARGS__                                                                \
+		}                                                                                  \
+	}
 
 const struct row rows[] = {
 #define LOAD_ROW(id, row_name, nr_threads, nr_cpus, nr_units, kib, most, entries, aimed,           \
@@ -47,43 +54,13 @@ const struct row rows[] = {
 		  .units = 1,
 		  .aside = 64,
 		  .largest = 1024 },
-	{ .name = "cc1",
-	  .what = "the C compiler on a file of libnolock",
-	  .unit = "process",
-	  .kind = ROW_PROGRAM,
-	  .threads = 1,
-	  .cpus = 1,
-	  .with = WITH(ENTRY_MALLOC),
-	  .units = 1,
-	  .argv = { "@cc1", "-quiet", "-O2", "@slab.i", "-o", "/dev/null" } },
-	{ .name = "perl",
-	  .what = "Perl counts, sorts and joins words",
-	  .unit = "process",
-	  .kind = ROW_PROGRAM,
-	  .threads = 1,
-	  .cpus = 1,
-	  .with = WITH(ENTRY_MALLOC),
-	  .units = 1,
-	  .argv = { "perl", "@words.pl" } },
-	{ .name = "sqlite3",
-	  .what = "SQLite fills, indexes and queries a table in memory",
-	  .unit = "process",
-	  .kind = ROW_PROGRAM,
-	  .threads = 1,
-	  .cpus = 1,
-	  .with = WITH(ENTRY_MALLOC),
-	  .units = 1,
-	  .argv = { "sqlite3", "-batch", "-init", "@rows.sql", ":memory:", ".exit" } },
+	PROGRAM_ROW("cc1", "the C compiler on a file of libnolock", "@cc1", "-quiet", "-O2",
+		    "@slab.i", "-o", "/dev/null"),
+	PROGRAM_ROW("perl", "Perl counts, sorts and joins words", "perl", "@words.pl"),
+	PROGRAM_ROW("sqlite3", "SQLite fills, indexes and queries a table in memory", "sqlite3",
+		    "-batch", "-init", "@rows.sql", ":memory:", ".exit"),
 };
 const unsigned int nr_rows = sizeof(rows) / sizeof(*rows);
-
-static double seconds_now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
 
 static bool takes_part(const struct row *row, const struct allocator *a, const struct found *f)
 {

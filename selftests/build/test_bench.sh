@@ -67,9 +67,11 @@ for a in kmalloc_nolock kmalloc; do
 	between start $a min 1 100000000000
 done
 
-bench --filter=no-such-row
-[ $? -eq 2 ] && grep -q 'no row has that in its name; see --list' "$tmp/out"
-verdict 'a row that is none' $?
+for filter in no-such-row pair64,no-such-row no-such-row,pair64 pair64,no-such-row,bpf; do
+	bench --filter=$filter
+	[ $? -eq 2 ] && grep -q "no row has 'no-such-row' in its name; see --list" "$tmp/out"
+	verdict "a row that is none: $filter" $?
+done
 bench --rounds=0
 [ $? -eq 2 ] && grep -q 'give a number from 1 to' "$tmp/out"
 verdict 'no rounds' $?

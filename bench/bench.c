@@ -326,6 +326,7 @@ int main(int argc, char **argv)
 	struct report *r;
 	int error, bad = 0;
 
+	argp_err_exit_status = 2;
 	argp_parse(&argp, argc, argv, 0, NULL, &o);
 	check_filter(o.filter);
 	if (o.rounds < o.sittings)

@@ -111,7 +111,7 @@ JOBS = $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
 
 LIB_SRCS := $(sort $(wildcard lib/*.c))
 LIB_OBJS := $(LIB_SRCS:%.c=$(BUILD)/%.o)
-USER_MAINS := $(filter user/nolockd.c user/nolock.c,$(wildcard user/*.c))
+USER_MAINS := user/nolockd.c user/nolock.c
 USER_SRCS := $(filter-out $(USER_MAINS) %.bpf.c,$(sort $(wildcard user/*.c)))
 USER_BINS := $(USER_MAINS:%.c=$(BUILD)/%)
 LIBNOLOCK := $(BUILD)/lib/libnolock.a
@@ -127,15 +127,16 @@ MALLOC := $(if $(SAN),,$(BUILD)/lib/libnolock-malloc.so)
 # tests do not.
 BPF_DIRS := demo bench bpf/examples $(filter-out $(addprefix selftests/,lib malloc tsan torture),\
 	    $(wildcard selftests/*))
-PROG_DIRS := demo bench bench/load bpf/examples $(filter-out $(if $(SAN),selftests/malloc),$(wildcard selftests/*))
+PROG_DIRS := demo bench bench/load bpf/examples $(filter-out $(if $(SAN),selftests/malloc),\
+	     $(wildcard selftests/*))
 
-BPF_LIB := $(if $(wildcard bpf/nolock.bpf.c),$(BPFOUT)/bpf/libnolock.bpf.o)
-BPF_GROW := $(if $(BPF_LIB),$(BPFOUT)/bpf/libnolock-grow.bpf.o)
+BPF_LIB := $(BPFOUT)/bpf/libnolock.bpf.o
+BPF_GROW := $(BPFOUT)/bpf/libnolock-grow.bpf.o
 BPF_SRCS := $(filter-out bpf/nolock.bpf.c bpf/nolock_grow.bpf.c,$(sort $(wildcard bpf/*.bpf.c)) \
 	    $(foreach d,$(BPF_DIRS),$(sort $(wildcard $(d)/*.bpf.c))))
 # Those that call the allocator are linked with it.
-BPF_CALLERS := $(if $(BPF_SRCS),$(shell grep -lE '^\#include [<"](nolock/)?nolock\.bpf\.h[>"]' $(BPF_SRCS)))
-BPF_GROWERS := $(if $(BPF_CALLERS),$(shell grep -lw nolock_bpf_grow $(BPF_CALLERS)))
+BPF_CALLERS := $(shell grep -lE '^\#include [<"](nolock/)?nolock\.bpf\.h[>"]' $(BPF_SRCS))
+BPF_GROWERS := $(shell grep -lw nolock_bpf_grow $(BPF_CALLERS))
 BPF_OBJS := $(BPF_SRCS:%.bpf.c=$(BPFOUT)/%.bpf.o)
 SKELS := $(BPF_OBJS:.bpf.o=.skel.h)
 
@@ -313,7 +314,7 @@ check:
 	@scripts/deps ensure build check
 	+@$(SUB) --keep-going tests || echo 'the build failed: see above'
 	+@$(RUNNER) 'step=build=$(SUB) tests' $(SUITES) $(SHELL_TESTS:%=program=%) \
-		$(patsubst %/run,'step=demo=RUN_SECONDS=3 NOLOCK_BUILD=$(BUILD) %/run',$(filter %/run,$(DEMO_BINS))) \
+		'step=demo=RUN_SECONDS=3 NOLOCK_BUILD=$(BUILD) $(BUILD)/demo/run' \
 		'step=lint=$(MAKE) --no-print-directory lint' \
 		'step=gcc, no warning=$(WITH_GCC)' \
 		'step=clang, no warning=$(WITH_CLANG)' \
@@ -444,8 +445,7 @@ $(SKELS): %.skel.h: %.bpf.o
 	$(Q)$(BPFTOOL) gen skeleton $< name $(subst .,_,$(subst -,_,$(basename $(notdir $<)))) >>$@
 	$(Q)echo '/* NOLINTEND */' >>$@
 
-DEPS += $(BPF_SRCS:%.bpf.c=$(BPFOUT)/%.raw.d) \
-	$(if $(BPF_LIB),$(BPFOUT)/bpf/nolock.raw.d $(BPFOUT)/bpf/nolock_grow.raw.d)
+DEPS += $(BPF_SRCS:%.bpf.c=$(BPFOUT)/%.raw.d) $(BPFOUT)/bpf/nolock.raw.d $(BPFOUT)/bpf/nolock_grow.raw.d
 
 # Only on request: it is committed, and the BPF objects depend on it.
 ifneq ($(filter vmlinux.h,$(MAKECMDGOALS)),)
@@ -516,16 +516,16 @@ install: all
 	$(INSTALL) -d $(DESTDIR)$(includedir)/nolock $(DESTDIR)$(libdir)/pkgconfig \
 		$(DESTDIR)$(libdir)/bpf $(DESTDIR)$(bindir) $(DESTDIR)$(sbindir) \
 		$(DESTDIR)$(docdir)/examples
-	$(INSTALL) -m 644 lib/include/nolock/*.h $(wildcard bpf/nolock.bpf.h) \
+	$(INSTALL) -m 644 lib/include/nolock/*.h bpf/nolock.bpf.h \
 		$(DESTDIR)$(includedir)/nolock
 	$(INSTALL) -m 644 $(LIBNOLOCK) $(DESTDIR)$(libdir)
 	$(INSTALL) -m 755 $(SHARED) $(MALLOC) $(DESTDIR)$(libdir)
 	ln -sf $(SOFILE) $(DESTDIR)$(libdir)/$(SONAME)
 	ln -sf $(SONAME) $(DESTDIR)$(libdir)/libnolock.so
-	$(if $(BPF_LIB),$(INSTALL) -m 644 $(BPF_LIB) $(BPF_GROW) $(DESTDIR)$(libdir)/bpf)
+	$(INSTALL) -m 644 $(BPF_LIB) $(BPF_GROW) $(DESTDIR)$(libdir)/bpf
 	$(INSTALL) -m 644 bpf/examples/*.[ch] $(DESTDIR)$(docdir)/examples
 	$(PC) >$(DESTDIR)$(libdir)/pkgconfig/nolock.pc
-	$(if $(wildcard user/nolock.c),$(INSTALL) -m 755 $(BUILD)/user/nolock $(DESTDIR)$(bindir))
-	$(if $(wildcard user/nolockd.c),$(INSTALL) -m 755 $(BUILD)/user/nolockd $(DESTDIR)$(sbindir))
+	$(INSTALL) -m 755 $(BUILD)/user/nolock $(DESTDIR)$(bindir)
+	$(INSTALL) -m 755 $(BUILD)/user/nolockd $(DESTDIR)$(sbindir)
 
 -include $(wildcard $(DEPS))

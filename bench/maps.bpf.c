@@ -109,25 +109,18 @@ STEP map_delete_one(void *map, __u64 i)
 		failed++;
 }
 
-STEP batch_map_step(__u64 at)
+STEP batch_of_map(void *map)
 {
 	__u64 nr = batch;
 
 	EACH(i, nr)
-		batch_map_update(&few, i);
+		batch_map_update(map, i);
 	EACH(k, nr)
-		map_delete_one(&few, k);
+		map_delete_one(map, k);
 }
 
-STEP batch_lazy_step(__u64 at)
-{
-	__u64 nr = batch;
-
-	EACH(i, nr)
-		batch_map_update(&few_lazy, i);
-	EACH(k, nr)
-		map_delete_one(&few_lazy, k);
-}
+#define batch_map_step(at) batch_of_map(&few)
+#define batch_lazy_step(at) batch_of_map(&few_lazy)
 
 PROGRAM(empty)
 PROGRAM(batch_heap)

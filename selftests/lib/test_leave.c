@@ -74,6 +74,31 @@ Test(leave, locks_go_with_the_thread)
 	}
 }
 
+/* As a client that died with a lock, and had written what only a private heap's words have. */
+Test(leave, number_in_a_shared_word)
+{
+	for (unsigned int kind = 0; kind < NR_HEAP_KINDS; kind++) {
+		struct nolock_heap_report rep;
+		nl_slot_t *slot;
+
+		heap = heap_of_kind(kind, HEAP_SIZE);
+		if (!heap)
+			continue;
+		if (nolock_heap_type(heap) != NOLOCK_HEAP_PRIVATE) {
+			slot = nl_rslot(heap->h, 0, 0);
+			nl_store(&slot->lock, NL_HELD(9u << 16 | 1));
+			nl_store(&slot->word,
+				 nl_load(&slot->word) | NL_WORD_LOCKED | (nl_u64)127 << 8);
+			cr_assert_eq(nl_heap_repair(heap, 8), 0);
+			cr_assert_eq(nl_heap_repair(heap, 9), 1);
+			expect_whole(heap, &rep, "after a client that wrote a number");
+			cr_assert_eq(rep.locks_held, 0);
+			cr_assert_eq(nl_load(&slot->word) & NL_WORD_LOCK_MASK, 0);
+		}
+		cr_assert_eq(nolock_heap_close(heap), 0);
+	}
+}
+
 /* Work that is mostly slow paths: bursts of one size, and a cache that is shrunk. */
 static void work(struct rng *r, void **p, unsigned int n)
 {

@@ -502,6 +502,7 @@ JOB(part_closed)
 	struct nolock_heap *heap = nolock_heap_create(0);
 	unsigned long *taken = MAP_FAILED;
 	struct nolock_heap_report rep;
+	struct nolock_heap_stat st;
 	struct rlimit rl;
 	nl_u32 end, open, chunk;
 
@@ -529,7 +530,9 @@ JOB(part_closed)
 	if (taken == MAP_FAILED)
 		return 14;
 	*taken = 77;
-	if (check_whole(heap, &rep, "with a group of which a part is open"))
+	/* Nor does it count as opened. */
+	if (check_whole(heap, &rep, "with a group of which a part is open") ||
+	    nolock_heap_stat(heap, &st) || st.opened != rep.chunks * NL_CHUNK_SIZE)
 		return 15;
 	if (nolock_heap_close(heap))
 		return 16;

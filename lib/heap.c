@@ -96,12 +96,14 @@ static void thread_exit(void *unused)
 		return;
 	this_thread = 0;
 	nl_depth = 1;
+	nl_shrink_settle(thread);
 	nl_for_each_heap(heap) {
 		if (heap->type != NL_HEAP_PRIVATE && heap->pid != (int)getpid())
 			continue;
 		nl_heap_repair_thread(heap, thread);
 		nl_rcu_forget(heap, thread);
 	}
+	nl_shrink_forget(thread, thread + 1, 0);
 	nl_depth = 0;
 }
 
@@ -590,7 +592,7 @@ static void fork_take_over(struct fork_page *page)
 		nl_heap_repair_fork(heap, nl_load(&page->older));
 		nl_rcu_fork(heap);
 	}
-	nl_shrink_fork(nl_load(&page->older), this_thread);
+	nl_shrink_forget(1, nl_load(&page->older), this_thread);
 	nl_store(&page->pending, 1);
 }
 

@@ -260,12 +260,15 @@ NL_HIDDEN nl_u32 nl_cache_shrink(struct nolock_heap *heap, nl_u32 id);
 NL_HIDDEN nl_u32 nl_heap_shrink(struct nolock_heap *heap);
 
 /*
- * shrink.c: who is emptying R-slots from another CPU, by the number that NL_WORD_SHRINKER() gives;
- * in a child after fork(), those threads of the parent that are not alive in it are nobody.
+ * shrink.c: who is emptying R-slots from another CPU, by the number that NL_WORD_SHRINKER() gives.
+ * Of a thread that left that in the middle and exits: from here on its marks are locks, to be taken
+ * over; where the system refuses what that takes, the slots stay locked. Then the numbers of the threads
+ * from one up to another, but for the one that is alive, are nobody's: also in a child after fork().
  */
 #define NL_SHRINKERS 64
 extern nl_u64 nl_shrinker[NL_SHRINKERS] NL_HIDDEN;
-NL_HIDDEN void nl_shrink_fork(nl_u32 older, nl_u32 alive);
+NL_HIDDEN void nl_shrink_settle(nl_u32 thread);
+NL_HIDDEN void nl_shrink_forget(nl_u32 from, nl_u32 to, nl_u32 alive);
 
 /*
  * shrink.c: give back the sheaves of a slot whose lock is held; up to @max sheaves of a node's barn;

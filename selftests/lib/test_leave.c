@@ -171,6 +171,54 @@ Test(leave, threads_that_exit_in_a_handler)
 	report("  threads_that_exit_in_a_handler: %u threads, %u inside", i, left_inside);
 }
 
+/* In the middle of emptying other CPUs' R-slots, whose words then have the call's number. */
+static void on_number_signal(int sig)
+{
+	(void)sig;
+	for (nl_u32 i = 1; i < NL_SHRINKERS; i++)
+		if (nl_depth && nl_load(&nl_shrinker[i]))
+			pthread_exit(NULL);
+}
+
+static void *shrink_until_killed(void *arg)
+{
+	__atomic_store_n(&begun, 1, __ATOMIC_RELEASE);
+	for (;;) {
+		kfree(kmem_cache_alloc(cache, GFP_KERNEL));
+		kmem_cache_shrink(cache);
+	}
+	return arg;
+}
+
+Test(leave, numbers_go_with_the_thread)
+{
+	struct sigaction sa = { .sa_handler = on_number_signal };
+	struct nolock_heap_report rep;
+
+	heap = nolock_heap_default();
+	if (!rseq_in_use(heap))
+		return;
+	cache = kmem_cache_create("left", 100, NULL, 0);
+	cr_assert_not_null(cache);
+	cr_assert_eq(sigaction(SIGUSR1, &sa, NULL), 0);
+	for (int round = 0; round < 10; round++) {
+		pthread_t thread;
+
+		begun = 0;
+		cr_assert_eq(pthread_create(&thread, NULL, shrink_until_killed, NULL), 0);
+		while (!__atomic_load_n(&begun, __ATOMIC_ACQUIRE))
+			usleep(10);
+		while (pthread_tryjoin_np(thread, NULL)) {
+			pthread_kill(thread, SIGUSR1);
+			usleep(100);
+		}
+		for (nl_u32 i = 0; i < NL_SHRINKERS; i++)
+			cr_assert_eq(nl_load(&nl_shrinker[i]), 0, "round %d: number %u", round, i);
+		expect_whole(heap, &rep, "after a thread that had a number");
+		cr_assert_eq(rep.locks_held, 0);
+	}
+}
+
 static sigjmp_buf out;
 static volatile sig_atomic_t armed;
 

@@ -305,7 +305,7 @@ struct nolock_heap *nolock_heap_attach_pid(int pid)
 	snprintf(path, sizeof(path), "/proc/%d/maps", pid);
 	maps = fopen(path, "re");
 	if (!maps) {
-		errno = errno == ENOENT ? ESRCH : errno;
+		errno = errno == ENOENT ? ESRCH : errno == EACCES ? EPERM : errno;
 		return NULL;
 	}
 	while (fgets(line, sizeof(line), maps)) {

@@ -226,3 +226,20 @@ Test(stat, other_process)
 	cr_assert_null(nolock_heap_attach_pid(pid));
 	cr_assert_eq(errno, ESRCH, "errno %d", errno);
 }
+
+Test(stat, process_of_another_user, .description = "EPERM, whichever way the system refuses")
+{
+	int status;
+	pid_t pid;
+
+	if (geteuid())
+		return; /* may become nobody else */
+	pid = fork();
+	if (!pid) {
+		errno = 0;
+		_exit(setuid(65534) || nolock_heap_attach_pid(getppid()) || errno != EPERM);
+	}
+	cr_assert_gt(pid, 0);
+	cr_assert_eq(waitpid(pid, &status, 0), pid);
+	cr_assert_eq(status, 0, "status %#x", status);
+}

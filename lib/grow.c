@@ -229,9 +229,8 @@ nl_u32 nl_heap_grow_run(struct nolock_heap *heap, nl_u32 nr, nl_u32 node)
 	NL_PROBE2(heap_grow, h, n);
 	chunk = g << NL_GROUP_SHIFT;
 	end = (g + n) << NL_GROUP_SHIFT;
-	if (chunk + nr < end) {
+	if (chunk + nr < end)
 		nl_chunk_publish(h, g + n - 1, ~0ULL << (nr % NL_GROUP_CHUNKS));
-	}
 	return chunk;
 }
 

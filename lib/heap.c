@@ -186,8 +186,8 @@ void nl_heap_refresh(struct nolock_heap *heap)
 	 * Constant for the process's life, and written before the first object of the heap was handed
 	 * out: whoever frees one got it, by whatever way, after that.
 	 */
-	nl_free_map.first = heap->first;
-	nl_free_map.tags = nl_tag(heap->h, heap->h->first_chunk);
+	nl_store(&nl_free_map.first, heap->first);
+	nl_store(&nl_free_map.tags, nl_tag(heap->h, heap->h->first_chunk));
 	if ((int64_t)end > (int64_t)nl_load(&nl_free_map.span))
 		nl_store(&nl_free_map.span, end);
 }

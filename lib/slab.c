@@ -197,11 +197,10 @@ static nl_u64 alloc_nolock(struct nolock_heap *heap, nl_u32 id, int node)
 	return obj;
 }
 
-nl_u64 nl_alloc_object_nolock(struct nolock_heap *heap, nl_u32 id, gfp_t gfp, int node)
+nl_u64 nl_alloc_object_nolock(struct nolock_heap *heap, nl_u32 id, int node)
 {
 	nl_u64 obj, p = 0;
 
-	(void)gfp;
 	nl_depth++;
 	obj = alloc_nolock(heap, id, node);
 	/* It may be of the next bucket, so its own cache decides whether it is debugged. */
@@ -404,7 +403,7 @@ static __attribute__((noinline)) void *nolock_slow(struct nolock_heap *heap, siz
 		return finish_kmalloc(heap, (nl_u64)p, gfp);
 	}
 	id = nl_kmalloc_cache((nl_u32)size, !!(gfp & __GFP_ACCOUNT));
-	obj = nl_alloc_object_nolock(heap, id, gfp, node);
+	obj = nl_alloc_object_nolock(heap, id, node);
 	if (!obj)
 		return fail(heap, id, size, gfp, ENOMEM);
 	return finish_kmalloc(heap, asked(heap, obj, size), gfp);
@@ -760,7 +759,7 @@ static __attribute__((noinline)) void *cache_alloc_slow(struct kmem_cache *s, gf
 		return NULL;
 	}
 	nl_thread_start();
-	obj = nolock ? nl_alloc_object_nolock(heap, c->id, gfp, node) :
+	obj = nolock ? nl_alloc_object_nolock(heap, c->id, node) :
 		       nl_alloc_object(heap, c->id, gfp, node);
 	if (!obj)
 		return fail(heap, c->id, c->object_size, gfp, ENOMEM);

@@ -12,7 +12,7 @@
 #include "internal.h"
 #include "api.h"
 
-enum { MOST = 512, BULK = 40, FEW = 5, MAX_WAITING = 100 };
+enum { MOST = 512, BULK = 40, FEW = 5, MAX_WAITING = 30 };
 
 /*
  * An RCU without readers: a grace period is over when the workload says so, or by synchronize().

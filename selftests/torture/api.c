@@ -58,7 +58,7 @@ static const struct nolock_rcu_ops rcu_by_poll = { .synchronize = rcu_synchroniz
 
 static DRIVER void grace_period(void)
 {
-	void (*func)(struct nolock_rcu_head *head) = rcu.func;
+	void (*func)(struct nolock_rcu_head * head) = rcu.func;
 
 	rcu.over = rcu.begun;
 	rcu.waiting = 0;
@@ -485,8 +485,8 @@ static DRIVER void of_any_heap(struct api *a)
 	CALL(WRONG(failed, nolock_heap_root(a->heap) != a));
 	if (!a->brief)
 		CALL(WRONG(failed, nolock_heap_stat(a->heap, &hs) != 0));
-	CALL(WRONG(failed, nolock_heap_cache_stat(a->heap, ((struct nl_cache *)a->cache)->id, &cs) !=
-			  0));
+	CALL(WRONG(failed,
+		   nolock_heap_cache_stat(a->heap, ((struct nl_cache *)a->cache)->id, &cs) != 0));
 	CALL(kmem_cache_shrink(a->cache));
 	CALL(WRONG(failed, nolock_heap_populate(a->heap, 70 * (size_t)NL_CHUNK_SIZE) != 0));
 	CALL(WRONG(failed, nolock_heap_populate(a->heap, 64 * (size_t)NL_CHUNK_SIZE) != 0));

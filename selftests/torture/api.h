@@ -29,7 +29,7 @@ struct api {
 	/* Handlers put objects in and free what comes out, as the workload does. */
 	struct mailbox box;
 	unsigned long calls, failed, bad;
-	unsigned int line; /* of api.c: the first that failed or was bad */
+	unsigned int line;  /* of api.c: the first that failed or was bad */
 	unsigned long late; /* caches that could be destroyed only when nothing interrupted it */
 	const char *call;   /* the one it is in */
 };

@@ -21,6 +21,12 @@ enum { CLIENT_KEEPER = 1, CLIENT_HOLDER = 2, CLIENT_FIRST = 3 };
 #define PLAIN_BUILD 1
 #endif
 
+#ifdef NOLOCK_TINY
+#define SMALL_BUILD 1
+#else
+#define SMALL_BUILD 0
+#endif
+
 /* Has this build restartable sequences? */
 bool built_with_rseq(void);
 

@@ -43,7 +43,8 @@ static struct api api;
 static const struct {
 	const char *name, *why;
 } others[] = {
-	{ "nolock_heap_check", "wants a heap at rest: the torture's parts call it between two rounds" },
+	{ "nolock_heap_check",
+	  "wants a heap at rest: the torture's parts call it between two rounds" },
 };
 
 static const char *excused(const char *name)

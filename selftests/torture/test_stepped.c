@@ -132,9 +132,11 @@ int main(int argc, char **argv)
 		status = torture(heap, "private heap", size, 20);
 		failed += status != 0;
 		passed += status == 0;
-		status = torture(shared, "shared heap", size, 20);
-		failed += status != 0;
-		passed += status == 0;
+		if (lengthy || !SMALL_BUILD) {
+			status = torture(shared, "shared heap", size, 20);
+			failed += status != 0;
+			passed += status == 0;
+		}
 		if (!lengthy || !PLAIN_BUILD) {
 			if (now_ns() >= end)
 				break;

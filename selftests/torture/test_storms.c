@@ -409,12 +409,8 @@ int main(int argc, char **argv)
 {
 	uint64_t ns = env_number("TORTURE_SECONDS", 0) * 1000000000u / 8;
 	unsigned long passed = 0, tried = 0;
-	/* A build for small machines is tested by its library alone. */
-#ifdef NOLOCK_TINY
-	const bool daemon_wanted = false;
-#else
-	const bool daemon_wanted = true;
-#endif
+	/* Of a build for small machines there is the library alone. */
+	const bool daemon_wanted = !SMALL_BUILD;
 	struct nolock_heap *mine = nolock_heap_default(), *served = NULL;
 	struct nolockd d;
 	int status;

@@ -13,7 +13,8 @@
 #   make ubsan        the suites with UBSan                 (build/ubsan)
 #   make tsan         selftests/tsan with ThreadSanitizer   (build/tsan)
 #   make check-compilers   all C once more, warnings being errors: gcc, clang, lib/ for aarch64
-#   make check-tiny   the suites of the library, of a build for small machines (build/tiny)
+#   make check-tiny   the suites of the library, and short parts of the torture, of a build for small
+#                     machines (build/tiny)
 #   make check-nodes       suites of the library on two nodes (NOLOCK_FAKE_NODES=2)
 #   make check-programs    real programs under the drop-in malloc and under glibc's: do they print the
 #                     same, how long do they take; PROGRAMS="perl git" runs those
@@ -229,7 +230,8 @@ test:
 NO_RSEQ_MAKE = $(SUB) BUILD=$(BUILD)/no-rseq BPFOUT=$(BPFOUT) CFLAGS='$(CFLAGS) -DNOLOCK_NO_RSEQ'
 
 # Of these each runs without sequences in make check, too.
-NO_RSEQ_BINS = $(addprefix program=$(BUILD)/no-rseq/selftests/torture/test_,breakpoints stepped storms)
+NO_RSEQ_BINS = $(addprefix program=$(BUILD)/no-rseq/selftests/torture/test_,breakpoints kill_random \
+	       nomem stepped storms)
 
 .PHONY: torture torture-programs
 torture:
@@ -244,7 +246,7 @@ torture-programs: $(USER_BINS) $(selftests/torture_BINS)
 # Sanitizers: their own builds of the user side, and the BPF objects of this one.
 # What steps through every instruction is left to the plain build: those of a sanitizer are not ours.
 SAN_SUITES = $(filter-out suite=$(BUILD)/selftests/malloc/% program=$(BUILD)/selftests/malloc/% \
-	$(addprefix program=$(BUILD)/selftests/torture/test_,breakpoints first kill_% stepped),$(SUITES))
+	$(addprefix program=$(BUILD)/selftests/torture/test_,breakpoints covered first kill_% stepped),$(SUITES))
 SAN_BINS = $(subst =$(BUILD)/,=$(BUILD)/$(1)/,$(SAN_SUITES))
 SAN_MAKE = $(SUB) BUILD=$(BUILD)/$(1) BPFOUT=$(BPFOUT) SAN=$(2)
 # Both in one, as make check has it.
@@ -270,11 +272,16 @@ tsan:
 tsan-programs: $(TSAN_BINS)
 
 TINY_MAKE = $(SUB) TINY=1 BUILD=$(BUILD)/tiny
-TINY_BINS = $(subst =$(BUILD)/,=$(BUILD)/tiny/,$(filter suite=$(BUILD)/selftests/lib/%,$(SUITES)))
+TINY_TORTURE = $(addprefix selftests/torture/test_,breakpoints kill_random stepped storms)
+TINY_BINS = $(subst =$(BUILD)/,=$(BUILD)/tiny/,$(filter suite=$(BUILD)/selftests/lib/%,$(SUITES))) \
+	    $(TINY_TORTURE:%=program=$(BUILD)/tiny/%)
+
+.PHONY: tiny-tests
+tiny-tests: lib-tests $(TINY_TORTURE:%=$(BUILD)/%)
 
 check-tiny:
 	@scripts/deps ensure build check
-	+@$(TINY_MAKE) lib-tests
+	+@$(TINY_MAKE) tiny-tests
 	+@$(RUNNER) $(TINY_BINS)
 
 # What the nodes make a difference to, and does not take long.
@@ -320,7 +327,7 @@ check:
 		'step=clang, no warning=$(WITH_CLANG)' \
 		"step=aarch64, no warning=$(WITH_ARM64)" \
 		'step=asan+ubsan build=$(SAN_BOTH) tests' $(call SAN_BINS,asan+ubsan) \
-		'step=tiny build=$(TINY_MAKE) lib-tests' $(TINY_BINS) $(NODES_BINS) \
+		'step=tiny build=$(TINY_MAKE) tiny-tests' $(TINY_BINS) $(NODES_BINS) \
 		"step=no-rseq build=$(NO_RSEQ_MAKE) torture-programs" $(NO_RSEQ_BINS) \
 		'step=tsan build=$(call SAN_MAKE,tsan,thread) tsan-programs' \
 		$(TSAN_BINS:$(BUILD)/%=program=$(BUILD)/tsan/%)

@@ -265,8 +265,13 @@ static nl_u32 shrink(struct nolock_heap *heap, nl_u32 from, nl_u32 to)
 			nl_slot_empty(h, slot, id, who);
 			nl_slot_unlock(slot);
 		}
-		for (nl_u32 node = 0; node < nl_nr_nodes(h); node++)
-			nl_barn_flush(heap, id, node, h->nr_sheaves);
+		/* What is there now, and not what others bring meanwhile. */
+		for (nl_u32 node = 0; node < nl_nr_nodes(h); node++) {
+			nl_barn_t *barn = &nl_cache(h, id)->barn[node];
+
+			nl_barn_flush(heap, id, node,
+				      nl_load(&barn->full.nr) + nl_load(&barn->empty.nr));
+		}
 	}
 	end = nl_load_acquire(&h->nr_open) << NL_GROUP_SHIFT;
 	for (nl_u32 chunk = h->first_chunk; chunk < end; chunk++) {

@@ -59,7 +59,7 @@ static bool any_misplaced(const nl_word_t *objs, nl_u32 n, const nl_cache_t *c)
  * Is any of the objects there twice, or the one that is about to follow them (0: none)? Each leaves
  * its number in a table, at a place that is its own among those of 2048 neighbours in memory, and
  * looks afterwards whether it is there still. If not, another object has overwritten it, or the
- * same one: then all are searched for it. The table is never cleared, as only places that were
+ * same one: then those after it are searched for it. The table is never cleared, as only places that were
  * written are read.
  */
 #define TABLE_SHIFT 11
@@ -85,12 +85,10 @@ static bool any_twice(const nl_word_t *objs, nl_u32 n, nl_u64 next)
 		lost |= table[place(objs[i])] ^ i;
 	if (nl_likely(!lost && table[place(next)] == 255))
 		return false;
-	for (nl_u32 i = 0; i < n; i++) {
-		if (nl_likely(table[place(objs[i])] == i))
-			continue;
-		if (is_among(objs, i, objs[i]) || is_among(objs + i + 1, n - i - 1, objs[i]))
+	for (nl_u32 i = 0; i < n; i++)
+		if (nl_unlikely(table[place(objs[i])] != i) &&
+		    is_among(objs + i + 1, n - i - 1, objs[i]))
 			return true;
-	}
 	return table[place(next)] != 255 && is_among(objs, n, next);
 }
 

@@ -14,7 +14,8 @@
 #   make tsan         selftests/tsan with ThreadSanitizer   (build/tsan)
 #   make fuzz         what nolockd reads, by libFuzzer (build/fuzz); FUZZ_SECONDS=N (60) in all
 #   make check-compilers   all C once more, warnings being errors: gcc, clang, lib/ for aarch64
-#   make check-tiny   the suites of the library, of a build for small machines (build/tiny)
+#   make check-tiny   the suites of the library, and short parts of the torture, of a build for small
+#                     machines (build/tiny)
 #   make check-nodes       suites of the library on two nodes (NOLOCK_FAKE_NODES=2)
 #   make check-programs    real programs under the drop-in malloc and under glibc's: do they print the
 #                     same, how long do they take; PROGRAMS="perl git" runs those
@@ -48,10 +49,10 @@
 #   user/*.c                 nolockd and nolock, and libuser.a of all others
 #   selftests/D/test_*.c     a libcriterion suite each (with a main() of its own: a plain program)
 #   selftests/D/prog_*.c     a program each, for suites to run
-#   D/*.c                    for D = demo, bench, bench/work, bpf/examples, selftests/tsan: a program
+#   D/*.c                    for D = demo, bench, bench/load, bpf/examples, selftests/tsan: a program
 #                            each that has a main(). The other .c files of a directory are linked
 #                            to each of its programs. bench/bench measures in processes of
-#                            bench/work/work
+#                            bench/load/load
 #   selftests/fuzz/fuzz_*.c  a target of libFuzzer each
 #   selftests/*/test_*.sh    shell tests
 
@@ -113,7 +114,7 @@ JOBS = $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
 
 LIB_SRCS := $(sort $(wildcard lib/*.c))
 LIB_OBJS := $(LIB_SRCS:%.c=$(BUILD)/%.o)
-USER_MAINS := $(filter user/nolockd.c user/nolock.c,$(wildcard user/*.c))
+USER_MAINS := user/nolockd.c user/nolock.c
 USER_SRCS := $(filter-out $(USER_MAINS) %.bpf.c,$(sort $(wildcard user/*.c)))
 USER_BINS := $(USER_MAINS:%.c=$(BUILD)/%)
 LIBNOLOCK := $(BUILD)/lib/libnolock.a
@@ -129,15 +130,16 @@ MALLOC := $(if $(SAN),,$(BUILD)/lib/libnolock-malloc.so)
 # tests do not.
 BPF_DIRS := demo bench bpf/examples $(filter-out $(addprefix selftests/,lib malloc tsan torture),\
 	    $(wildcard selftests/*))
-PROG_DIRS := demo bench bench/work bpf/examples $(filter-out $(if $(SAN),selftests/malloc),$(wildcard selftests/*))
+PROG_DIRS := demo bench bench/load bpf/examples $(filter-out $(if $(SAN),selftests/malloc),\
+	     $(wildcard selftests/*))
 
-BPF_LIB := $(if $(wildcard bpf/nolock.bpf.c),$(BPFOUT)/bpf/libnolock.bpf.o)
-BPF_GROW := $(if $(BPF_LIB),$(BPFOUT)/bpf/libnolock-grow.bpf.o)
+BPF_LIB := $(BPFOUT)/bpf/libnolock.bpf.o
+BPF_GROW := $(BPFOUT)/bpf/libnolock-grow.bpf.o
 BPF_SRCS := $(filter-out bpf/nolock.bpf.c bpf/nolock_grow.bpf.c,$(sort $(wildcard bpf/*.bpf.c)) \
 	    $(foreach d,$(BPF_DIRS),$(sort $(wildcard $(d)/*.bpf.c))))
 # Those that call the allocator are linked with it.
-BPF_CALLERS := $(if $(BPF_SRCS),$(shell grep -lE '^\#include [<"](nolock/)?nolock\.bpf\.h[>"]' $(BPF_SRCS)))
-BPF_GROWERS := $(if $(BPF_CALLERS),$(shell grep -lw nolock_bpf_grow $(BPF_CALLERS)))
+BPF_CALLERS := $(shell grep -lE '^\#include [<"](nolock/)?nolock\.bpf\.h[>"]' $(BPF_SRCS))
+BPF_GROWERS := $(shell grep -lw nolock_bpf_grow $(BPF_CALLERS))
 BPF_OBJS := $(BPF_SRCS:%.bpf.c=$(BPFOUT)/%.bpf.o)
 SKELS := $(BPF_OBJS:.bpf.o=.skel.h)
 
@@ -145,7 +147,7 @@ SKELS := $(BPF_OBJS:.bpf.o=.skel.h)
 selftests/torture_SHARES := selftests/lib/common.c selftests/lib/plain.c
 selftests/malloc_SHARES := selftests/lib/plain.c
 # What libnolock's header puts in line refers to it, and it is preloaded, or not there.
-bench/work_LDFLAGS := -Wl,-z,dynamic-undefined-weak
+bench/load_LDFLAGS := -Wl,-z,dynamic-undefined-weak
 selftests/tsan_SHARES := selftests/torture/shared.c
 
 # --- one directory of programs: $(call PROGRAMS,DIR) ---
@@ -153,7 +155,7 @@ selftests/tsan_SHARES := selftests/torture/shared.c
 have_main = $(if $(1),$(shell grep -lE '^(int )?main\>' $(1)))
 define PROGRAMS
 $(1)_ALL := $$(filter-out %.bpf.c,$$(sort $$(wildcard $(1)/*.c)))
-$(1)_MAINS := $$(call have_main,$$(if $$(filter $(1),demo bench bench/work bpf/examples selftests/tsan),\
+$(1)_MAINS := $$(call have_main,$$(if $$(filter $(1),demo bench bench/load bpf/examples selftests/tsan),\
 	    $$($(1)_ALL),$$(filter $(1)/test_% $(1)/prog_%,$$($(1)_ALL))))
 $(1)_SUITES := $$(filter-out $$($(1)_MAINS),$$(filter $(1)/test_%,$$($(1)_ALL)))
 $(1)_HELPERS := $$(patsubst %.c,$$(BUILD)/%.o,\
@@ -200,7 +202,7 @@ bpf: $(BPF_LIB) $(BPF_GROW) $(SKELS)
 user: $(USER_BINS)
 demo: $(DEMO_BINS)
 examples: $(EXAMPLE_BINS)
-tests: all $(TEST_BINS) $(BUILD)/scripts/vmlinux $(if $(SAN),,$(BENCH) $(bench/work_BINS))
+tests: all $(TEST_BINS) $(BUILD)/scripts/vmlinux $(if $(SAN),,$(BENCH) $(bench/load_BINS))
 # Everything that compiles, nothing linked but what the compiling needs.
 objects: $(LIB_OBJS) $(MALLOC_OBJS) $(patsubst %.c,$(BUILD)/%.o,$(USER_SRCS) $(USER_MAINS) \
 	 $(foreach d,$(PROG_DIRS),$($(d)_ALL)))
@@ -230,7 +232,8 @@ test:
 NO_RSEQ_MAKE = $(SUB) BUILD=$(BUILD)/no-rseq BPFOUT=$(BPFOUT) CFLAGS='$(CFLAGS) -DNOLOCK_NO_RSEQ'
 
 # Of these each runs without sequences in make check, too.
-NO_RSEQ_BINS = $(addprefix program=$(BUILD)/no-rseq/selftests/torture/test_,breakpoints stepped storms)
+NO_RSEQ_BINS = $(addprefix program=$(BUILD)/no-rseq/selftests/torture/test_,breakpoints kill_random \
+	       nomem stepped storms)
 
 .PHONY: torture torture-programs
 torture:
@@ -245,7 +248,7 @@ torture-programs: $(USER_BINS) $(selftests/torture_BINS)
 # Sanitizers: their own builds of the user side, and the BPF objects of this one.
 # What steps through every instruction is left to the plain build: those of a sanitizer are not ours.
 SAN_SUITES = $(filter-out suite=$(BUILD)/selftests/malloc/% program=$(BUILD)/selftests/malloc/% \
-	$(addprefix program=$(BUILD)/selftests/torture/test_,breakpoints first kill_% stepped),$(SUITES))
+	$(addprefix program=$(BUILD)/selftests/torture/test_,breakpoints covered first kill_% stepped),$(SUITES))
 SAN_BINS = $(subst =$(BUILD)/,=$(BUILD)/$(1)/,$(SAN_SUITES))
 SAN_MAKE = $(SUB) BUILD=$(BUILD)/$(1) BPFOUT=$(BPFOUT) SAN=$(2)
 # Both in one, as make check has it.
@@ -287,11 +290,16 @@ $(FUZZ_BINS): %: %.o $(BUILD)/selftests/fuzz/daemon.o $(LIBUSER) $(LIBNOLOCK)
 	$(Q)$(CC) $(SANFLAGS) -fsanitize=fuzzer $(LDFLAGS) -o $@ $^ $(USER_LIBS)
 
 TINY_MAKE = $(SUB) TINY=1 BUILD=$(BUILD)/tiny
-TINY_BINS = $(subst =$(BUILD)/,=$(BUILD)/tiny/,$(filter suite=$(BUILD)/selftests/lib/%,$(SUITES)))
+TINY_TORTURE = $(addprefix selftests/torture/test_,breakpoints kill_random stepped storms)
+TINY_BINS = $(subst =$(BUILD)/,=$(BUILD)/tiny/,$(filter suite=$(BUILD)/selftests/lib/%,$(SUITES))) \
+	    $(TINY_TORTURE:%=program=$(BUILD)/tiny/%)
+
+.PHONY: tiny-tests
+tiny-tests: lib-tests $(TINY_TORTURE:%=$(BUILD)/%)
 
 check-tiny:
 	@scripts/deps ensure build check
-	+@$(TINY_MAKE) lib-tests
+	+@$(TINY_MAKE) tiny-tests
 	+@$(RUNNER) $(TINY_BINS)
 
 # What the nodes make a difference to, and does not take long.
@@ -331,13 +339,13 @@ check:
 	@scripts/deps ensure build check
 	+@$(SUB) --keep-going tests || echo 'the build failed: see above'
 	+@$(RUNNER) 'step=build=$(SUB) tests' $(SUITES) $(SHELL_TESTS:%=program=%) \
-		$(patsubst %/run,'step=demo=RUN_SECONDS=3 NOLOCK_BUILD=$(BUILD) %/run',$(filter %/run,$(DEMO_BINS))) \
+		'step=demo=RUN_SECONDS=3 NOLOCK_BUILD=$(BUILD) $(BUILD)/demo/run' \
 		'step=lint=$(MAKE) --no-print-directory lint' \
 		'step=gcc, no warning=$(WITH_GCC)' \
 		'step=clang, no warning=$(WITH_CLANG)' \
 		"step=aarch64, no warning=$(WITH_ARM64)" \
 		'step=asan+ubsan build=$(SAN_BOTH) tests' $(call SAN_BINS,asan+ubsan) \
-		'step=tiny build=$(TINY_MAKE) lib-tests' $(TINY_BINS) $(NODES_BINS) \
+		'step=tiny build=$(TINY_MAKE) tiny-tests' $(TINY_BINS) $(NODES_BINS) \
 		"step=no-rseq build=$(NO_RSEQ_MAKE) torture-programs" $(NO_RSEQ_BINS) \
 		'step=fuzz build=$(FUZZ_MAKE) fuzz-programs' program=selftests/fuzz/run \
 		'step=tsan build=$(call SAN_MAKE,tsan,thread) tsan-programs' \
@@ -354,7 +362,7 @@ bench performance: .SHELLFLAGS := -o pipefail -c
 bench:
 	@scripts/deps ensure build
 	@scripts/deps ensure bench || echo 'bench: goes on without them'
-	+@$(SUB) all $(BENCH_BINS) $(bench/work_BINS) $(BENCH_FILES)
+	+@$(SUB) all $(BENCH_BINS) $(bench/load_BINS) $(BENCH_FILES)
 	@CC='$(CC)' scripts/peers $(BUILD)/peers
 	@export NOLOCK_BUILD=$(BUILD) NOLOCK_COMMIT="$$(scripts/performance --commit)"; \
 		{ $(BENCH) $(BENCH_ARGS)$(if $(B),,$(patsubst %, && { echo; %; },\
@@ -463,8 +471,7 @@ $(SKELS): %.skel.h: %.bpf.o
 	$(Q)$(BPFTOOL) gen skeleton $< name $(subst .,_,$(subst -,_,$(basename $(notdir $<)))) >>$@
 	$(Q)echo '/* NOLINTEND */' >>$@
 
-DEPS += $(BPF_SRCS:%.bpf.c=$(BPFOUT)/%.raw.d) \
-	$(if $(BPF_LIB),$(BPFOUT)/bpf/nolock.raw.d $(BPFOUT)/bpf/nolock_grow.raw.d)
+DEPS += $(BPF_SRCS:%.bpf.c=$(BPFOUT)/%.raw.d) $(BPFOUT)/bpf/nolock.raw.d $(BPFOUT)/bpf/nolock_grow.raw.d
 
 # Only on request: it is committed, and the BPF objects depend on it.
 ifneq ($(filter vmlinux.h,$(MAKECMDGOALS)),)
@@ -535,16 +542,16 @@ install: all
 	$(INSTALL) -d $(DESTDIR)$(includedir)/nolock $(DESTDIR)$(libdir)/pkgconfig \
 		$(DESTDIR)$(libdir)/bpf $(DESTDIR)$(bindir) $(DESTDIR)$(sbindir) \
 		$(DESTDIR)$(docdir)/examples
-	$(INSTALL) -m 644 lib/include/nolock/*.h $(wildcard bpf/nolock.bpf.h) \
+	$(INSTALL) -m 644 lib/include/nolock/*.h bpf/nolock.bpf.h \
 		$(DESTDIR)$(includedir)/nolock
 	$(INSTALL) -m 644 $(LIBNOLOCK) $(DESTDIR)$(libdir)
 	$(INSTALL) -m 755 $(SHARED) $(MALLOC) $(DESTDIR)$(libdir)
 	ln -sf $(SOFILE) $(DESTDIR)$(libdir)/$(SONAME)
 	ln -sf $(SONAME) $(DESTDIR)$(libdir)/libnolock.so
-	$(if $(BPF_LIB),$(INSTALL) -m 644 $(BPF_LIB) $(BPF_GROW) $(DESTDIR)$(libdir)/bpf)
+	$(INSTALL) -m 644 $(BPF_LIB) $(BPF_GROW) $(DESTDIR)$(libdir)/bpf
 	$(INSTALL) -m 644 bpf/examples/*.[ch] $(DESTDIR)$(docdir)/examples
 	$(PC) >$(DESTDIR)$(libdir)/pkgconfig/nolock.pc
-	$(if $(wildcard user/nolock.c),$(INSTALL) -m 755 $(BUILD)/user/nolock $(DESTDIR)$(bindir))
-	$(if $(wildcard user/nolockd.c),$(INSTALL) -m 755 $(BUILD)/user/nolockd $(DESTDIR)$(sbindir))
+	$(INSTALL) -m 755 $(BUILD)/user/nolock $(DESTDIR)$(bindir)
+	$(INSTALL) -m 755 $(BUILD)/user/nolockd $(DESTDIR)$(sbindir)
 
 -include $(wildcard $(DEPS))

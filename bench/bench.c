@@ -22,6 +22,7 @@
 #define DECAY_NAME "decay"
 /* A row that is measured alone needs no more than this. */
 #define ROW_SECONDS 12.0
+#define BPF_ROUNDS 41u
 
 static const struct argp_option argp_options[] = {
 	{ "rounds", 'r', "N", 0, "Rounds of a row, at most (100)", 0 },
@@ -115,16 +116,33 @@ static bool named(const char *name, const char *word, size_t len)
 	return strlen(name) == len && !strncmp(name, word, len);
 }
 
+/* The names of all rows, up to NULL. */
+static const char *row_name(unsigned int i)
+{
+	if (i < nr_rows)
+		return rows[i].name;
+	i -= nr_rows;
+	if (i < NR_MAPS)
+		return maps_rows[i].name;
+	i -= NR_MAPS;
+	return i == 0 ? BPF_NAME : i == 1 ? DECAY_NAME : NULL;
+}
+
 /* Is there a row of just this name? */
 static bool is_name(const char *word, size_t len)
 {
-	for (unsigned int i = 0; i < nr_rows; i++)
-		if (named(rows[i].name, word, len))
+	const char *name;
+
+	for (unsigned int i = 0; (name = row_name(i)); i++)
+		if (named(name, word, len))
 			return true;
-	for (unsigned int i = 0; i < NR_MAPS; i++)
-		if (named(maps_rows[i].name, word, len))
-			return true;
-	return named(BPF_NAME, word, len) || named(DECAY_NAME, word, len);
+	return false;
+}
+
+static bool word_wants(const char *word, size_t len, const char *name)
+{
+	return is_name(word, len) ? named(name, word, len) :
+				    memmem(name, strlen(name), word, len) != NULL;
 }
 
 static bool wanted(const struct options *o, const char *name)
@@ -136,12 +154,28 @@ static bool wanted(const struct options *o, const char *name)
 	for (;;) {
 		size_t len = strcspn(word, ",");
 
-		if (len && (is_name(word, len) ? named(name, word, len) :
-						 memmem(name, strlen(name), word, len) != NULL))
+		if (len && word_wants(word, len, name))
 			return true;
 		if (!word[len])
 			return false;
 		word += len + 1;
+	}
+}
+
+/* Each word of the filter is to choose something, or this is the end. */
+static void check_filter(const char *filter)
+{
+	size_t len;
+
+	for (const char *word = filter; word && *word; word += len + (word[len] == ',')) {
+		unsigned int i = 0;
+
+		len = strcspn(word, ",");
+		while (row_name(i) && !(len && word_wants(word, len, row_name(i))))
+			i++;
+		if (!row_name(i))
+			errx(2, "--filter=%s: no row has '%.*s' in its name; see --list", filter,
+			     (int)len, word);
 	}
 }
 
@@ -150,24 +184,43 @@ static bool enough_cpus(const struct options *o, const struct row *row)
 	return row->cpus <= o->nr_cpus;
 }
 
+/* To one CPU, and back to those that were allowed before. */
+static void pin(const struct options *o, cpu_set_t *old)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(o->cpus[0], &set);
+	if (sched_getaffinity(0, sizeof(*old), old))
+		*old = set;
+	sched_setaffinity(0, sizeof(set), &set);
+}
+
+static void unpin(const cpu_set_t *old)
+{
+	sched_setaffinity(0, sizeof(*old), old);
+}
+
+static unsigned int bpf_rounds(const struct options *o)
+{
+	return o->rounds < BPF_ROUNDS ? (unsigned int)o->rounds : BPF_ROUNDS;
+}
+
 static void run_bpf(struct report *r, const struct options *o)
 {
-	unsigned int rounds = o->rounds < 41 ? (unsigned int)o->rounds : 41;
+	unsigned int rounds = bpf_rounds(o);
 	double *ns[NR_BENCH_BPF];
 	const char *problem;
-	cpu_set_t old, set;
+	cpu_set_t old;
 
 	for (unsigned int i = 0; i < NR_BENCH_BPF; i++) {
 		ns[i] = calloc(rounds, sizeof(*ns[i]));
 		if (!ns[i])
 			errx(1, "out of memory");
 	}
-	CPU_ZERO(&set);
-	CPU_SET(o->cpus[0], &set);
-	if (!sched_getaffinity(0, sizeof(old), &old))
-		sched_setaffinity(0, sizeof(set), &set);
+	pin(o, &old);
 	problem = bpf_pairs(rounds, ns);
-	sched_setaffinity(0, sizeof(old), &old);
+	unpin(&old);
 	if (problem)
 		report_skip(r, "%s: %s", BPF_NAME, problem);
 	else
@@ -180,14 +233,11 @@ static void run_bpf(struct report *r, const struct options *o)
 static void run_maps(struct report *r, const struct options *o, unsigned int row)
 {
 	const char *problem;
-	cpu_set_t old, set;
+	cpu_set_t old;
 
-	CPU_ZERO(&set);
-	CPU_SET(o->cpus[0], &set);
-	if (!sched_getaffinity(0, sizeof(old), &old))
-		sched_setaffinity(0, sizeof(set), &set);
-	problem = maps_run(r, row, o->rounds < 41 ? (unsigned int)o->rounds : 41);
-	sched_setaffinity(0, sizeof(old), &old);
+	pin(o, &old);
+	problem = maps_run(r, row, bpf_rounds(o));
+	unpin(&old);
 	if (problem)
 		report_skip(r, "%s: %s", maps_rows[row].name, problem);
 }
@@ -272,19 +322,17 @@ int main(int argc, char **argv)
 	struct found found[NR_ALLOCATORS_MAX];
 	struct decay decay[NR_ALLOCATORS_MAX];
 	char *json = NULL, *profile = NULL, *dir = NULL;
-	bool any = false, maps = false;
+	bool any = false;
 	struct report *r;
 	int error, bad = 0;
 
+	argp_err_exit_status = 2;
 	argp_parse(&argp, argc, argv, 0, NULL, &o);
+	check_filter(o.filter);
 	if (o.rounds < o.sittings)
 		o.sittings = o.rounds;
 	for (unsigned int i = 0; i < nr_rows; i++)
 		any |= wanted(&o, rows[i].name);
-	for (unsigned int i = 0; i < NR_MAPS; i++)
-		maps |= wanted(&o, maps_rows[i].name);
-	if (!any && !maps && !wanted(&o, BPF_NAME) && !wanted(&o, DECAY_NAME))
-		errx(2, "--filter=%s: no row has that in its name; see --list", o.filter);
 	if (build) {
 		dir = in(build, "bench");
 		if (!o.json)

@@ -2,7 +2,7 @@
 /*
  * bench.h - what the parts of the benchmark share: allocators, rows, the figures of a row.
  *
- * bench.c runs everything, row.c one row, peer.c keeps one process for each allocator, work/ is
+ * bench.c runs everything, row.c one row, peer.c keeps one process for each allocator, load/ is
  * what runs in them, pair.c and maps.c measure BPF, decay.c what is given back. stats.c, report.c and
  * summary.c turn times into figures.
  */
@@ -14,7 +14,7 @@
 #include <stdint.h>
 #include <json-c/json.h>
 
-#include "work/work.h"
+#include "load/load.h"
 
 #define BENCH_MAX_ROUNDS 1000
 #define BENCH_MAX_SITTINGS 20
@@ -55,7 +55,7 @@ struct found {
 void peers_find(struct found *found);
 
 enum row_kind {
-	ROW_LOAD,    /* a workload of work.h */
+	ROW_LOAD,    /* a workload of load.h */
 	ROW_START,   /* a process that starts, allocates a little and ends */
 	ROW_PROGRAM, /* a real program, by those that replace malloc */
 };
@@ -139,10 +139,11 @@ int peer_spawn(struct peer *p, const struct found *f, const char *const *argv,
 void peer_stop(struct peer *p);
 /* A file beside this program, to be freed. */
 char *beside(const char *name);
-/* build/bench/work/work tiny, as its arguments: those that end with NULL. */
+/* build/bench/load/load tiny, as its arguments: those that end with NULL. */
 void peer_tiny(const struct allocator *a, char *buf, size_t len, const char **argv);
 
-/* stats.c: n values, which are left sorted. */
+/* stats.c: the monotonic clock; then, of n values, which are left sorted: */
+double seconds_now(void);
 struct spread {
 	double min, q1, median, q3, max;
 };
@@ -168,6 +169,8 @@ const char *bpf_pairs(unsigned int rounds, double *ns[NR_BENCH_BPF]);
 struct nolock_heap *bpf_heap(uint64_t size);
 /* What failed and why, as bpf_pairs() returns it. */
 const char *bpf_because(const char *what, int error);
+/* libbpf's own lines are not for the report. */
+void bpf_be_quiet(void);
 /* One run on a packet: the ns that the kernel says it took, or a negative errno. */
 struct bpf_program;
 double bpf_packet(const struct bpf_program *prog);

@@ -6,21 +6,14 @@
 #include <nolock/slab.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
+
+#include "bench.h"
 
 #define ROUNDS 51
 #define PAIRS 200000 /* of one round */
 #define MAX_BATCH 512
 
 static void *p[MAX_BATCH];
-
-static double now(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (double)ts.tv_sec * 1e9 + (double)ts.tv_nsec;
-}
 
 static void loop_of_singles(struct kmem_cache *s, unsigned int n)
 {
@@ -40,18 +33,11 @@ static double measure(void (*run)(struct kmem_cache *, unsigned int), struct kme
 		      unsigned int n)
 {
 	unsigned int turns = PAIRS / n;
-	double start = now();
+	double start = seconds_now();
 
 	for (unsigned int i = 0; i < turns; i++)
 		run(s, n);
-	return (now() - start) / ((double)turns * n);
-}
-
-static int compare(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-
-	return x < y ? -1 : x > y;
+	return (seconds_now() - start) * 1e9 / ((double)turns * n);
 }
 
 int main(void)
@@ -68,17 +54,16 @@ int main(void)
 			return 1;
 		}
 		for (size_t b = 0; b < sizeof(batches) / sizeof(batches[0]); b++) {
-			double loop[ROUNDS], all[ROUNDS];
+			double loop[ROUNDS], all[ROUNDS], single, whole;
 
 			for (int r = 0; r < ROUNDS; r++) {
 				loop[r] = measure(loop_of_singles, s, batches[b]);
 				all[r] = measure(bulk, s, batches[b]);
 			}
-			qsort(loop, ROUNDS, sizeof(loop[0]), compare);
-			qsort(all, ROUNDS, sizeof(all[0]), compare);
-			printf("%8u %8u %10.2f %10.2f %8.2f\n", sizes[i], batches[b],
-			       loop[ROUNDS / 2], all[ROUNDS / 2],
-			       all[ROUNDS / 2] / loop[ROUNDS / 2]);
+			single = spread_of(loop, ROUNDS).median;
+			whole = spread_of(all, ROUNDS).median;
+			printf("%8u %8u %10.2f %10.2f %8.2f\n", sizes[i], batches[b], single, whole,
+			       whole / single);
 		}
 		if (kmem_cache_destroy(s))
 			return 1;

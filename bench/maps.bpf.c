@@ -13,35 +13,19 @@
 #include "examples/hash.h"
 #include "maps.h"
 
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 2 * MAPS_BATCH);
-	__type(key, __u64);
-	__type(value, struct maps_value);
-} few SEC(".maps");
+#define HASH_MAP(name, entries, value_type, flags)                                                 \
+	struct {                                                                                   \
+		__uint(type, BPF_MAP_TYPE_HASH);                                                   \
+		__uint(map_flags, flags);                                                          \
+		__uint(max_entries, entries);                                                      \
+		__type(key, __u64);                                                                \
+		__type(value, value_type);                                                         \
+	} name SEC(".maps")
 
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 2 * MAPS_BATCH);
-	__type(key, __u64);
-	__type(value, struct maps_value);
-} few_lazy SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, MAPS_RECORDS);
-	__type(key, __u64);
-	__type(value, __u64);
-} many SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, MAPS_RECORDS);
-	__type(key, __u64);
-	__type(value, __u64);
-} many_lazy SEC(".maps");
+HASH_MAP(few, 2 * MAPS_BATCH, struct maps_value, 0);
+HASH_MAP(few_lazy, 2 * MAPS_BATCH, struct maps_value, BPF_F_NO_PREALLOC);
+HASH_MAP(many, MAPS_RECORDS, __u64, 0);
+HASH_MAP(many_lazy, MAPS_RECORDS, __u64, BPF_F_NO_PREALLOC);
 
 /* turns: batches, or records; batch: records of one; from: the first record's number. */
 __u64 turns, batch, from;
@@ -125,25 +109,18 @@ STEP map_delete_one(void *map, __u64 i)
 		failed++;
 }
 
-STEP batch_map_step(__u64 at)
+STEP batch_of_map(void *map)
 {
 	__u64 nr = batch;
 
 	EACH(i, nr)
-		batch_map_update(&few, i);
+		batch_map_update(map, i);
 	EACH(k, nr)
-		map_delete_one(&few, k);
+		map_delete_one(map, k);
 }
 
-STEP batch_lazy_step(__u64 at)
-{
-	__u64 nr = batch;
-
-	EACH(i, nr)
-		batch_map_update(&few_lazy, i);
-	EACH(k, nr)
-		map_delete_one(&few_lazy, k);
-}
+#define batch_map_step(at) batch_of_map(&few)
+#define batch_lazy_step(at) batch_of_map(&few_lazy)
 
 PROGRAM(empty)
 PROGRAM(batch_heap)

@@ -14,7 +14,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "bench.h"
 #include "examples/hash.h"
@@ -48,18 +47,12 @@ struct side {
 	struct maps_bpf *skel;
 };
 
-static int be_quiet(enum libbpf_print_level level, const char *fmt, va_list ap)
-{
-	(void)level, (void)fmt, (void)ap;
-	return 0;
-}
-
 /* Load what a row needs: the large maps take memory merely by being there. */
 static const char *open_side(struct side *s, bool large)
 {
 	int error;
 
-	libbpf_set_print(be_quiet);
+	bpf_be_quiet();
 	s->heap = bpf_heap(HEAP_SIZE);
 	if (!s->heap)
 		return bpf_because("cannot make a heap in a bpf_arena", errno);
@@ -221,14 +214,6 @@ static double all_records(struct side *s, const struct bpf_program *prog)
 	return ns / MAPS_RECORDS;
 }
 
-static uint64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
-}
-
 /*
  * The nodes lie anywhere: the first ones of buckets ahead, and then the second ones, are on their
  * way before they are wanted.
@@ -245,7 +230,7 @@ static void ask_ahead(hash_t *t, __u32 b)
 /* Sum up all values by plain loads. */
 static double read_heap(hash_t *t, __u64 *sum)
 {
-	uint64_t start = now_ns();
+	double start = seconds_now();
 	struct hash_node found[64];
 
 	for (__u32 b = 0; b <= t->mask; b++) {
@@ -257,13 +242,13 @@ static double read_heap(hash_t *t, __u64 *sum)
 		for (int i = 0; i < n; i++)
 			*sum += found[i].value;
 	}
-	return (double)(now_ns() - start) / MAPS_RECORDS;
+	return (seconds_now() - start) * 1e9 / MAPS_RECORDS;
 }
 
 static double read_map(int fd, __u64 *sum)
 {
 	static __u64 keys[READ_BATCH], values[READ_BATCH];
-	uint64_t start = now_ns();
+	double start = seconds_now();
 	__u32 place, n;
 	int error = 0;
 
@@ -276,7 +261,7 @@ static double read_map(int fd, __u64 *sum)
 		for (__u32 i = 0; i < n; i++)
 			*sum += values[i];
 	}
-	return (double)(now_ns() - start) / MAPS_RECORDS;
+	return (seconds_now() - start) * 1e9 / MAPS_RECORDS;
 }
 
 /* As the kernel counts it: elements, buckets, everything. */

@@ -83,6 +83,11 @@ static int be_quiet(enum libbpf_print_level level, const char *fmt, va_list ap)
 	return 0;
 }
 
+void bpf_be_quiet(void)
+{
+	libbpf_set_print(be_quiet);
+}
+
 double bpf_packet(const struct bpf_program *prog)
 {
 	char packet[64] = { 0 };
@@ -110,7 +115,7 @@ const char *bpf_pairs(unsigned int rounds, double *ns[NR_BENCH_BPF])
 	const char *problem = NULL;
 	int error;
 
-	libbpf_set_print(be_quiet);
+	bpf_be_quiet();
 	heap = bpf_heap(64ULL << 20);
 	if (!heap)
 		return bpf_because("cannot make a heap in a bpf_arena", errno);

@@ -10,6 +10,7 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
 #include "nolock.bpf.h"
+#include "examples/both.h"
 
 struct node {
 	__u64 word[8];
@@ -19,30 +20,14 @@ struct node {
 extern void *bpf_obj_new_impl(__u64 local_type_id, void *meta) __ksym;
 extern void bpf_obj_drop_impl(void *p, void *meta) __ksym;
 
-/* zero: a start that the verifier does not know, so that it checks a loop's body once. */
-__u64 turns, failed, done, zero;
-
-#define can_loop                                                                                   \
-	({                                                                                         \
-		__label__ l_break, l_continue;                                                     \
-		int can = 1;                                                                       \
-		__asm__ volatile goto("1:.byte 0xe5; .byte 0; .long ((%l[l_break] - 1b - 8) / 8) " \
-				      "& 0xffff; .short 0" ::                                      \
-					      :                                                    \
-				      : l_break);                                                  \
-		goto l_continue;                                                                   \
-l_break:                                                                                           \
-		can = 0;                                                                           \
-l_continue:                                                                                        \
-		can;                                                                               \
-	})
+__u64 turns, failed, done;
 
 SEC("tc")
 int empty(struct __sk_buff *skb)
 {
 	__u64 i, n = turns;
 
-	for (i = zero; i < n && can_loop; i++)
+	for (i = unknown_zero; i < n && may_go_on; i++)
 		__asm__ volatile("" : "+r"(i));
 	done = i;
 	return TC_ACT_OK;
@@ -53,7 +38,7 @@ int nolock(struct __sk_buff *skb)
 {
 	__u64 i, n = turns;
 
-	for (i = zero; i < n && can_loop; i++) {
+	for (i = unknown_zero; i < n && may_go_on; i++) {
 		__u64 __arena *p = kmalloc_nolock(sizeof(struct node), 0, NUMA_NO_NODE);
 
 		if (!p) {
@@ -72,7 +57,7 @@ int obj(struct __sk_buff *skb)
 {
 	__u64 i, n = turns;
 
-	for (i = zero; i < n && can_loop; i++) {
+	for (i = unknown_zero; i < n && may_go_on; i++) {
 		struct node *p = bpf_obj_new_impl(bpf_core_type_id_local(struct node), NULL);
 
 		if (!p) {

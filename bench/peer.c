@@ -124,7 +124,7 @@ static const char *worker(void)
 	static char *path;
 
 	if (!path)
-		path = beside("work/work");
+		path = beside("load/load");
 	return path;
 }
 

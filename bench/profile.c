@@ -24,14 +24,6 @@
 #define LINES 12
 #define EVENTS "cycles:u,instructions:u,cache-misses:u,branch-misses:u"
 
-static double seconds_now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
-
 /* Does this command line, by the shell, end well? */
 static bool works(const char *command)
 {
@@ -112,6 +104,8 @@ static void count(struct peer *p, const struct row *row, const char *dir)
 
 	snprintf(path, sizeof(path), "%s/counters", dir);
 	perf = perf_start("stat -x, -e " EVENTS, p->pid, path);
+	if (perf < 0)
+		return;
 	units = busy(p, row, SECONDS);
 	kill(perf, SIGINT);
 	waitpid(perf, NULL, 0);
@@ -127,6 +121,7 @@ static void count(struct peer *p, const struct row *row, const char *dir)
 	}
 	if (f)
 		fclose(f);
+	unlink(path);
 }
 
 static void profile_one(const struct result *res, unsigned int i, const struct options *o,

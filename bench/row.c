@@ -13,12 +13,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "bench.h"
 
 #define MIN_ROUNDS 3 /* of a sitting */
+
+#define PROGRAM_ROW(row_name, in_words, ...)                                                       \
+	{                                                                                          \
+		.name = row_name, .what = in_words, .unit = "process", .kind = ROW_PROGRAM,        \
+		.threads = 1, .cpus = 1, .with = WITH(ENTRY_MALLOC), .units = 1, .argv = {         \
+			__VA_ARGS__                                                                \
+		}                                                                                  \
+	}
 
 const struct row rows[] = {
 #define LOAD_ROW(id, row_name, nr_threads, nr_cpus, nr_units, kib, most, entries, aimed,           \
@@ -47,43 +54,13 @@ const struct row rows[] = {
 		  .units = 1,
 		  .aside = 64,
 		  .largest = 1024 },
-	{ .name = "cc1",
-	  .what = "the C compiler on a file of libnolock",
-	  .unit = "process",
-	  .kind = ROW_PROGRAM,
-	  .threads = 1,
-	  .cpus = 1,
-	  .with = WITH(ENTRY_MALLOC),
-	  .units = 1,
-	  .argv = { "@cc1", "-quiet", "-O2", "@slab.i", "-o", "/dev/null" } },
-	{ .name = "perl",
-	  .what = "Perl counts, sorts and joins words",
-	  .unit = "process",
-	  .kind = ROW_PROGRAM,
-	  .threads = 1,
-	  .cpus = 1,
-	  .with = WITH(ENTRY_MALLOC),
-	  .units = 1,
-	  .argv = { "perl", "@words.pl" } },
-	{ .name = "sqlite3",
-	  .what = "SQLite fills, indexes and queries a table in memory",
-	  .unit = "process",
-	  .kind = ROW_PROGRAM,
-	  .threads = 1,
-	  .cpus = 1,
-	  .with = WITH(ENTRY_MALLOC),
-	  .units = 1,
-	  .argv = { "sqlite3", "-batch", "-init", "@rows.sql", ":memory:", ".exit" } },
+	PROGRAM_ROW("cc1", "the C compiler on a file of libnolock", "@cc1", "-quiet", "-O2",
+		    "@slab.i", "-o", "/dev/null"),
+	PROGRAM_ROW("perl", "Perl counts, sorts and joins words", "perl", "@words.pl"),
+	PROGRAM_ROW("sqlite3", "SQLite fills, indexes and queries a table in memory", "sqlite3",
+		    "-batch", "-init", "@rows.sql", ":memory:", ".exit"),
 };
 const unsigned int nr_rows = sizeof(rows) / sizeof(*rows);
-
-static double seconds_now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
 
 static bool takes_part(const struct row *row, const struct allocator *a, const struct found *f)
 {
@@ -147,8 +124,8 @@ static int load_round(struct result *res, struct peer *peers, const struct optio
 	return 0;
 }
 
-/* The last questions to the processes of a sitting. */
-static void ask_memory(struct result *res, struct peer *peers, bool last)
+/* The last questions to the processes of a sitting. Who has no answer leaves no figure. */
+static int ask_memory(struct result *res, struct peer *peers, struct report *r, bool last)
 {
 	struct work_request req = { WORK_PEAK, res->row->workload, res->row->units };
 	struct work_reply reply;
@@ -160,8 +137,12 @@ static void ask_memory(struct result *res, struct peer *peers, bool last)
 		if (!s->ran)
 			continue;
 		req.op = WORK_PEAK;
-		if (!peer_ask(&peers[i], &req, &reply, &why))
-			s->rss[res->nr_rss] = (double)reply.peak / (1 << 20);
+		if (peer_ask(&peers[i], &req, &reply, &why)) {
+			if (drop(res, i, r, why))
+				return -1;
+			continue;
+		}
+		s->rss[res->nr_rss] = (double)reply.peak / (1 << 20);
 		if (!last || allocators[i].kind != KIND_OURS)
 			continue;
 		req.op = WORK_COUNT;
@@ -176,6 +157,7 @@ static void ask_memory(struct result *res, struct peer *peers, bool last)
 		}
 	}
 	res->nr_rss++;
+	return 0;
 }
 
 static int load_sitting(struct result *res, const struct options *o, const struct found *found,
@@ -203,7 +185,7 @@ static int load_sitting(struct result *res, const struct options *o, const struc
 	while (!bad && res->nr < before + (most > 0 ? most : 1) &&
 	       (res->nr < before + MIN_ROUNDS || seconds_now() < end));
 	if (!bad)
-		ask_memory(res, peers, last);
+		bad = ask_memory(res, peers, r, last);
 	for (unsigned int i = 0; i < nr_allocators; i++)
 		if (started[i])
 			peer_stop(&peers[i]);
@@ -264,6 +246,14 @@ static int find_args(const struct row *row, const char **argv, char **files, str
 	return 0;
 }
 
+static void start_spawner(struct peer *spawner)
+{
+	int error = peer_spawner(spawner);
+
+	if (error)
+		errx(1, "cannot start a process: %s", strerror(-error));
+}
+
 static int spawns_run(struct result *res, const struct options *o, const struct found *found,
 		      struct report *r, double seconds)
 {
@@ -273,13 +263,11 @@ static int spawns_run(struct result *res, const struct options *o, const struct 
 	double end = seconds_now() + seconds;
 	struct spawn_reply reply;
 	struct peer spawner;
-	int error, bad = 0;
+	int bad = 0;
 
 	if (row->kind == ROW_PROGRAM && find_args(row, argv, files, r))
 		goto out;
-	error = peer_spawner(&spawner);
-	if (error)
-		errx(1, "cannot start a process: %s", strerror(-error));
+	start_spawner(&spawner);
 	while (!bad && res->nr < o->rounds && (res->nr < MIN_ROUNDS || seconds_now() < end)) {
 		for (unsigned int k = 0; k < nr_allocators && !bad; k++) {
 			unsigned int i = in_turn(res->nr, k);
@@ -293,7 +281,7 @@ static int spawns_run(struct result *res, const struct options *o, const struct 
 				bad = drop(res, i, r, why);
 				if (spawner.failed) {
 					peer_stop(&spawner);
-					bad |= peer_spawner(&spawner);
+					start_spawner(&spawner);
 				}
 				continue;
 			}

@@ -1,13 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * stats.c - medians and quartiles. A mean has no place where one preempted round weighs more
+ * stats.c - the clock, medians and quartiles. A mean has no place where one preempted round weighs more
  * than all others together.
  */
 #include <err.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "bench.h"
+
+double seconds_now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
 
 static int compare(const void *a, const void *b)
 {

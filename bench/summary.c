@@ -49,13 +49,13 @@ static double mib_of(const struct result *res, unsigned int i)
 	return spread_copy(res->of[i].rss, res->nr_rss).median;
 }
 
-/* The row's peer with the least peak among those that mask allows, or -1. */
-static int leanest_of(const struct result *res, unsigned int mask)
+/* The row's peer with the least peak, or -1. */
+static int leanest_of(const struct result *res)
 {
 	int lean = -1;
 
 	for (unsigned int i = 0; i < nr_allocators; i++)
-		if (res->of[i].ran && is_peer(i) && (mask & 1u << i) &&
+		if (res->of[i].ran && is_peer(i) &&
 		    (lean < 0 || mib_of(res, i) < mib_of(res, (unsigned int)lean)))
 			lean = (int)i;
 	return lean;
@@ -72,8 +72,7 @@ static void means(struct all *a)
 			if (res->best < 0 || !res->of[i].ran)
 				continue;
 			ns += log(ns_of(res, i) / ns_of(res, (unsigned int)res->best));
-			mib += log(mib_of(res, i) /
-				   mib_of(res, (unsigned int)leanest_of(res, ~0u)));
+			mib += log(mib_of(res, i) / mib_of(res, (unsigned int)leanest_of(res)));
 			a->rows[i]++;
 		}
 		if (!a->rows[i])
@@ -177,7 +176,7 @@ static void our_cells(struct all *a, struct table *t, const struct result *res, 
 
 static void rss_cells(struct table *t, const struct all *a, const struct result *res)
 {
-	int lean = a->leanest >= 0 && res->of[a->leanest].ran ? a->leanest : leanest_of(res, ~0u);
+	int lean = a->leanest >= 0 && res->of[a->leanest].ran ? a->leanest : leanest_of(res);
 	double base = mib_of(res, (unsigned int)lean);
 
 	table_cell(t, "%s", allocators[lean].name);
@@ -363,7 +362,7 @@ static void write_data(const struct all *a, const char *dir, const char *name, b
 
 		if (res->best < 0)
 			continue;
-		base = memory ? mib_of(res, (unsigned int)leanest_of(res, ~0u)) :
+		base = memory ? mib_of(res, (unsigned int)leanest_of(res)) :
 				ns_of(res, (unsigned int)res->best);
 		fprintf(f, "%s", res->row->name);
 		for (unsigned int i = 0; i < nr_allocators; i++) {

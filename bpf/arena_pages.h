@@ -34,8 +34,8 @@ NL_INLINE int nla_alloc(nl_u64 off, nl_u32 nr)
 }
 
 /*
- * Is the page there? What is written to an absent one is lost. The word is nobody's but the caller's
- * for now; what else it holds than 0, it keeps.
+ * Is the page there? What is written to an absent one is lost. The word is nobody's but the
+ * caller's until it returns; what else it holds than 0, it keeps.
  */
 NL_INLINE int nla_there(nl_u64 at)
 {

@@ -98,7 +98,7 @@ struct nolock_bpf_heap {
 
 struct nolock_bpf_slot {
 	unsigned long long lock;
-	unsigned long long word; /* {allocations 48, objects 16} */
+	unsigned long long word; /* of an A-slot: {allocations 48, 0, objects 7} */
 	unsigned long long objs;
 	unsigned int cap;
 };

@@ -102,8 +102,10 @@ static void exec_nolockd(int ready)
 	snprintf(usdt, sizeof(usdt), "--usdt=%s", run.self);
 	snprintf(socket, sizeof(socket), "--socket=%s", run.socket);
 	dup2(ready, STDOUT_FILENO);
-	/* exec keeps an ignored signal ignored; nolockd stops by SIGTERM here. */
-	/* Anew: what a killed run has left pinned has that run's objects in it. */
+	/*
+	 * Anew: what a killed run has left pinned has that run's objects in it. SIGINT stays ignored
+	 * beyond exec: what stops nolockd here is SIGTERM.
+	 */
 	execl(path, "nolockd", "--heap=" HEAP_SPEC, "--reformat=" HEAP, "--destroy-on-exit",
 	      "--trace-nested", socket, usdt, NULL);
 	warn("%s", path);

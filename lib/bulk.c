@@ -78,7 +78,7 @@ static int alloc_bulk(struct kmem_cache *s, gfp_t gfp, gfp_t mask, size_t size, 
 		if (got == size)
 			break;
 		/* This one waits, grows the heap, or scans it, as the flags allow. */
-		obj = nolock ? nl_alloc_object_nolock(heap, c->id, gfp, NUMA_NO_NODE) :
+		obj = nolock ? nl_alloc_object_nolock(heap, c->id, NUMA_NO_NODE) :
 			       nl_alloc_object(heap, c->id, gfp, NUMA_NO_NODE);
 		if (!obj)
 			break;

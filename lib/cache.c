@@ -161,7 +161,7 @@ struct kmem_cache *nolock_heap_kmem_cache_find(struct nolock_heap *heap, const c
 		nl_cache_t *c = nl_cache(heap->h, id);
 		struct nl_cache copy;
 
-		if (nl_cache_read(c, &copy) && !strncmp(copy.name, name, NL_NAME))
+		if (nl_cache_read(c, &copy) && !strncmp(copy.name, name, NL_NAME - 1))
 			return (struct kmem_cache *)c;
 	}
 	errno = ENOENT;
@@ -267,7 +267,6 @@ unsigned int kmem_cache_size(const struct kmem_cache *s)
 int kmem_cache_shrink(struct kmem_cache *s)
 {
 	struct nolock_heap *heap = s ? nolock_heap_of(s) : NULL;
-
 	int slabs;
 
 	if (!heap)

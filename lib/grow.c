@@ -12,6 +12,7 @@
 #include "internal.h"
 #include "probes.h"
 #include "core/grow.h"
+#include "core/slot.h"
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
@@ -229,9 +230,8 @@ nl_u32 nl_heap_grow_run(struct nolock_heap *heap, nl_u32 nr, nl_u32 node)
 	NL_PROBE2(heap_grow, h, n);
 	chunk = g << NL_GROUP_SHIFT;
 	end = (g + n) << NL_GROUP_SHIFT;
-	if (chunk + nr < end) {
+	if (chunk + nr < end)
 		nl_chunk_publish(h, g + n - 1, ~0ULL << (nr % NL_GROUP_CHUNKS));
-	}
 	return chunk;
 }
 
@@ -366,10 +366,12 @@ nl_u32 nl_heap_prefill(struct nolock_heap *heap, nl_u64 bytes)
 		for (nl_u64 tries = 0;
 		     tries <= bytes >> NL_CHUNK_SHIFT && bytes_free(h, id, bytes) < bytes;
 		     tries++) {
-			if (nl_slab_new(h, id, NL_WHOLE | NL_NODE(nl_here(heap)), who, 0))
+			if (nl_slab_new(h, id, NL_WHOLE | NL_NODE(nl_here(heap)), who, 0)) {
+				nl_slot_count(nl_aslot(h, nl_cpu(heap), id), NL_STAT_ALLOC_SLAB, 1);
 				made++;
-			else if (!nl_heap_grow(heap, 1))
+			} else if (!nl_heap_grow(heap, 1)) {
 				return made;
+			}
 		}
 	}
 	return made;

@@ -28,58 +28,68 @@ static nl_u32 misplaced(nl_u64 obj, nl_u32 recip, nl_u32 size, nl_u32 end)
 	return (nl_index(off, recip) * size - off) | (end - 1 - off) >> 31;
 }
 
-/*
- * The fast path found the slot by the tag of the pointer's chunk: its slab is the cache's, what is
- * not known is the place in it. No branch: this is a load and a few cycles for each object.
- */
-static bool any_misplaced(const nl_word_t *objs, nl_u32 n, const nl_cache_t *c)
-{
-	nl_u32 recip = c->recip, size = c->size, end = c->per_slab * c->size, bad = 0;
-
-	for (nl_u32 i = 0; i < n; i++)
-		bad |= misplaced(objs[i], recip, size, end);
-	return bad;
-}
-
-/*
- * The first free place for an object in a table of the objects' numbers, from its hash on; ~0 if the
- * object is in the table. Of a slab, objects lie in steps of its size: they meet less than by chance.
- */
-#define TABLE_SHIFT 9
-static nl_u32 find_place(const nl_u8 *table, const nl_word_t *objs, nl_u64 obj)
-{
-	nl_u32 at = (nl_u32)(obj >> 3) * 0x9e3779b1u >> (32 - TABLE_SHIFT);
-
-	while (nl_unlikely(table[at])) {
-		if (objs[table[at] - 1] == obj)
-			return ~0u;
-		at = (at + 1) & ((1u << TABLE_SHIFT) - 1);
-	}
-	return at;
-}
-
-/* Is any of the objects there twice, or the one that is about to follow them (0: none)? */
-static bool any_twice(const nl_word_t *objs, nl_u32 n, nl_u64 next)
-{
-	nl_u8 table[1 << TABLE_SHIFT] = { 0 };
-
-	_Static_assert(NL_SHEAF_MAX < sizeof(table), "there is always a free place");
-	for (nl_u32 i = 0; i < n; i++) {
-		nl_u32 at = find_place(table, objs, objs[i]);
-
-		if (nl_unlikely(at == ~0u))
-			return true;
-		table[at] = (nl_u8)(i + 1);
-	}
-	return find_place(table, objs, next) == ~0u;
-}
-
 static bool is_among(const nl_word_t *objs, nl_u32 n, nl_u64 obj)
 {
 	for (nl_u32 i = 0; i < n; i++)
 		if (nl_load(objs + i) == obj)
 			return true;
 	return false;
+}
+
+/*
+ * The fast path found the slot by the tag of the pointer's chunk: its slab is the cache's, what is
+ * not known is the place in it. Sizes that are a power of 2 fill a slab, and an object starts where
+ * the size's lower bits are 0. No branch: a load and a few cycles for each object.
+ */
+static bool any_misplaced(const nl_word_t *objs, nl_u32 n, const nl_cache_t *c)
+{
+	nl_u32 recip = c->recip, size = c->size, end = c->per_slab * c->size, bad = 0;
+
+	if (!(size & (size - 1)) && end == NL_CHUNK_SIZE) {
+		for (nl_u32 i = 0; i < n; i++)
+			bad |= (nl_u32)objs[i];
+		return bad & (size - 1);
+	}
+	for (nl_u32 i = 0; i < n; i++)
+		bad |= misplaced(objs[i], recip, size, end);
+	return bad;
+}
+
+/*
+ * Is any of the objects there twice, or the one that is about to follow them (0: none)? Each leaves
+ * its number in a table, at a place that is its own among those of 2048 neighbours in memory, and
+ * looks afterwards whether it is there still. If not, another object has overwritten it, or the
+ * same one: then those after it are searched for it. The table is never cleared, as only places that were
+ * written are read.
+ */
+#define TABLE_SHIFT 11
+static inline nl_u32 place(nl_u64 obj)
+{
+	nl_u32 at = (nl_u32)(obj >> 3);
+
+	return (at ^ at >> TABLE_SHIFT) & ((1u << TABLE_SHIFT) - 1);
+}
+
+static bool any_twice(const nl_word_t *objs, nl_u32 n, nl_u64 next)
+{
+	nl_u8 table[1 << TABLE_SHIFT];
+	nl_u32 lost = 0;
+
+	_Static_assert(NL_SHEAF_MAX < 255, "numbers are bytes");
+	table[place(next)] = 255;
+#pragma GCC unroll 4
+	for (nl_u32 i = 0; i < n; i++)
+		table[place(objs[i])] = (nl_u8)i;
+#pragma GCC unroll 4
+	for (nl_u32 i = 0; i < n; i++)
+		lost |= table[place(objs[i])] ^ i;
+	if (nl_likely(!lost && table[place(next)] == 255))
+		return false;
+	for (nl_u32 i = 0; i < n; i++)
+		if (nl_unlikely(table[place(objs[i])] != i) &&
+		    is_among(objs + i + 1, n - i - 1, objs[i]))
+			return true;
+	return table[place(next)] != 255 && is_among(objs, n, next);
 }
 
 /* Off the fast path's end: one at a time, what is bad or was met before. */

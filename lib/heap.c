@@ -96,12 +96,14 @@ static void thread_exit(void *unused)
 		return;
 	this_thread = 0;
 	nl_depth = 1;
+	nl_shrink_settle(thread);
 	nl_for_each_heap(heap) {
 		if (heap->type != NL_HEAP_PRIVATE && heap->pid != (int)getpid())
 			continue;
 		nl_heap_repair_thread(heap, thread);
 		nl_rcu_forget(heap, thread);
 	}
+	nl_shrink_forget(thread, thread + 1, 0);
 	nl_depth = 0;
 }
 
@@ -184,8 +186,8 @@ void nl_heap_refresh(struct nolock_heap *heap)
 	 * Constant for the process's life, and written before the first object of the heap was handed
 	 * out: whoever frees one got it, by whatever way, after that.
 	 */
-	nl_free_map.first = heap->first;
-	nl_free_map.tags = nl_tag(heap->h, heap->h->first_chunk);
+	nl_store(&nl_free_map.first, heap->first);
+	nl_store(&nl_free_map.tags, nl_tag(heap->h, heap->h->first_chunk));
 	if ((int64_t)end > (int64_t)nl_load(&nl_free_map.span))
 		nl_store(&nl_free_map.span, end);
 }
@@ -256,6 +258,7 @@ static struct nolock_heap *handle_get(void)
 						 __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
 			continue;
 		heap->lazy = false;
+		nl_store(&heap->size, 0);
 		used = nl_load(&nr_handles);
 		while (used < (nl_u32)i + 1 && !nl_cas(&nr_handles, used, (nl_u32)i + 1))
 			used = nl_load(&nr_handles);
@@ -270,6 +273,26 @@ static void handle_put(struct nolock_heap *heap)
 	nl_store(&heap->small, 0);
 	nl_store(&heap->rseq_slots, 0);
 	nl_store_release(&heap->state, NL_HANDLE_FREE);
+}
+
+/*
+ * Addresses [at, at + size) are to be this handle's, and no other one's, mapped or not: whose an object
+ * is, its address says. Of two who claim the same at once, one at least sees the other.
+ */
+static bool claim_range(struct nolock_heap *heap, char *at, nl_u64 size)
+{
+	nl_store(&heap->base, at);
+	nl_store_release(&heap->size, size);
+	nl_mb();
+	for (struct nolock_heap *other = handles; other < handles + nl_load(&nr_handles); other++) {
+		nl_u64 its = nl_load_acquire(&other->size);
+		char *base = nl_load(&other->base);
+
+		if (other != heap && nl_load(&other->state) != NL_HANDLE_FREE && at < base + its &&
+		    base < at + size)
+			return false;
+	}
+	return true;
 }
 
 /* The memory is there and formatted: fill in the handle, and let nolock_heap_of() find it. */
@@ -400,7 +423,7 @@ static nl_u64 heap_max(void)
  * the system does not come to by itself: it hands out addresses downwards from where it maps now, and
  * not more of them than a limit allows, or than a program uses where there is none.
  */
-static char *place(const struct nl_shape *shape, nl_u64 limit)
+static char *place(struct nolock_heap *heap, const struct nl_shape *shape, nl_u64 limit)
 {
 	nl_u64 guard = nl_hardened() ? NL_GUARD : 0, at, meta;
 	struct nl_heap h;
@@ -421,6 +444,8 @@ static char *place(const struct nl_shape *shape, nl_u64 limit)
 			break;
 		at -= i ? shape->size + FAR : limit + shape->size + FAR;
 		at -= at % NL_GROUP_SIZE;
+		if (!claim_range(heap, (char *)at, shape->size))
+			continue;
 		mem = mmap((void *)(at - guard), guard + meta, PROT_NONE,
 			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
 		if (mem == (char *)(at - guard))
@@ -439,11 +464,17 @@ static void unreserve(const struct nolock_heap *heap, char *mem, nl_u64 size, nl
 		munmap(mem - guard, guard + size + guard);
 		return;
 	}
-	/* What else may have come to be there is not ours. */
-	for (nl_u32 g = nl_load(&h->cursor); g-- > h->first_chunk >> NL_GROUP_SHIFT;)
-		if (g < nl_nr_open(h) && nl_load(&nl_group(h, g)->state) == NL_GROUP_OPEN)
-			munmap(mem + nl_chunks_at(h, g),
-			       nl_chunks_at(h, g + 1) - nl_chunks_at(h, g));
+	/* What else may have come to be there is not ours, nor where a part of a group alone is open. */
+	for (nl_u32 g = nl_load(&h->cursor); g-- > h->first_chunk >> NL_GROUP_SHIFT;) {
+		nl_u32 end = (g + 1) << NL_GROUP_SHIFT;
+
+		if (g >= nl_nr_open(h) || nl_load(&nl_group(h, g)->state) != NL_GROUP_OPEN)
+			continue;
+		while (nl_load(nl_tag(h, end - 1)) == NL_TAG(NL_KIND_META, 0))
+			end--;
+		munmap(mem + nl_chunks_at(h, g),
+		       ((nl_u64)end << NL_CHUNK_SHIFT) - nl_chunks_at(h, g));
+	}
 	munmap(mem - guard, guard + ((nl_u64)h->first_chunk << NL_CHUNK_SHIFT));
 }
 
@@ -469,7 +500,7 @@ static struct nolock_heap *private_new(nl_u64 size, nl_u64 least)
 			shape.size = size;
 		if (shape.size < least)
 			shape.size = least;
-		mem = place(&shape, limit);
+		mem = place(heap, &shape, limit);
 	}
 	heap->lazy = mem != NULL;
 	if (mem) {
@@ -561,7 +592,7 @@ static void fork_take_over(struct fork_page *page)
 		nl_heap_repair_fork(heap, nl_load(&page->older));
 		nl_rcu_fork(heap);
 	}
-	nl_shrink_fork(nl_load(&page->older), this_thread);
+	nl_shrink_forget(1, nl_load(&page->older), this_thread);
 	nl_store(&page->pending, 1);
 }
 

@@ -22,13 +22,12 @@
 #define NL_SMALL_MAX 1024u
 
 /*
- * A heap as one process sees it. The fast path reads the first line alone.
+ * A heap as one process sees it. The fast paths of heaps that are not the default one, and of caches,
+ * read the first line alone.
  */
 struct nolock_heap {
-	nl_u64 first;	/* address of the first chunk */
-	nl_u64 span;	/* bytes from there that free's fast path serves: grows; 0 without rseq */
-	nl_tag_t *tags; /* of the first chunk */
-	nl_slot_t *rslots;
+	nl_u64 first;	   /* address of the first chunk */
+	nl_slot_t *rslots; /* the R-slots of the first CPU, or mm_cid */
 	nl_u64 rseq_off;   /* of struct rseq from the thread pointer */
 	nl_u64 slot_off;   /* the same of the slot's index, which lies in struct rseq */
 	nl_u32 rseq_slots; /* nr_slots, or 0: no R-slots (no rseq, switched off) */
@@ -118,9 +117,9 @@ NL_HIDDEN nl_u64 nl_heap_fixed_size(const struct nl_shape *shape);
 /* nl_heap_lay_out - fill in every constant of a header from the shape. 0 or -EINVAL, as above. */
 NL_HIDDEN int nl_heap_lay_out(struct nl_heap *h, const struct nl_shape *shape);
 
-/* What a cache's size means for its slabs; the default objects per sheaf. */
 /* A copy of a live cache's entry, whole though the entry be destroyed and made again meanwhile. */
 NL_HIDDEN bool nl_cache_read(nl_cache_t *c, struct nl_cache *copy);
+/* What a cache's size means for its slabs; the default objects per sheaf. */
 NL_HIDDEN void nl_cache_shape(struct nl_cache *c, nl_u32 id, nl_u32 object_size, nl_u32 size);
 NL_HIDDEN nl_u32 nl_default_capacity(nl_u32 size);
 
@@ -196,7 +195,7 @@ NL_HIDDEN nl_u32 nl_heap_repair(struct nolock_heap *heap, nl_u32 client);
  * slab.c: an object of a cache, past the fast path; the address or 0. The second is wait-free.
  */
 NL_HIDDEN nl_u64 nl_alloc_object(struct nolock_heap *heap, nl_u32 id, gfp_t gfp, int node);
-NL_HIDDEN nl_u64 nl_alloc_object_nolock(struct nolock_heap *heap, nl_u32 id, gfp_t gfp, int node);
+NL_HIDDEN nl_u64 nl_alloc_object_nolock(struct nolock_heap *heap, nl_u32 id, int node);
 /* An allocation fails: counted, probed, fatal with __GFP_NOFAIL; sets errno and returns NULL. */
 NL_HIDDEN void *nl_alloc_failed(struct nolock_heap *heap, nl_u32 id, size_t size, gfp_t gfp,
 				int err);
@@ -269,12 +268,15 @@ NL_HIDDEN nl_u32 nl_cache_shrink(struct nolock_heap *heap, nl_u32 id);
 NL_HIDDEN nl_u32 nl_heap_shrink(struct nolock_heap *heap);
 
 /*
- * shrink.c: who is emptying R-slots from another CPU, by the number that NL_WORD_SHRINKER() gives;
- * in a child after fork(), those threads of the parent that are not alive in it are nobody.
+ * shrink.c: who is emptying R-slots from another CPU, by the number that NL_WORD_SHRINKER() gives.
+ * Of a thread that left that in the middle and exits: from here on its marks are locks, to be taken
+ * over; where the system refuses what that takes, the slots stay locked. Then the numbers of the threads
+ * from one up to another, but for the one that is alive, are nobody's: also in a child after fork().
  */
 #define NL_SHRINKERS 64
 extern nl_u64 nl_shrinker[NL_SHRINKERS] NL_HIDDEN;
-NL_HIDDEN void nl_shrink_fork(nl_u32 older, nl_u32 alive);
+NL_HIDDEN void nl_shrink_settle(nl_u32 thread);
+NL_HIDDEN void nl_shrink_forget(nl_u32 from, nl_u32 to, nl_u32 alive);
 
 /*
  * shrink.c: give back the sheaves of a slot whose lock is held; up to @max sheaves of a node's barn;

@@ -81,7 +81,7 @@ static nl_u64 alloc_one(struct nolock_heap *heap, nl_u32 id, gfp_t gfp, bool nol
 
 	if (!nolock)
 		return nl_alloc_object(heap, id, gfp, NUMA_NO_NODE);
-	obj = nl_alloc_object_nolock(heap, id, gfp, NUMA_NO_NODE);
+	obj = nl_alloc_object_nolock(heap, id, NUMA_NO_NODE);
 	if (obj && nl_cache_of(heap->h, obj) != (int)id) {
 		kfree_nolock((void *)obj);
 		return 0;

@@ -4,7 +4,7 @@
  * fork(), what the parent's other threads held in the private ones; and what a thread held that has
  * left the allocator in the middle, and exits.
  *
- * Each of its locks is taken over by one cmpxchg from its owner word; a lock word that is not 0
+ * Each of its locks is taken over by one cmpxchg from its owner word; a word that is marked as locked
  * keeps every sequence out, so an R-slot may be repaired from any CPU. What the lock protects is
  * then brought to a state in which every object is in one place, and the lock is released. Every
  * step can be done twice: a repairer that dies is repaired by the next one.
@@ -217,19 +217,20 @@ static bool takeover(nl_word_t *lock, const struct dead *dead)
 }
 
 /*
- * An R-slot's lock field is its holder's while the word is locked. A shrinker of another CPU locks
- * the word first: until its name is in the field too, its number is in the word.
+ * An R-slot's lock field is its holder's while the word is locked. In a private heap a shrinker of
+ * another CPU locks the word first: until its name is in the field too, its number is in the word.
+ * In a shared heap nobody has a number, whatever a client wrote there.
  */
-static bool takeover_rslot(nl_slot_t *slot, const struct dead *dead)
+static bool takeover_rslot(const struct nolock_heap *heap, nl_slot_t *slot, const struct dead *dead)
 {
 	nl_u64 word = nl_load_acquire(&slot->word);
 	nl_u32 shrinker = NL_WORD_SHRINKER(word);
 
 	if (!(word & NL_WORD_LOCKED))
 		return false;
-	if (!shrinker)
+	if (!shrinker || heap->type != NL_HEAP_PRIVATE)
 		return takeover(&slot->lock, dead);
-	if (!is_dead(dead, nl_load(&nl_shrinker[shrinker])))
+	if (shrinker >= NL_SHRINKERS || !is_dead(dead, nl_load(&nl_shrinker[shrinker])))
 		return false;
 	nl_store(&slot->lock, NL_HELD(repairer));
 	nl_barrier();
@@ -314,7 +315,7 @@ static void set_lost_bits(nl_heap_t *h)
 		nl_group_t *group = nl_group(h, g);
 		nl_u32 id = NL_TAG_CACHE(tag);
 
-		if (group->state != NL_GROUP_OPEN)
+		if (nl_load(&group->state) != NL_GROUP_OPEN)
 			continue;
 		if (tag == NL_TAG(NL_KIND_FREE, 0) &&
 		    !((nl_load(&group->chunk_free) | nl_load(&group->reserve)) & NL_BIT(chunk)))
@@ -363,7 +364,7 @@ static nl_u32 repair(struct nolock_heap *heap, const struct dead *dead)
 		for (nl_u32 cpu = 0; cpu < heap->nr_slots; cpu++) {
 			nl_slot_t *r = nl_rslot(h, cpu, id), *a = nl_aslot(h, cpu, id);
 
-			if (takeover_rslot(r, dead)) {
+			if (takeover_rslot(heap, r, dead)) {
 				repair_slot(h, r, id);
 				locks++;
 			}

@@ -20,8 +20,8 @@
  * that was migrated to another CPU. While it is marked as locked (slot.h) the sequence leaves the
  * slot alone: to pop, as one of which the count is not positive; to push, as one without room.
  *
- * Every sequence returns an address when it is done, and otherwise one of the small numbers below.
- * (No asm goto: with outputs, gcc up to 12.3 loses them on the ways to its labels.)
+ * A sequence with a result returns an address when it is done, and otherwise one of the small numbers
+ * below. (No asm goto: with outputs, gcc up to 12.3 loses them on the ways to its labels.)
  *
  * Source: Linux's rseq(2) and tools/testing/selftests/rseq; TCMalloc's per-CPU mode uses the
  * same mechanism.
@@ -36,8 +36,8 @@
 /* After this many aborted sections the caller goes on to the A-slot. */
 #define NL_RSEQ_TRIES 2
 
-#define NL_RSEQ_EMPTY 1 /* nothing to pop, no room to push, or locked */
-#define NL_RSEQ_BUSY 2	/* to lock: locked; no R-slots for this thread */
+#define NL_RSEQ_EMPTY 1 /* nothing to pop, or no room to push: on x86-64 also a locked slot */
+#define NL_RSEQ_BUSY 2	/* to lock, or on aarch64: locked; no R-slots for this thread */
 #define NL_RSEQ_ABORT 3 /* aborted */
 #define NL_RSEQ_DONE(r) ((r) > NL_RSEQ_ABORT)
 
@@ -53,16 +53,14 @@ extern __thread struct nolock_thread nl_self NL_HIDDEN;
 /* heap.c: try to set nl_self.slots; is it? */
 NL_HIDDEN bool nl_thread_start(void);
 
-/* From a slot's index to its CPU's slots, as the assembler reads it. */
+/* From a slot's index to its CPU's slots, and from an address to its chunk, as the assembler reads it. */
 #define NL_RSEQ_STRING(x) #x
 #define NL_RSEQ_EXPAND(x) NL_RSEQ_STRING(x)
 #define NL_RSEQ_ROW NL_RSEQ_EXPAND(NL_ROW_SHIFT)
+#define NL_RSEQ_CHUNK NL_RSEQ_EXPAND(NL_CHUNK_SHIFT)
 
-#if defined(__x86_64__) && !defined(NOLOCK_NO_RSEQ)
-#define NL_HAVE_RSEQ 1
-
-/* Descriptor of the section between labels 1 and 2, aborting to 4; its address goes to rseq_cs. */
-#define NL_RSEQ_ARM                                                                                \
+/* Descriptor of the section between labels 1 and 2, aborting to 4. */
+#define NL_RSEQ_CS                                                                                 \
 	".pushsection __rseq_cs, \"aw\"\n\t"                                                       \
 	".balign 32\n"                                                                             \
 	"3:\t.long 0, 0\n\t"                                                                       \
@@ -70,7 +68,14 @@ NL_HIDDEN bool nl_thread_start(void);
 	".popsection\n\t"                                                                          \
 	".pushsection __rseq_cs_ptr_array, \"aw\"\n\t"                                             \
 	".quad 3b\n\t"                                                                             \
-	".popsection\n\t"                                                                          \
+	".popsection\n\t"
+
+#if defined(__x86_64__) && !defined(NOLOCK_NO_RSEQ)
+#define NL_HAVE_RSEQ 1
+
+/* Its address goes to rseq_cs: the section begins. */
+#define NL_RSEQ_ARM                                                                                \
+	NL_RSEQ_CS                                                                                 \
 	"leaq 3b(%%rip), %[t]\n\t"                                                                 \
 	"movq %[t], %%fs:8(%[rseq])\n"                                                             \
 	"1:\n\t"
@@ -123,11 +128,14 @@ NL_HIDDEN bool nl_thread_start(void);
  * The ways out that are not the commit, out of line. The abort handler comes after the signature
  * that glibc registered: an ud1 with it as operand.
  */
-#define NL_RSEQ_END(res)                                                                           \
+#define NL_RSEQ_FAILURE                                                                            \
 	"2:\n\t"                                                                                   \
 	".pushsection __rseq_failure, \"ax\"\n\t"                                                  \
 	".byte 0x0f, 0xb9, 0x3d\n\t"                                                               \
-	".long 0x53053053\n"                                                                       \
+	".long 0x53053053\n"
+
+#define NL_RSEQ_END(res)                                                                           \
+	NL_RSEQ_FAILURE                                                                            \
 	"4:\tmovl $3, %k[" res "]\n\t"                                                             \
 	"jmp 9f\n"                                                                                 \
 	"7:\tmovl $2, %k[" res "]\n\t"                                                             \
@@ -176,39 +184,34 @@ NL_INLINE nl_u64 nl_rseq_push_once(const struct nolock_heap *heap, nl_u64 slot, 
 }
 
 /*
+ * A whole push in registers of its own, for an asm goto: rcx, rsi and rax are its, and n, which has the
+ * names n32 and n64; slots is where the row of this index is counted from. Out of it by the label not.
+ */
+#define NL_RSEQ_PUSH_GOTO(rseq, slots, n32, n64)                                                   \
+	NL_RSEQ_CS                                                                                 \
+	"leaq 3b(%%rip), %%rcx\n\t"                                                                \
+	"movq %%rcx, %%fs:8(" rseq ")\n"                                                           \
+	"1:\n\t"                                                                                   \
+	"movl %%fs:24(" rseq "), %%ecx\n\t"                                                        \
+	"shlq $" NL_RSEQ_ROW ", %%rcx\n\t"                                                         \
+	"addq " slots ", %%rcx\n\t"                                                                \
+	"movq 8(%%rcx), %%rsi\n\t"                                                                 \
+	"movzwl %%si, " n32 "\n\t"                                                                 \
+	"cmpl 24(%%rcx), " n32 "\n\t"                                                              \
+	"jae %l[not]\n\t"                                                                          \
+	"movq 16(%%rcx), %%rax\n\t"                                                                \
+	"movq %[obj], (%%rax, " n64 ", 8)\n\t"                                                     \
+	"incq %%rsi\n\t"                                                                           \
+	"movq %%rsi, 8(%%rcx)\n" NL_RSEQ_FAILURE "4:\tjmp %l[not]\n\t"                             \
+	".popsection\n"
+
+/*
  * Without a result but done or not, so an asm goto without outputs, which no compiler gets wrong,
  * saves the look at it.
  */
 NL_INLINE bool nl_rseq_push_cid(nl_u64 rslots, nl_u64 slot, nl_u64 obj)
 {
-	__asm__ volatile goto(".pushsection __rseq_cs, \"aw\"\n\t"
-			      ".balign 32\n"
-			      "3:\t.long 0, 0\n\t"
-			      ".quad 1f, 2f - 1f, 4f\n\t"
-			      ".popsection\n\t"
-			      ".pushsection __rseq_cs_ptr_array, \"aw\"\n\t"
-			      ".quad 3b\n\t"
-			      ".popsection\n\t"
-			      "leaq 3b(%%rip), %%rcx\n\t"
-			      "movq %%rcx, %%fs:8(%[rseq])\n"
-			      "1:\n\t"
-			      "movl %%fs:24(%[rseq]), %%ecx\n\t"
-			      "shlq $" NL_RSEQ_ROW ", %%rcx\n\t"
-			      "addq %[slots], %%rcx\n\t"
-			      "movq 8(%%rcx), %%rsi\n\t"
-			      "movzwl %%si, %%r8d\n\t"
-			      "cmpl 24(%%rcx), %%r8d\n\t"
-			      "jae %l[not]\n\t"
-			      "movq 16(%%rcx), %%rax\n\t"
-			      "movq %[obj], (%%rax, %%r8, 8)\n\t"
-			      "incq %%rsi\n\t"
-			      "movq %%rsi, 8(%%rcx)\n"
-			      "2:\n\t"
-			      ".pushsection __rseq_failure, \"ax\"\n\t"
-			      ".byte 0x0f, 0xb9, 0x3d\n\t"
-			      ".long 0x53053053\n"
-			      "4:\tjmp %l[not]\n\t"
-			      ".popsection\n"
+	__asm__ volatile goto(NL_RSEQ_PUSH_GOTO("%[rseq]", "%[slots]", "%%r8d", "%%r8")
 			      :
 			      : [rseq] "r"(nl_self.rseq), [slots] "r"(rslots + slot), [obj] "r"(obj)
 			      : "memory", "cc", "rax", "rcx", "rsi", "r8"
@@ -230,41 +233,12 @@ NL_INLINE int nl_rseq_free_guess(nl_u64 obj)
 		"movl %[last], %%esi\n\t"
 		"cmpq %[span], %%rdx\n\t"
 		"jae %l[not]\n\t"
-		"shrq $" NL_RSEQ_EXPAND(
-			NL_CHUNK_SHIFT) ", %%rdx\n\t"
-					"movq %[tags], %%rax\n\t"
-					"cmpl (%%rax, %%rdx, 4), %%esi\n\t"
-					"jne %l[other]\n\t"
-					"addq %[tagged], %%rsi\n\t"
-					"movq %[rseq], %%rdx\n\t"
-					".pushsection __rseq_cs, \"aw\"\n\t"
-					".balign 32\n"
-					"3:\t.long 0, 0\n\t"
-					".quad 1f, 2f - 1f, 4f\n\t"
-					".popsection\n\t"
-					".pushsection __rseq_cs_ptr_array, \"aw\"\n\t"
-					".quad 3b\n\t"
-					".popsection\n\t"
-					"leaq 3b(%%rip), %%rcx\n\t"
-					"movq %%rcx, %%fs:8(%%rdx)\n"
-					"1:\n\t"
-					"movl %%fs:24(%%rdx), %%ecx\n\t"
-					"shlq $" NL_RSEQ_ROW ", %%rcx\n\t"
-					"addq %%rsi, %%rcx\n\t"
-					"movq 8(%%rcx), %%rsi\n\t"
-					"movzwl %%si, %%edx\n\t"
-					"cmpl 24(%%rcx), %%edx\n\t"
-					"jae %l[not]\n\t"
-					"movq 16(%%rcx), %%rax\n\t"
-					"movq %[obj], (%%rax, %%rdx, 8)\n\t"
-					"incq %%rsi\n\t"
-					"movq %%rsi, 8(%%rcx)\n"
-					"2:\n\t"
-					".pushsection __rseq_failure, \"ax\"\n\t"
-					".byte 0x0f, 0xb9, 0x3d\n\t"
-					".long 0x53053053\n"
-					"4:\tjmp %l[not]\n\t"
-					".popsection\n"
+		"shrq $" NL_RSEQ_CHUNK ", %%rdx\n\t"
+		"movq %[tags], %%rax\n\t"
+		"cmpl (%%rax, %%rdx, 4), %%esi\n\t"
+		"jne %l[other]\n\t"
+		"addq %[tagged], %%rsi\n\t"
+		"movq %[rseq], %%rdx\n\t" NL_RSEQ_PUSH_GOTO("%%rdx", "%%rsi", "%%edx", "%%rdx")
 		:
 		: [obj] "r"(obj), [first] "m"(nl_free_map.first), [span] "m"(nl_free_map.span),
 		  [tags] "m"(nl_free_map.tags), [last] "m"(nl_self.last_tag),
@@ -305,14 +279,7 @@ NL_INLINE nl_u32 nl_rseq_index(const struct nolock_heap *heap)
 #define NL_HAVE_RSEQ 1
 
 #define NL_RSEQ_BEGIN                                                                              \
-	".pushsection __rseq_cs, \"aw\"\n\t"                                                       \
-	".balign 32\n"                                                                             \
-	"3:\t.long 0, 0\n\t"                                                                       \
-	".quad 1f, 2f - 1f, 4f\n\t"                                                                \
-	".popsection\n\t"                                                                          \
-	".pushsection __rseq_cs_ptr_array, \"aw\"\n\t"                                             \
-	".quad 3b\n\t"                                                                             \
-	".popsection\n\t"                                                                          \
+	NL_RSEQ_CS                                                                                 \
 	"adrp %[t], 3b\n\t"                                                                        \
 	"add %[t], %[t], :lo12:3b\n\t"                                                             \
 	"str %[t], [%[rseq], #8]\n"                                                                \

@@ -48,12 +48,17 @@ static void number_give(nl_u32 number)
 	nl_word_give(&numbers, NL_BIT(number));
 }
 
-void nl_shrink_fork(nl_u32 older, nl_u32 alive)
+static nl_u32 number_thread(nl_u32 number)
+{
+	return NL_OWNER_WHO(nl_load(&nl_shrinker[number])) & 0xffff;
+}
+
+void nl_shrink_forget(nl_u32 from, nl_u32 to, nl_u32 alive)
 {
 	for (nl_u32 i = 1; i < NL_SHRINKERS; i++) {
-		nl_u32 thread = NL_OWNER_WHO(nl_load(&nl_shrinker[i])) & 0xffff;
+		nl_u32 thread = number_thread(i);
 
-		if (thread && thread < older && thread != alive)
+		if (thread && thread >= from && thread < to && thread != alive)
 			number_give(i);
 	}
 }
@@ -62,12 +67,19 @@ static bool restart_all_sequences(void)
 {
 	static int registered;
 
-	if (!registered) {
+	if (!nl_load(&registered)) {
 		if (syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_RSEQ, 0, 0))
 			return false;
-		registered = 1;
+		nl_store(&registered, 1);
 	}
 	return !syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED_RSEQ, 0, 0);
+}
+
+void nl_shrink_settle(nl_u32 thread)
+{
+	for (nl_u32 i = 1; i < NL_SHRINKERS; i++)
+		if (number_thread(i) == thread && !restart_all_sequences())
+			nl_store(&nl_shrinker[i], NL_HELD(~0u));
 }
 
 /* With the slot's lock held: its sheaves go empty into the table. */
@@ -253,8 +265,13 @@ static nl_u32 shrink(struct nolock_heap *heap, nl_u32 from, nl_u32 to)
 			nl_slot_empty(h, slot, id, who);
 			nl_slot_unlock(slot);
 		}
-		for (nl_u32 node = 0; node < nl_nr_nodes(h); node++)
-			nl_barn_flush(heap, id, node, h->nr_sheaves);
+		/* What is there now, and not what others bring meanwhile. */
+		for (nl_u32 node = 0; node < nl_nr_nodes(h); node++) {
+			nl_barn_t *barn = &nl_cache(h, id)->barn[node];
+
+			nl_barn_flush(heap, id, node,
+				      nl_load(&barn->full.nr) + nl_load(&barn->empty.nr));
+		}
 	}
 	end = nl_load_acquire(&h->nr_open) << NL_GROUP_SHIFT;
 	for (nl_u32 chunk = h->first_chunk; chunk < end; chunk++) {

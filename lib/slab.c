@@ -197,11 +197,10 @@ static nl_u64 alloc_nolock(struct nolock_heap *heap, nl_u32 id, int node)
 	return obj;
 }
 
-nl_u64 nl_alloc_object_nolock(struct nolock_heap *heap, nl_u32 id, gfp_t gfp, int node)
+nl_u64 nl_alloc_object_nolock(struct nolock_heap *heap, nl_u32 id, int node)
 {
 	nl_u64 obj, p = 0;
 
-	(void)gfp;
 	nl_depth++;
 	obj = alloc_nolock(heap, id, node);
 	/* It may be of the next bucket, so its own cache decides whether it is debugged. */
@@ -320,7 +319,7 @@ __attribute__((noinline)) void *nl_kmalloc_slow(struct nolock_heap *heap, size_t
 /* An object of a small size, by its R-slot alone. */
 NL_INLINE bool pop_small(const struct nolock_heap *heap, size_t size, nl_u64 *obj)
 {
-	return nl_likely(size - 1 < heap->small) &&
+	return nl_likely(size - 1 < heap->small) && nl_likely(!nl_self.vforked) &&
 	       nl_likely(
 		       NL_RSEQ_DONE(*obj = nl_rseq_pop_once(heap, nl_small_slot[(size - 1) / 16])));
 }
@@ -404,7 +403,7 @@ static __attribute__((noinline)) void *nolock_slow(struct nolock_heap *heap, siz
 		return finish_kmalloc(heap, (nl_u64)p, gfp);
 	}
 	id = nl_kmalloc_cache((nl_u32)size, !!(gfp & __GFP_ACCOUNT));
-	obj = nl_alloc_object_nolock(heap, id, gfp, node);
+	obj = nl_alloc_object_nolock(heap, id, node);
 	if (!obj)
 		return fail(heap, id, size, gfp, ENOMEM);
 	return finish_kmalloc(heap, asked(heap, obj, size), gfp);
@@ -759,7 +758,8 @@ static __attribute__((noinline)) void *cache_alloc_slow(struct kmem_cache *s, gf
 		errno = EINVAL;
 		return NULL;
 	}
-	obj = nolock ? nl_alloc_object_nolock(heap, c->id, gfp, node) :
+	nl_thread_start();
+	obj = nolock ? nl_alloc_object_nolock(heap, c->id, node) :
 		       nl_alloc_object(heap, c->id, gfp, node);
 	if (!obj)
 		return fail(heap, c->id, c->object_size, gfp, ENOMEM);
@@ -769,12 +769,12 @@ static __attribute__((noinline)) void *cache_alloc_slow(struct kmem_cache *s, gf
 void *kmem_cache_alloc(struct kmem_cache *s, gfp_t gfp)
 {
 	struct nolock_heap *heap = nl_default;
-	nl_u64 obj;
+	nl_u64 rslots = nl_self.slots, obj;
 
 	if (nl_likely(s && (nl_u64)s - (nl_u64)heap->base < heap->size && !(gfp & ~GFP_KERNEL) &&
-		      heap->small) &&
+		      rslots) &&
 	    nl_likely(NL_RSEQ_DONE(
-		    obj = nl_rseq_pop_once(heap, (nl_u64)nl_cache_id(s) << NL_SLOT_SHIFT))))
+		    obj = nl_rseq_pop_cid(rslots, (nl_u64)nl_cache_id(s) << NL_SLOT_SHIFT))))
 		return (void *)obj;
 	return cache_alloc_slow(s, gfp, NUMA_NO_NODE, false);
 }

@@ -110,13 +110,17 @@ int nolock_heap_stat(const struct nolock_heap *heap, struct nolock_heap_stat *st
 	st->reserve_target = head.reserve_target;
 	for (nl_u32 g = head.first_chunk >> NL_GROUP_SHIFT; g < head.nr_open; g++) {
 		nl_group_t *group = nl_group(heap->h, g);
-		nl_u32 start = g << NL_GROUP_SHIFT;
-		nl_u32 low = start < head.first_chunk ? head.first_chunk - start : 0;
+		nl_u32 start = g << NL_GROUP_SHIFT, end = start + NL_GROUP_CHUNKS;
 		int reserve = __builtin_popcountll(nl_load(&group->reserve));
 
 		if (nl_load(&group->state) != NL_GROUP_OPEN)
 			continue;
-		st->opened += (unsigned long)(NL_GROUP_CHUNKS - low) << NL_CHUNK_SHIFT;
+		if (start < head.first_chunk)
+			start = head.first_chunk;
+		/* The end of a group of which there was room for a part. */
+		while (end > start && nl_load(nl_tag(heap->h, end - 1)) == NL_TAG(NL_KIND_META, 0))
+			end--;
+		st->opened += (unsigned long)(end - start) << NL_CHUNK_SHIFT;
 		st->metadata += sizeof(struct nl_group) + NL_GROUP_CHUNKS * sizeof(nl_u32);
 		st->chunks_reserve += (unsigned long)reserve;
 		st->chunks_free += (unsigned long)(reserve + __builtin_popcountll(
@@ -301,7 +305,7 @@ struct nolock_heap *nolock_heap_attach_pid(int pid)
 	snprintf(path, sizeof(path), "/proc/%d/maps", pid);
 	maps = fopen(path, "re");
 	if (!maps) {
-		errno = errno == ENOENT ? ESRCH : errno;
+		errno = errno == ENOENT ? ESRCH : errno == EACCES ? EPERM : errno;
 		return NULL;
 	}
 	while (fgets(line, sizeof(line), maps)) {

@@ -200,7 +200,8 @@ static struct nolock_heap *attach_pid(void)
 		break;
 	case EPERM:
 	case EACCES:
-		warnx("process %d may not be read by this user; try as root", args.pid);
+		warnx("process %d may not be read by this user; try as root, with CAP_SYS_PTRACE",
+		      args.pid);
 		break;
 	case ENODEV:
 		warnx("process %d has no nolock heap: it does not use libnolock", args.pid);

@@ -265,9 +265,15 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		config.trace.ring_bytes = size_option(state, "ring", arg, 64 << 10, 256 << 20);
 		break;
 	case 's':
+		if (!*arg || strlen(arg) >= sizeof(((struct sockaddr_un *)0)->sun_path))
+			argp_failure(state, EXIT_ARGUMENTS, 0,
+				     "--socket=%s: must be a path of at most %zu bytes", arg,
+				     sizeof(((struct sockaddr_un *)0)->sun_path) - 1);
 		config.socket = arg;
 		break;
 	case OPT_PIDFILE:
+		if (!*arg)
+			argp_failure(state, EXIT_ARGUMENTS, 0, "--pidfile=: name a file");
 		config.pidfile = arg;
 		break;
 	case 'q':
@@ -289,6 +295,11 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 			     arg);
 		break;
 	case ARGP_KEY_END:
+		if (config.trace.off &&
+		    (config.trace.nested || config.trace.nr_usdt || config.trace.ring_bytes))
+			argp_failure(state, EXIT_ARGUMENTS, 0,
+				     "--no-trace: leaves nothing to do for --trace-nested, --usdt "
+				     "and --ring");
 		match_reformat(state);
 		break;
 	default:

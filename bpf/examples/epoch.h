@@ -13,8 +13,8 @@
  *   read; barrier, count--
  *
  * A reader that counted itself in too late sees that now has changed, and tries again, EPOCH_TRIES
- * times: only a process advances, so whom it may happen to is a program on another CPU, or a
- * thread, and not twice in a row. Everything is wait-free.
+ * times. Only a process advances, and each of its steps reads all counters, so hardly anybody is
+ * too late twice. Everything is wait-free.
  *
  * A reader that stops for good (a process that is killed in its read section) keeps memory from
  * being freed, and harms nobody otherwise; who knows that a slot's process is dead calls

@@ -13,9 +13,9 @@
 #include <err.h>
 #include <stdio.h>
 #include <sys/syscall.h>
-#include <nolock/bpf.h>
 #include "hash.h"
 #include "me.h"
+#include "programs.h"
 #include "timers.h"
 #include "hash.skel.h"
 
@@ -61,7 +61,6 @@ static void harvest(hash_t *t, __u64 *calls, __u64 *samples, __u64 *ours)
 
 int main(int argc, char **argv)
 {
-	const char *name = argc > 1 ? argv[1] : "examples";
 	__u64 calls = 0, samples = 0, ours = 0, ours_lost = 0, lost, seen = 0, value;
 	struct bpf_link *timers[MAX_TIMERS + 1];
 	struct hash_bpf *skel;
@@ -71,22 +70,14 @@ int main(int argc, char **argv)
 	skel = hash_bpf__open();
 	if (!skel)
 		err(1, "cannot open the programs");
-	heap = nolock_bpf_open_heap(skel->obj, name);
-	if (!heap)
-		err(1, "cannot give the programs heap %s: nolockd must be there", name);
+	heap = open_heap(skel->obj, argc, argv);
 	t = hash_create(heap, "hash_node", 10);
 	if (!t)
 		err(1, "cannot make the table");
 	nolock_heap_set_root(heap, t);
 
 	set_me(skel);
-	if (hash_bpf__load(skel))
-		err(1, "cannot load the programs (root?)");
-	if (nolock_bpf_ready(skel->obj, heap))
-		errx(1, "the programs are on another heap");
-	skel->links.on_call = bpf_program__attach(skel->progs.on_call);
-	if (!skel->links.on_call)
-		err(1, "cannot attach to the system calls");
+	skel->links.on_call = start_programs(skel->skeleton, heap, skel->progs.on_call);
 	attach_timers(skel->progs.on_sample, timers);
 
 	for (int round = 0; round < ROUNDS; round++) {

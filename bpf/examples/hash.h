@@ -84,7 +84,8 @@ BOTH_INLINE void hash_unlock(hash_bucket_t *b, __u64 was, __u32 first)
 
 /*
  * hash_add - add to the value of a key, which is 0 to begin with
- * Returns 0, EBUSY_HERE, ENOMEM_HERE: then a process calls hash_more() and tries again. Any context.
+ * Returns 0, EBUSY_HERE, E2BIG_HERE (the bucket is longer than HASH_CHAIN), ENOMEM_HERE: then a
+ * process calls hash_more() and tries again. Any context.
  */
 BOTH_FUNC int hash_add(hash_t *t BOTH_ARG, __u64 key, __u64 by)
 {
@@ -107,10 +108,10 @@ BOTH_FUNC int hash_add(hash_t *t BOTH_ARG, __u64 key, __u64 by)
 		}
 		n = hash_node(t, n->next);
 	}
-	fresh = hash_new(t);
+	fresh = n ? (hash_node_t *)0 : hash_new(t);
 	if (!fresh) {
 		hash_unlock(b, was, (__u32)was);
-		return ENOMEM_HERE;
+		return n ? E2BIG_HERE : ENOMEM_HERE;
 	}
 	/* Somebody may still be reading what was here before, and will not believe it. */
 	store(&fresh->key, key);
@@ -122,7 +123,7 @@ BOTH_FUNC int hash_add(hash_t *t BOTH_ARG, __u64 key, __u64 by)
 
 /*
  * hash_take - remove a key, and say what its value was
- * Returns 0, ENOENT_HERE, EBUSY_HERE. Any context.
+ * Returns 0, ENOENT_HERE, EBUSY_HERE, E2BIG_HERE as hash_add() does. Any context.
  */
 BOTH_INLINE int hash_take(hash_t *t, __u64 key, __u64 *value)
 {
@@ -145,7 +146,7 @@ BOTH_INLINE int hash_take(hash_t *t, __u64 key, __u64 *value)
 	}
 	if (!n || n->key != key) {
 		hash_unlock(b, was, first);
-		return ENOENT_HERE;
+		return n ? E2BIG_HERE : ENOENT_HERE;
 	}
 	*value = n->value;
 	if (before)
@@ -269,7 +270,7 @@ static inline int hash_read(hash_t *t, __u32 bucket, struct hash_node *to, int m
 }
 
 /* hash_destroy - when no program and no process uses it any more */
-static inline int hash_destroy(hash_t *t)
+static inline void hash_destroy(hash_t *t)
 {
 	for (__u32 b = 0; b <= t->mask; b++) {
 		hash_node_t *n = hash_node(t, (__u32)t->bucket[b]);
@@ -283,7 +284,6 @@ static inline int hash_destroy(hash_t *t)
 	}
 	kmem_cache_destroy((struct kmem_cache *)t->cache);
 	kfree(t);
-	return 0;
 }
 
 #endif

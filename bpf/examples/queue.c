@@ -14,9 +14,9 @@
 #include <stdio.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-#include <nolock/bpf.h>
 #include "events.h"
 #include "me.h"
+#include "programs.h"
 #include "timers.h"
 #include "queue.skel.h"
 
@@ -74,7 +74,6 @@ static void make_queue(struct nolock_heap *heap, queue_t *q)
 
 int main(int argc, char **argv)
 {
-	const char *name = argc > 1 ? argv[1] : "examples";
 	struct bpf_link *timers[MAX_TIMERS + 1];
 	struct queue_bpf *skel;
 	struct nolock_heap *heap;
@@ -84,9 +83,7 @@ int main(int argc, char **argv)
 	skel = queue_bpf__open();
 	if (!skel)
 		err(1, "cannot open the programs");
-	heap = nolock_bpf_open_heap(skel->obj, name);
-	if (!heap)
-		err(1, "cannot give the programs heap %s: nolockd must be there", name);
+	heap = open_heap(skel->obj, argc, argv);
 	q = nolock_heap_kmalloc(heap, sizeof(*q), GFP_KERNEL);
 	if (!q)
 		err(1, "cannot make the queues");
@@ -95,13 +92,7 @@ int main(int argc, char **argv)
 	nolock_heap_set_root(heap, q);
 
 	set_me(skel);
-	if (queue_bpf__load(skel))
-		err(1, "cannot load the programs (root?)");
-	if (nolock_bpf_ready(skel->obj, heap))
-		errx(1, "the programs are on another heap");
-	skel->links.on_call = bpf_program__attach(skel->progs.on_call);
-	if (!skel->links.on_call)
-		err(1, "cannot attach to the system calls");
+	skel->links.on_call = start_programs(skel->skeleton, heap, skel->progs.on_call);
 	attach_timers(skel->progs.on_timer, timers);
 
 	for (int round = 0; round < ROUNDS; round++) {

@@ -16,9 +16,9 @@
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
-#include <nolock/bpf.h>
 #include "skiplist.h"
 #include "me.h"
+#include "programs.h"
 #include "timers.h"
 #include "skiplist.skel.h"
 
@@ -66,7 +66,6 @@ static void *reader(void *arg)
 
 int main(int argc, char **argv)
 {
-	const char *name = argc > 1 ? argv[1] : "examples";
 	struct bpf_link *timers[MAX_TIMERS + 1];
 	__u64 added = 0, cancelled = 0, not_added = 0, epochs = 0, left, keys[AT_ONCE];
 	struct skiplist_bpf *skel;
@@ -76,22 +75,14 @@ int main(int argc, char **argv)
 	skel = skiplist_bpf__open();
 	if (!skel)
 		err(1, "cannot open the programs");
-	heap = nolock_bpf_open_heap(skel->obj, name);
-	if (!heap)
-		err(1, "cannot give the programs heap %s: nolockd must be there", name);
+	heap = open_heap(skel->obj, argc, argv);
 	list = skip_create(heap);
 	if (!list)
 		err(1, "cannot make the list");
 	nolock_heap_set_root(heap, list);
 
 	set_me(skel);
-	if (skiplist_bpf__load(skel))
-		err(1, "cannot load the programs (root?)");
-	if (nolock_bpf_ready(skel->obj, heap))
-		errx(1, "the programs are on another heap");
-	skel->links.on_call = bpf_program__attach(skel->progs.on_call);
-	if (!skel->links.on_call)
-		err(1, "cannot attach to the system calls");
+	skel->links.on_call = start_programs(skel->skeleton, heap, skel->progs.on_call);
 	attach_timers(skel->progs.on_timer, timers);
 	if (pthread_create(&thread, NULL, reader, NULL))
 		errx(1, "no thread");

@@ -134,6 +134,22 @@ BOTH_INLINE void skip_unlink(skiplist_t *l, skip_node_t *n)
 }
 
 /*
+ * Begin a change: the lock is taken, and the first node whose key is not below this one found.
+ * Returns 0; EBUSY_HERE or E2BIG_HERE, without the lock.
+ */
+BOTH_INLINE int skip_begin(skiplist_t *l, __u64 key, __u64 *found)
+{
+	if (!l || skip_lock(l))
+		return EBUSY_HERE;
+	skip_free_some(l);
+	*found = skip_search(l, key);
+	if (*found != -1ULL)
+		return 0;
+	skip_unlock(l);
+	return E2BIG_HERE;
+}
+
+/*
  * skip_add - add a key with a value
  * Returns 0, EEXIST_HERE, EBUSY_HERE, ENOMEM_HERE, E2BIG_HERE. Any context.
  */
@@ -141,19 +157,15 @@ BOTH_FUNC int skip_add(skiplist_t *l BOTH_ARG, __u64 key, __u64 value)
 {
 	unsigned int levels = 1;
 	skip_node_t *n;
-	__u64 found;
-	int err = 0;
+	__u64 found = 0;
+	int err = skip_begin(l, key, &found);
 
-	if (!l || skip_lock(l))
-		return EBUSY_HERE;
-	skip_free_some(l);
-	found = skip_search(l, key);
-	if (found == -1ULL)
-		err = E2BIG_HERE;
-	else if (found && ((skip_node_t *)found)->key == key)
-		err = EEXIST_HERE;
 	if (err)
+		return err;
+	if (found && ((skip_node_t *)found)->key == key) {
+		err = EEXIST_HERE;
 		goto unlock;
+	}
 	l->rng ^= l->rng << 13;
 	l->rng ^= l->rng >> 7;
 	l->rng ^= l->rng << 17;
@@ -183,16 +195,12 @@ unlock:
 /* skip_del - remove a key. Returns 0, ENOENT_HERE, EBUSY_HERE, E2BIG_HERE. Any context. */
 BOTH_FUNC int skip_del(skiplist_t *l BOTH_ARG, __u64 key)
 {
-	__u64 found;
-	int err = 0;
+	__u64 found = 0;
+	int err = skip_begin(l, key, &found);
 
-	if (!l || skip_lock(l))
-		return EBUSY_HERE;
-	skip_free_some(l);
-	found = skip_search(l, key);
-	if (found == -1ULL)
-		err = E2BIG_HERE;
-	else if (!found || ((skip_node_t *)found)->key != key)
+	if (err)
+		return err;
+	if (!found || ((skip_node_t *)found)->key != key)
 		err = ENOENT_HERE;
 	else
 		skip_unlink(l, (skip_node_t *)found);

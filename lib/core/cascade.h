@@ -78,8 +78,11 @@ NL_FUNC nl_u64 nl_alloc_last(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 cpu, nl_u32 
 {
 	nl_u64 obj = nl_slab_scan(h, id);
 
-	if (!obj)
+	if (!obj) {
 		obj = nl_slab_new(h, id, flags | NL_SURE | NL_NODE(nl_slot_node(h, cpu)), who, 0);
+		if (obj)
+			nl_slot_count(nl_aslot(h, cpu, id), NL_STAT_ALLOC_SLAB, 1);
+	}
 	if (obj)
 		nl_slot_count(nl_aslot(h, cpu, id), NL_STAT_ALLOC_SLOWPATH, 1);
 	return obj;

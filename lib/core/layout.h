@@ -83,9 +83,8 @@
 #define NL_TRIES 3u
 
 /*
- * Who holds a lock: {client 16, thread 16, call 32}, never 0. Free is 0, so that a holder that
- * comes and goes under an interrupted trylock leaves the word as it was. The call is 1, but in
- * shrink.c. Clients: 1 to NL_MAX_CLIENTS, a private heap's process is 1; NL_CLIENT_BPF has the CPU
+ * Who holds a lock: {client 16, thread 16, 1}, never 0. Free is 0, so that a holder that
+ * comes and goes under an interrupted trylock leaves the word as it was. Clients: 1 to NL_MAX_CLIENTS, a private heap's process is 1; NL_CLIENT_BPF has the CPU
  * as its thread; NL_CLIENT_NOLOCKD repairs.
  */
 #define NL_CLIENT_BPF 0xffffu
@@ -105,7 +104,7 @@
 #define NL_ROW_SHIFT (NL_SLOT_SHIFT + NL_MAX_CACHES_SHIFT) /* of one CPU's slots */
 #define NL_TAG(kind, id) (((nl_u32)(kind) << 16) | (((nl_u32)(id)&0xff) << NL_SLOT_SHIFT))
 #define NL_TAG_KIND(tag) (((tag) >> 16) & 0xf)
-#define NL_TAG_CACHE(tag) (((tag) >> NL_SLOT_SHIFT) & 0xff)
+#define NL_TAG_CACHE(tag) (((tag) >> NL_SLOT_SHIFT) & (NL_MAX_CACHES - 1))
 #define NL_TAG_SLOT(tag) ((tag)&0xffff)
 #define NL_TAG_TRANSIT(who)                                                                        \
 	(((nl_u32)NL_KIND_TRANSIT << 16) | ((nl_u32)(who)&0xffff) |                                \
@@ -154,7 +153,8 @@ enum {
  * A slot: one CPU's (R: one mm_cid's in a private heap) sheaves of one cache.
  *
  * R-slot: lock, word and *objs are touched only inside an rseq section on the slot's CPU, or by
- * whoever locked the word in such a section; the section's one store to word is its commit.
+ * whoever locked the word, in such a section or from another CPU (shrink.c); the section's one store
+ * to word is its commit.
  * A-slot: everything is touched by the holder of the lock alone, who took it by cmpxchg.
  *
  * word = {allocations 48, locked 1, shrinker 7, 0, objects in main 7}: one store commits an

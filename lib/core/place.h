@@ -145,7 +145,4 @@ typedef uint64_t nl_u64;
 #define NL_UNROLL _Pragma("GCC unroll 4")
 #endif
 
-/* A counter that only its lock's holder, or only one slot, writes. */
-#define nl_inc(p) nl_store((p), nl_load(p) + 1)
-
 #endif /* NL_CORE_PLACE_H */

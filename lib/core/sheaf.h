@@ -66,7 +66,7 @@ NL_FUNC int nl_sheaf_put(nl_heap_t *h NL_ARG, nl_u32 sheaf)
 /* The lowest bits of a word, so many of them at most. */
 NL_INLINE nl_u64 nl_lowest_bits(nl_u64 all, nl_u32 most)
 {
-	nl_u32 n = (nl_u32)__builtin_popcountll(all);
+	nl_u32 n = nl_weight(all);
 
 	if (n <= most)
 		return all;
@@ -233,7 +233,7 @@ NL_FUNC nl_u32 nl_sheaf_give(nl_heap_t *h NL_ARG, nl_u32 sheaf, nl_u64 at, nl_u6
 {
 	nl_u32 chunk = (nl_u32)(at >> 6), word = (nl_u32)at & 63;
 	nl_sheaf_t *s = nl_sheaf(h, sheaf - 1);
-	nl_u32 n = s->size - (nl_u32)__builtin_popcountll(mask);
+	nl_u32 n = s->size - nl_weight(mask);
 	nl_slab_t *slab = nl_slab(h, chunk);
 	nl_u64 twice = nl_zero();
 	int locked = 0;
@@ -259,7 +259,7 @@ NL_FUNC nl_u32 nl_sheaf_give(nl_heap_t *h NL_ARG, nl_u32 sheaf, nl_u64 at, nl_u6
 	nl_slab_hint(h, s->cache - 1u, chunk, word);
 	if (locked)
 		nl_slab_unlock(slab);
-	return (nl_u32)__builtin_popcountll(twice);
+	return nl_weight(twice);
 }
 
 /*
@@ -288,7 +288,7 @@ NL_FUNC nl_u32 nl_sheaf_flush(nl_heap_t *h NL_ARG, nl_u32 sheaf, nl_u32 id, nl_u
 			}
 		}
 		if (mask && (!bit || its != at || (mask & bit))) {
-			flushed += (nl_u32)__builtin_popcountll(mask);
+			flushed += nl_weight(mask);
 			bad += nl_sheaf_give(h, sheaf, at, mask, who);
 			mask = nl_zero();
 			continue;

@@ -29,6 +29,15 @@ NL_INLINE nl_u32 nl_highest(nl_u64 mask)
 	return 63u - (nl_u32)__builtin_clzll(mask);
 }
 
+/* How many bits are set: in line, where gcc calls a function for want of an instruction. */
+NL_INLINE nl_u32 nl_weight(nl_u64 mask)
+{
+	mask -= mask >> 1 & 0x5555555555555555ULL;
+	mask = (mask & 0x3333333333333333ULL) + (mask >> 2 & 0x3333333333333333ULL);
+	mask = (mask + (mask >> 4)) & 0x0f0f0f0f0f0f0f0fULL;
+	return (nl_u32)(mask * 0x0101010101010101ULL >> 56);
+}
+
 /*
  * Try to clear the given bit and say whether it was this call that did. On the CPU one
  * instruction that always completes (lock btr; ldclr with LSE); in BPF one cmpxchg on the value

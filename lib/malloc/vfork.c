@@ -9,7 +9,7 @@
  *
  * POSIX lets a vfork() child do nothing but exec; programs allocate in it. So before the system call
  * vfork() marks the thread, which from then on uses no sequences: last_tag matches no object,
- * slots is 0, and slow paths look at the mark. What is left are the A-slots and bitmaps, which
+ * slots is 0, and slow paths and those of other heaps look at the mark. What is left are the A-slots and bitmaps, which
  * are for anybody who shares the memory. Nothing is marked after the call: a handler might come in
  * between. The parent, which sleeps until the child is done, puts everything back as it was; the
  * fast paths of a call that it may have interrupted rely on that. fork() in the child copies the

@@ -184,6 +184,30 @@ static void attacked(struct env *e, const void *word, const char *what)
 	finish(e, name, true);
 }
 
+/* What the walks look at is bounded, and who would have to look further says so. */
+Test(examples, long_bucket)
+{
+	struct nolock_heap *heap = heap_new(0, 8);
+	hash_t *t = hash_create(heap, "hash_node", 0);
+	__u64 value, nr = HASH_CHAIN + 1;
+
+	cr_assert(t);
+	for (__u64 key = 1; key <= nr; key++)
+		cr_assert_eq(hash_add(t, key, key), 0);
+	cr_assert_eq(hash_add(t, nr + 1, 1), E2BIG_HERE);
+	cr_assert_eq(hash_add(t, 1, 1), E2BIG_HERE, "the last of the bucket twice");
+	for (__u64 key = nr; key > 0; key--) {
+		cr_assert_eq(hash_get(t, key, &value), 0);
+		cr_assert_eq(value, key);
+		cr_assert_eq(hash_take(t, key, &value), 0);
+		cr_assert_eq(value, key);
+		cr_assert_eq(hash_take(t, key, &value), ENOENT_HERE);
+	}
+	hash_destroy(t);
+	heap_whole(heap, 0, "long bucket");
+	cr_assert_eq(nolock_heap_close(heap), 0);
+}
+
 Test(examples, nmi_hash)
 {
 	struct env e = start();

@@ -9,20 +9,7 @@ cd "$(dirname "$0")/../.." || exit 1
 build=${NOLOCK_BUILD:-build}
 tmp=$(mktemp -d) || exit 1
 trap 'rm -rf "$tmp"' EXIT
-passed=0 failed=0
-
-# verdict NAME STATUS
-verdict()
-{
-	if [ "$2" -eq 0 ]; then
-		passed=$((passed + 1))
-		echo "ok      $1"
-	else
-		failed=$((failed + 1))
-		echo "FAILED  $1"
-		sed 's/^/    /' "$tmp/out"
-	fi
-}
+. selftests/verdict.sh
 
 bench()
 {
@@ -67,12 +54,13 @@ for a in kmalloc_nolock kmalloc; do
 	between start $a min 1 100000000000
 done
 
-bench --filter=no-such-row
-[ $? -eq 2 ] && grep -q 'no row has that in its name; see --list' "$tmp/out"
-verdict 'a row that is none' $?
+for filter in no-such-row pair64,no-such-row no-such-row,pair64 pair64,no-such-row,bpf; do
+	bench --filter=$filter
+	[ $? -eq 2 ] && grep -q "no row has 'no-such-row' in its name; see --list" "$tmp/out"
+	verdict "a row that is none: $filter" $?
+done
 bench --rounds=0
 [ $? -eq 2 ] && grep -q 'give a number from 1 to' "$tmp/out"
 verdict 'no rounds' $?
 
-echo "$passed passed, $failed failed, 0 skipped"
-[ $failed -eq 0 ]
+total

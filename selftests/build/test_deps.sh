@@ -8,7 +8,7 @@ cd "$(dirname "$0")/../.." || exit 1
 tmp=$(mktemp -d) || exit 1
 trap 'rm -rf "$tmp"' EXIT
 mkdir "$tmp/scripts" && cp scripts/deps "$tmp/scripts/deps" && chmod -R a+rX "$tmp" || exit 1
-passed=0 failed=0
+. selftests/verdict.sh
 
 # expect NAME STATUS OUTPUT LIST COMMAND...
 expect()
@@ -20,14 +20,8 @@ expect()
 	shift 4
 	"$@" >"$tmp/out" 2>&1
 	got=$?
-	if [ $got -eq "$status" ] && [ "$(cat "$tmp/out")" = "$want" ]; then
-		passed=$((passed + 1))
-		echo "ok      $name"
-	else
-		failed=$((failed + 1))
-		echo "FAILED  $name: exit status $got, want $status, '$want'"
-		sed 's/^/    /' "$tmp/out"
-	fi
+	[ $got -eq "$status" ] && [ "$(cat "$tmp/out")" = "$want" ]
+	verdict "$name" $? "exit status $got, want $status, '$want'"
 }
 
 deps=$tmp/scripts/deps
@@ -55,5 +49,4 @@ else
 		"$deps" install build
 fi
 
-echo "$passed passed, $failed failed, 0 skipped"
-[ $failed -eq 0 ]
+total

@@ -8,7 +8,7 @@ cd "$(dirname "$0")/../.." || exit 1
 unset MAKEFLAGS MFLAGS MAKELEVEL
 tmp=$(mktemp -d) || exit 1
 trap 'rm -rf "$tmp"' EXIT
-passed=0 failed=0
+. selftests/verdict.sh
 unprivileged=(setpriv --bounding-set=-bpf,-sys_admin --inh-caps=-bpf,-sys_admin)
 "${unprivileged[@]}" true 2>/dev/null || unprivileged=()
 
@@ -32,14 +32,8 @@ expect()
 	NOLOCK_TEST_TIMEOUT=2 "${runner[@]}" --build "$tmp/build" "$@" >"$tmp/out" 2>&1
 	got=$?
 	last=$(tail -n 1 "$tmp/out")
-	if [ $got -eq "$status" ] && [ "$last" = "$total" ]; then
-		passed=$((passed + 1))
-		echo "ok      $name"
-	else
-		failed=$((failed + 1))
-		echo "FAILED  $name: exit status $got, '$last'; want $status, '$total'"
-		sed 's/^/    /' "$tmp/out"
-	fi
+	[ $got -eq "$status" ] && [ "$last" = "$total" ]
+	verdict "$name" $? "exit status $got, '$last'; want $status, '$total'"
 }
 
 suite good 'printf "TAP version 13\n1..2\nok - a::x  (0.00s)\nok - a::y  (0.00s)\n" >$tap'
@@ -86,5 +80,4 @@ if grep -q '^CapEff:[[:space:]]*0000.*[89a-f].........$' /proc/self/status &&
 		suite="$tmp/skipping"
 fi
 
-echo "$passed passed, $failed failed, 0 skipped"
-[ $failed -eq 0 ]
+total

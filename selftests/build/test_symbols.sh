@@ -11,18 +11,13 @@ build=${NOLOCK_BUILD:-build}
 so=$build/lib/libnolock.so
 tmp=$(mktemp -d) || exit 1
 trap 'rm -rf "$tmp"' EXIT
-passed=0 failed=0
+. selftests/verdict.sh
 
 check()
 {
-	if [ -z "$2" ]; then
-		passed=$((passed + 1))
-		echo "ok      $1"
-	else
-		failed=$((failed + 1))
-		echo "FAILED  $1"
-		printf '%s\n' "$2" | sed 's/^/    /'
-	fi
+	printf '%s\n' "$2" >"$tmp/out"
+	[ -z "$2" ]
+	verdict "$1" $?
 }
 
 [ -e "$so" ] || { echo "no $so: run make"; exit 1; }
@@ -51,5 +46,4 @@ check "no call to __tls_get_addr, which may allocate" "$(nm -D "$so" | grep __tl
 check "no executable stack, no text relocations" \
 	"$(readelf -lW "$so" | grep 'GNU_STACK.*RWE'; readelf -d "$so" | grep TEXTREL)"
 
-echo "$passed passed, $failed failed, 0 skipped"
-[ $failed -eq 0 ]
+total

@@ -9,19 +9,7 @@ gen=${NOLOCK_BUILD:-build}/scripts/vmlinux
 btf=/sys/kernel/btf/vmlinux
 tmp=$(mktemp -d) || exit 1
 trap 'rm -rf "$tmp"' EXIT
-passed=0 failed=0 skipped=0
-
-result()
-{
-	if [ "$2" -eq 0 ]; then
-		passed=$((passed + 1))
-		echo "ok      $1"
-	else
-		failed=$((failed + 1))
-		echo "FAILED  $1"
-		sed 's/^/    /' "$tmp/log"
-	fi
-}
+. selftests/verdict.sh
 
 # A program of each kind that nolock has, against the vmlinux.h of a directory.
 compiles()
@@ -71,7 +59,7 @@ compiles()
 	END
 	clang-19 -target bpf -mcpu=v4 -O2 -g -Wall -Werror "-D__TARGET_ARCH_$arch" -I"$1" \
 		-idirafter "/usr/include/$(uname -m)-linux-gnu" -c "$tmp/x.bpf.c" -o "$tmp/x.o" \
-		>"$tmp/log" 2>&1
+		>"$tmp/out" 2>&1
 }
 
 # The generator refuses, in one line with these words, and writes nothing of use.
@@ -79,25 +67,25 @@ refuses()
 {
 	local name=$1 words=$2
 	shift 2
-	! "$@" >/dev/null 2>"$tmp/log" && [ "$(wc -l <"$tmp/log")" -eq 1 ] &&
-		grep -qF -- "$words" "$tmp/log"
-	result "$name" $?
+	! "$@" >/dev/null 2>"$tmp/out" && [ "$(wc -l <"$tmp/out")" -eq 1 ] &&
+		grep -qF -- "$words" "$tmp/out"
+	verdict "$name" $?
 }
 
 case $(uname -m) in x86_64) arch=x86 ;; aarch64) arch=arm64 ;; *) arch=$(uname -m) ;; esac
 compiles .
-result "the committed vmlinux.h with libbpf's headers" $?
+verdict "the committed vmlinux.h with libbpf's headers" $?
 [ "$(wc -l <vmlinux.h)" -lt 6000 ]
-result "the committed vmlinux.h holds what the programs need, not the whole kernel" $?
+verdict "the committed vmlinux.h holds what the programs need, not the whole kernel" $?
 refuses "no such BTF" "no BTF in $tmp/none" "$gen" "$tmp/none" vmlinux.roots
 refuses "not BTF" "no BTF in vmlinux.roots" "$gen" vmlinux.roots vmlinux.roots
 
 if [ -r $btf ]; then
 	mkdir "$tmp/new"
-	"$gen" $btf vmlinux.roots >"$tmp/new/vmlinux.h" 2>"$tmp/log"
-	result "made again from this kernel's BTF" $?
+	"$gen" $btf vmlinux.roots >"$tmp/new/vmlinux.h" 2>"$tmp/out"
+	verdict "made again from this kernel's BTF" $?
 	compiles "$tmp/new"
-	result "the new vmlinux.h with libbpf's headers" $?
+	verdict "the new vmlinux.h with libbpf's headers" $?
 	echo 'struct no_such_type' >"$tmp/roots"
 	refuses "a type that the kernel lacks" "roots:1: this BTF has no struct no_such_type" \
 		"$gen" $btf "$tmp/roots"
@@ -107,12 +95,11 @@ if [ -r $btf ]; then
 	refuses "a kind without a name" "roots:1: want a kind and a name" "$gen" $btf "$tmp/roots"
 	refuses "no list" "cannot open $tmp/none" "$gen" $btf "$tmp/none"
 	printf '?struct no_such_type\nstruct list_head\n' >"$tmp/roots"
-	"$gen" $btf "$tmp/roots" 2>"$tmp/log" | grep -q '^struct list_head {'
-	result "an optional type" $?
+	"$gen" $btf "$tmp/roots" 2>"$tmp/out" | grep -q '^struct list_head {'
+	verdict "an optional type" $?
 else
 	echo "skipped: this kernel has no BTF in $btf"
 	skipped=1
 fi
 
-echo "$passed passed, $failed failed, $skipped skipped"
-[ $failed -eq 0 ]
+total

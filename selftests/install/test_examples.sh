@@ -167,7 +167,7 @@ bpf_example()
 # One program that includes every public header, in C and C++, linked shared and static.
 headers()
 {
-	local lang=$1 compiler=$2 std=$3 src=$tmp/all.$1 linkage
+	local compiler=$2 std=$3 src=$tmp/all.$1 linkage
 
 	(cd "$tree/usr/include" && ls nolock/*.h) | grep -v '\.bpf\.h$' |
 		sed 's/.*/#include <&>/' >"$src"
@@ -208,9 +208,9 @@ fi
 ok "make install DESTDIR prefix=/usr"
 
 missing=
-for f in include/nolock/{slab,gfp,heap,stat,page,nolock.bpf}.h lib/libnolock.{so,so.0,a} \
+for f in include/nolock/{slab,inline,gfp,heap,stat,page,rcu,debug,bpf,nolock.bpf}.h lib/libnolock.{so,so.0,a} \
 	 lib/libnolock-malloc.so \
-	 lib/bpf/libnolock.bpf.o lib/pkgconfig/nolock.pc bin/nolock sbin/nolockd \
+	 lib/bpf/libnolock{,-grow}.bpf.o lib/pkgconfig/nolock.pc bin/nolock sbin/nolockd \
 	 share/doc/nolock/examples/{hash,queue,skiplist}{.h,.bpf.c,.c}; do
 	[ -e "$tree/usr/$f" ] || missing="$missing $f"
 done

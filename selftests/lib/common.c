@@ -10,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <time.h>
 #include <unistd.h>
 #include "internal.h"
 #include "util.h"
@@ -92,14 +91,6 @@ unsigned long env_number(const char *name, unsigned long def)
 void die_with_parent(void)
 {
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-}
-
-uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
 bool rseq_in_use(struct nolock_heap *heap)

@@ -19,4 +19,7 @@ bool pat_check(const void *p, size_t size, uint64_t seed);
 /* Bytes of the process that are present (field 2 of /proc/self/statm); 0: unknown. Handler. */
 size_t rss_bytes(void);
 
+/* Nanoseconds of the monotonic clock: for ends of storms, never for a verdict. */
+uint64_t now_ns(void);
+
 #endif /* NOLOCK_SELFTESTS_PLAIN_H */

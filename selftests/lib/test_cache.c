@@ -164,6 +164,7 @@ Test(cache, long_name_is_cut_and_found)
 	stat_of(heap, cut, &st);
 	cr_assert_eq(st.object_size, 100);
 	cr_assert_eq(nolock_heap_kmem_cache_find(heap, cut), s);
+	cr_assert_eq(nolock_heap_kmem_cache_find(heap, name), s);
 	errno = 0;
 	cr_assert_null(nolock_heap_kmem_cache_find(heap, "no such cache"));
 	cr_assert_eq(errno, ENOENT);

@@ -6,7 +6,6 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,7 +18,6 @@
 #include "internal.h"
 #include "debug.h"
 #include "forbid.h"
-#include "harden.h"
 #include "trap.h"
 #include "util.h"
 
@@ -858,98 +856,4 @@ Test(debug, second_free_at_once, .description = "of two frees at once one is the
 	cr_expect_eq(debug_errors(), rounds);
 	expect_whole(nolock_heap_default(), NULL, "after the races");
 	cr_expect_eq(kmem_cache_destroy(s), 0);
-}
-
-/* --- hardening --- */
-
-/* Fill sheaves with objects and a pointer into the middle of one; what comes out again? */
-static unsigned long circulate(unsigned long *dropped)
-{
-	enum { N = 500 };
-	struct kmem_cache *s = kmem_cache_create("sheaves", 64, NULL, 0);
-	struct nolock_heap *heap = nolock_heap_default();
-	nl_u64 before = heap->h->dropped;
-	unsigned long strange = 0;
-	void *p[N], *keep;
-
-	for (int i = 0; i < N; i++)
-		p[i] = kmem_cache_alloc(s, GFP_KERNEL);
-	keep = p[0];
-	/* Onto one CPU's main sheaf, and a whole sheaf's worth and more over it. */
-	kmem_cache_free(s, p[1]);
-	kmem_cache_free(s, (char *)keep + 16);
-	for (int i = 2; i < N; i++)
-		kmem_cache_free(s, p[i]);
-	*dropped = heap->h->dropped - before;
-	for (int i = 1; i < N; i++) {
-		p[i] = kmem_cache_alloc(s, GFP_KERNEL);
-		strange += (uintptr_t)p[i] % 64 != (uintptr_t)keep % 64;
-	}
-	for (int i = 1; i < N; i++)
-		kmem_cache_free(s, p[i]);
-	kmem_cache_free(s, keep);
-	kmem_cache_shrink(s);
-	return strange;
-}
-
-Test(debug, hardening_of_sheaves)
-{
-	unsigned long dropped;
-	cpu_set_t one;
-
-	CPU_ZERO(&one);
-	CPU_SET(sched_getcpu(), &one);
-	sched_setaffinity(0, sizeof(one), &one);
-	cr_expect_eq(circulate(&dropped), 0, "the middle of an object was handed out");
-	/* A heap of several nodes looks at each object when it is freed. */
-	cr_expect_eq(dropped, nolock_heap_default()->h->nr_nodes == 1);
-	expect_whole(nolock_heap_default(), NULL, "after an interior pointer");
-}
-
-JOB(not_hardened)
-{
-	unsigned long dropped;
-
-	circulate(&dropped);
-	/* Without barns a full sheaf is flushed, which finds it anyway. */
-	return (NL_BARN_MAX && dropped != 0) || nl_hardened();
-}
-
-Test(debug, hardening_switched_off)
-{
-	cr_assert_eq(job_run("not_hardened", "NOLOCK_HARDEN", "0"), 0);
-}
-
-static int touch(volatile char *p)
-{
-	int status;
-	pid_t pid = fork();
-
-	if (pid == 0) {
-		die_with_parent();
-		signal(SIGSEGV, SIG_DFL);
-		*p = 1;
-		_exit(0);
-	}
-	if (waitpid(pid, &status, 0) != pid)
-		return -1;
-	return status;
-}
-
-Test(debug, guards)
-{
-	struct nolock_heap *heap = nolock_heap_create(64 * MiB);
-	char *first;
-
-	cr_assert_not_null(heap);
-	/* All of it open, so that nothing else is between metadata and objects. */
-	while (nl_heap_grow(heap, 1))
-		;
-	first = (char *)heap->first;
-	cr_expect_eq(touch(first), 0);
-	cr_expect_eq(touch(heap->base + heap->size - 1), 0);
-	cr_expect_neq(touch(first - 1), 0, "metadata follow the objects");
-	cr_expect_neq(touch(heap->base - 1), 0);
-	cr_expect_neq(touch(heap->base + heap->size), 0);
-	cr_assert_eq(nolock_heap_close(heap), 0);
 }

@@ -465,6 +465,80 @@ JOB(place_taken)
 	return check_whole(nolock_heap_default(), &rep, "after places taken") ? 17 : 0;
 }
 
+static bool apart(const struct nolock_heap *a, const struct nolock_heap *b)
+{
+	return a->base + a->size <= b->base || b->base + b->size <= a->base;
+}
+
+/* Heaps that reserve nothing, made while what the system maps next moves: no two share an address. */
+JOB(heaps_apart)
+{
+	struct nolock_heap *heap[4] = { nolock_heap_default() };
+
+	for (size_t i = 1; i < ARRAY_LEN(heap); i++) {
+		char *between =
+			mmap(NULL, 100 * MiB, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		char *page = between;
+
+		/* No hole is left above it. */
+		while (page != MAP_FAILED && page >= between)
+			page = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		heap[i] = nolock_heap_create(0);
+		if (page == MAP_FAILED || !heap[i] || !heap[i]->lazy)
+			return 10;
+		for (size_t k = 0; k < i; k++)
+			if (!apart(heap[i], heap[k]))
+				return 11;
+	}
+	for (size_t i = 1; i < ARRAY_LEN(heap); i++)
+		if (nolock_heap_close(heap[i]))
+			return 12;
+	return 0;
+}
+
+/* Of a group of which there was room for a part, the rest is not the heap's when it is closed. */
+JOB(part_closed)
+{
+	struct nolock_heap *heap = nolock_heap_create(0);
+	unsigned long *taken = MAP_FAILED;
+	struct nolock_heap_report rep;
+	struct nolock_heap_stat st;
+	struct rlimit rl;
+	nl_u32 end, open, chunk;
+
+	if (!heap || !heap->lazy || getrlimit(RLIMIT_DATA, &rl))
+		return 10;
+	/* The limit comes down until a group does not fit any more. */
+	open = nl_nr_open(heap->h);
+	for (rl.rlim_cur = 16 * MiB; nl_nr_open(heap->h) == open; rl.rlim_cur += MiB) {
+		if (rl.rlim_cur > 512 * MiB || setrlimit(RLIMIT_DATA, &rl))
+			return 11;
+		while (nolock_heap_kmalloc(heap, 100000, GFP_KERNEL | __GFP_NOWARN))
+			;
+	}
+	end = nl_nr_open(heap->h) << NL_GROUP_SHIFT;
+	for (chunk = end - NL_GROUP_CHUNKS; chunk < end; chunk++)
+		if (nl_load(nl_tag(heap->h, chunk)) == NL_TAG(NL_KIND_META, 0))
+			break;
+	if (chunk == end)
+		return 12;
+	rl.rlim_cur = rl.rlim_max;
+	if (setrlimit(RLIMIT_DATA, &rl))
+		return 13;
+	taken = mmap(heap->base + (nl_u64)chunk * NL_CHUNK_SIZE, 4096, PROT_READ | PROT_WRITE,
+		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+	if (taken == MAP_FAILED)
+		return 14;
+	*taken = 77;
+	/* Nor does it count as opened. */
+	if (check_whole(heap, &rep, "with a group of which a part is open") ||
+	    nolock_heap_stat(heap, &st) || st.opened != rep.chunks * NL_CHUNK_SIZE)
+		return 15;
+	if (nolock_heap_close(heap))
+		return 16;
+	return *taken == 77 ? 0 : 17;
+}
+
 static void with_limit(const char *job, size_t limit)
 {
 	struct rlimit rl, old;
@@ -484,6 +558,16 @@ static void with_limit(const char *job, size_t limit)
 Test(heap, place_taken)
 {
 	with_limit("place_taken", 1024 * MiB);
+}
+
+Test(heap, heaps_apart)
+{
+	with_limit("heaps_apart", 1024 * MiB);
+}
+
+Test(heap, part_closed)
+{
+	with_limit("part_closed", 1024 * MiB);
 }
 
 Test(heap, little_address_space, .description = "ulimit -v: the heap is made smaller")

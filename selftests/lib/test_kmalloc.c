@@ -9,6 +9,7 @@
 #include <string.h>
 #include <criterion/criterion.h>
 #include "internal.h"
+#include "rseq.h"
 #include "util.h"
 
 /* The alignment that slab.h promises for an object whose bucket is @bucket bytes. */
@@ -434,6 +435,52 @@ Test(kmalloc, bad_flags_and_nodes)
 	}
 	expect_whole(nolock_heap_default(), NULL, "after refused requests");
 	report("  bad_flags_and_nodes: %lu requests refused", refused);
+}
+
+static nl_u64 words_of(struct nolock_heap *heap)
+{
+	nl_u64 sum = 0;
+
+	for (nl_u32 cpu = 0; cpu < heap->nr_slots; cpu++)
+		for (nl_u32 id = 0; id < NL_MAX_CACHES; id++)
+			sum += nl_load(&nl_rslot(heap->h, cpu, id)->word);
+	return sum;
+}
+
+/* As in a child that shares the thread's memory, whose sequences nobody aborts (lib/malloc/vfork.c). */
+Test(kmalloc, no_sequences_where_marked)
+{
+	struct nolock_heap *heap[] = { nolock_heap_default(), nolock_heap_create(64 * MiB) };
+	struct kmem_cache *cache[2];
+	struct nolock_thread mine;
+	nl_u64 before[2];
+	void *p[2][4];
+
+	for (int i = 0; i < 2; i++) {
+		cr_assert_not_null(heap[i]);
+		cache[i] = nolock_heap_kmem_cache_create(heap[i], "marked", 100, NULL, 0);
+		cr_assert_not_null(cache[i]);
+		kfree(kmem_cache_alloc(cache[i], GFP_KERNEL));
+		kfree(nolock_heap_kmalloc(heap[i], 100, GFP_KERNEL));
+		before[i] = words_of(heap[i]);
+	}
+	mine = nl_self;
+	nl_self.vforked = 1;
+	nl_self.slots = 0;
+	nl_self.last_tag = ~0u;
+	for (int i = 0; i < 2; i++) {
+		p[i][0] = kmem_cache_alloc(cache[i], GFP_KERNEL);
+		p[i][1] = kmem_cache_alloc_nolock(cache[i], 0, NUMA_NO_NODE);
+		p[i][2] = nolock_heap_kmalloc(heap[i], 100, GFP_KERNEL);
+		p[i][3] = nolock_heap_kmalloc_nolock(heap[i], 100, 0, NUMA_NO_NODE);
+		for (int k = 0; k < 4; k++) {
+			cr_assert_not_null(p[i][k]);
+			kfree(p[i][k]);
+		}
+		cr_expect_eq(words_of(heap[i]), before[i], "heap %d", i);
+	}
+	nl_self = mine;
+	cr_assert_eq(nolock_heap_close(heap[1]), 0);
 }
 
 Test(kmalloc, nothing_to_free)

@@ -74,6 +74,31 @@ Test(leave, locks_go_with_the_thread)
 	}
 }
 
+/* As a client that died with a lock, and had written what only a private heap's words have. */
+Test(leave, number_in_a_shared_word)
+{
+	for (unsigned int kind = 0; kind < NR_HEAP_KINDS; kind++) {
+		struct nolock_heap_report rep;
+		nl_slot_t *slot;
+
+		heap = heap_of_kind(kind, HEAP_SIZE);
+		if (!heap)
+			continue;
+		if (nolock_heap_type(heap) != NOLOCK_HEAP_PRIVATE) {
+			slot = nl_rslot(heap->h, 0, 0);
+			nl_store(&slot->lock, NL_HELD(9u << 16 | 1));
+			nl_store(&slot->word,
+				 nl_load(&slot->word) | NL_WORD_LOCKED | (nl_u64)127 << 8);
+			cr_assert_eq(nl_heap_repair(heap, 8), 0);
+			cr_assert_eq(nl_heap_repair(heap, 9), 1);
+			expect_whole(heap, &rep, "after a client that wrote a number");
+			cr_assert_eq(rep.locks_held, 0);
+			cr_assert_eq(nl_load(&slot->word) & NL_WORD_LOCK_MASK, 0);
+		}
+		cr_assert_eq(nolock_heap_close(heap), 0);
+	}
+}
+
 /* Work that is mostly slow paths: bursts of one size, and a cache that is shrunk. */
 static void work(struct rng *r, void **p, unsigned int n)
 {
@@ -144,6 +169,54 @@ Test(leave, threads_that_exit_in_a_handler)
 	expect_whole(heap, &rep, "after all threads");
 	cr_assert_gt(left_inside, 0, "no thread was inside of the allocator: nothing was tested");
 	report("  threads_that_exit_in_a_handler: %u threads, %u inside", i, left_inside);
+}
+
+/* In the middle of emptying other CPUs' R-slots, whose words then have the call's number. */
+static void on_number_signal(int sig)
+{
+	(void)sig;
+	for (nl_u32 i = 1; i < NL_SHRINKERS; i++)
+		if (nl_depth && nl_load(&nl_shrinker[i]))
+			pthread_exit(NULL);
+}
+
+static void *shrink_until_killed(void *arg)
+{
+	__atomic_store_n(&begun, 1, __ATOMIC_RELEASE);
+	for (;;) {
+		kfree(kmem_cache_alloc(cache, GFP_KERNEL));
+		kmem_cache_shrink(cache);
+	}
+	return arg;
+}
+
+Test(leave, numbers_go_with_the_thread)
+{
+	struct sigaction sa = { .sa_handler = on_number_signal };
+	struct nolock_heap_report rep;
+
+	heap = nolock_heap_default();
+	if (!rseq_in_use(heap))
+		return;
+	cache = kmem_cache_create("left", 100, NULL, 0);
+	cr_assert_not_null(cache);
+	cr_assert_eq(sigaction(SIGUSR1, &sa, NULL), 0);
+	for (int round = 0; round < 10; round++) {
+		pthread_t thread;
+
+		begun = 0;
+		cr_assert_eq(pthread_create(&thread, NULL, shrink_until_killed, NULL), 0);
+		while (!__atomic_load_n(&begun, __ATOMIC_ACQUIRE))
+			usleep(10);
+		while (pthread_tryjoin_np(thread, NULL)) {
+			pthread_kill(thread, SIGUSR1);
+			usleep(100);
+		}
+		for (nl_u32 i = 0; i < NL_SHRINKERS; i++)
+			cr_assert_eq(nl_load(&nl_shrinker[i]), 0, "round %d: number %u", round, i);
+		expect_whole(heap, &rep, "after a thread that had a number");
+		cr_assert_eq(rep.locks_held, 0);
+	}
 }
 
 static sigjmp_buf out;

@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include <criterion/criterion.h>
+#include "internal.h"
 #include "util.h"
 
 Test(stat, names)
@@ -225,4 +226,40 @@ Test(stat, other_process)
 	errno = 0;
 	cr_assert_null(nolock_heap_attach_pid(pid));
 	cr_assert_eq(errno, ESRCH, "errno %d", errno);
+}
+
+/* Slabs that are made ahead of demand, as nolockd does, are slabs made. */
+Test(stat, slabs_made_ahead)
+{
+	struct nolock_heap *heap = nolock_heap_create(64 * MiB);
+	struct nolock_cache_stat st;
+	nl_u32 made, counted = 0;
+
+	cr_assert_not_null(heap);
+	made = nl_heap_prefill(heap, 100000);
+	cr_assert_gt(made, 0);
+	for (unsigned int id = 0; id < NL_NR_BUCKETS; id++) {
+		cr_assert_eq(nolock_heap_cache_stat(heap, id, &st), 0);
+		cr_assert_eq(st.stat[NOLOCK_ALLOC_SLAB], st.slabs, "%s", st.name);
+		counted += (nl_u32)st.slabs;
+	}
+	cr_assert_eq(counted, made);
+	cr_assert_eq(nolock_heap_close(heap), 0);
+}
+
+Test(stat, process_of_another_user, .description = "EPERM, whichever way the system refuses")
+{
+	int status;
+	pid_t pid;
+
+	if (geteuid())
+		return; /* may become nobody else */
+	pid = fork();
+	if (!pid) {
+		errno = 0;
+		_exit(setuid(65534) || nolock_heap_attach_pid(getppid()) || errno != EPERM);
+	}
+	cr_assert_gt(pid, 0);
+	cr_assert_eq(waitpid(pid, &status, 0), pid);
+	cr_assert_eq(status, 0, "status %#x", status);
 }

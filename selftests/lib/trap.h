@@ -61,6 +61,30 @@ static inline int trap_at_abort(uintptr_t ip)
 	__builtin_memcpy(&sig, (const char *)ip - 4, 4);
 	return sig == TRAP_RSEQ_SIG;
 }
+/*
+ * A string instruction with a repeat prefix traps after each element of it. If one comes next, with
+ * much to do, do it here as the CPU would, forwards, but for the last element.
+ */
+static inline void trap_hurry_string(void *context)
+{
+	greg_t *g = ((ucontext_t *)context)->uc_mcontext.gregs;
+	const unsigned char *ip = (const unsigned char *)g[REG_RIP];
+	unsigned int wide = ip[0] == 0xf3 && ip[1] == 0x48, op = ip[0] == 0xf3 ? ip[1 + wide] : 0;
+	unsigned int size = op & 1 ? wide ? 8 : 4 : 1;
+	unsigned long n;
+
+	if ((op != 0xa4 && op != 0xa5 && op != 0xaa && op != 0xab) || (g[REG_EFL] & 0x400) ||
+	    g[REG_RCX] < 4)
+		return;
+	for (n = (unsigned long)g[REG_RCX] - 1; n; n--) {
+		__builtin_memcpy((void *)g[REG_RDI],
+				 op & 8 ? (void *)&g[REG_RAX] : (void *)g[REG_RSI], size);
+		g[REG_RDI] += size;
+		if (!(op & 8))
+			g[REG_RSI] += size;
+	}
+	g[REG_RCX] = 1;
+}
 #endif
 
 #endif /* NOLOCK_SELFTESTS_TRAP_H */

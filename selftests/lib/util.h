@@ -85,9 +85,6 @@ unsigned long env_number(const char *name, unsigned long def);
 /* A child that is not waited for, because its test failed, ends with it. In the child. */
 void die_with_parent(void);
 
-/* Nanoseconds of the monotonic clock: for ends of storms, never for a verdict. */
-uint64_t now_ns(void);
-
 /* Is the heap's fast path by rseq in use in this process? */
 bool rseq_in_use(struct nolock_heap *heap);
 

@@ -10,7 +10,7 @@ lib=$(cd "${NOLOCK_BUILD:-build}/lib" && pwd) || exit 1
 so=$lib/libnolock-malloc.so
 tmp=$(mktemp -d) || exit 1
 trap 'rm -rf "$tmp"' EXIT
-passed=0 failed=0
+. selftests/verdict.sh
 
 # check NAME COMMAND...: passes if it exits with 0 and prints nothing.
 check()
@@ -18,14 +18,8 @@ check()
 	local name=$1
 
 	shift
-	if "$@" >"$tmp/log" 2>&1 && [ ! -s "$tmp/log" ]; then
-		passed=$((passed + 1))
-		echo "ok      $name"
-	else
-		failed=$((failed + 1))
-		echo "FAILED  $name"
-		sed 's/^/    /' "$tmp/log"
-	fi
+	"$@" >"$tmp/out" 2>&1 && [ ! -s "$tmp/out" ]
+	verdict "$name" $?
 }
 
 preloaded()
@@ -277,5 +271,4 @@ check "and libnolock's" diff "$tmp/library" "$tmp/versioned"
 check "needs libc alone" sh -c "readelf -d $so | grep NEEDED | grep -vE '\[(libc\.so\.6|ld-linux.*)\]'; true"
 check "no call to __tls_get_addr, which may allocate" sh -c "nm -D $so | grep __tls_get_addr; true"
 
-echo "$passed passed, $failed failed, 0 skipped"
-[ $failed -eq 0 ]
+total

@@ -5,9 +5,10 @@
  *
  * The library gets its memory by mmap(), mprotect(), mremap() and madvise(), which this program
  * defines: the Nth call fails, that one alone or all from it on, while a child allocates by every
- * function that there is. N goes up until none is left to fail, with TORTURE_SECONDS set by ones.
- * As soon as there is memory again, everything succeeds; what was allocated keeps its contents all
- * along; the heap is whole at the end.
+ * function that there is. N goes up until none is left to fail: by larger and larger steps, but with
+ * TORTURE_SECONDS set by ones, as long as its share of those seconds lasts. As soon as there is
+ * memory again, everything succeeds; what was allocated keeps its contents all along; the heap is
+ * whole at the end.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -209,11 +210,15 @@ static struct outcome round_of(unsigned long from, unsigned long to, bool thread
 
 static void until_none_fails(bool thread)
 {
-	bool brief = !getenv("TORTURE_SECONDS");
+	const char *text = getenv("TORTURE_SECONDS");
+	/* Two tests, in each the one call and all from it on. */
+	uint64_t share = text ? strtoul(text, NULL, 10) * 1000000000u / 4 : 0;
 	unsigned long rounds = 0, all = 0, nulls = 0;
 
-	for (int on = 0; on < 2; on++)
-		for (unsigned long n = 1;; n += brief ? 1 + n / 5 : 1) {
+	for (int on = 0; on < 2; on++) {
+		uint64_t end = now_ns() + share;
+
+		for (unsigned long n = 1;; n += now_ns() < end ? 1 : 1 + n / 5) {
 			struct outcome o = round_of(n, on ? ~0ul : n, thread);
 
 			rounds++;
@@ -222,6 +227,7 @@ static void until_none_fails(bool thread)
 			if (!o.injected)
 				break;
 		}
+	}
 	CHECK(rounds > 10 && nulls > 10, "%lu rounds, %lu refused: nothing was tested", rounds,
 	      nulls);
 	printf("# memory runs out%s: %lu rounds, %lu calls made to fail, %lu allocations refused "

@@ -59,14 +59,6 @@ static void pause_ns(long ns)
 		;
 }
 
-static double seconds(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
-
 static void wait_for_child(pid_t pid, bool kill_it, uint64_t r)
 {
 	int status = -1;
@@ -245,8 +237,7 @@ static void random_points(unsigned int threads)
 	struct outside *o =
 		mmap(NULL, sizeof(*o), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	struct sigaction sa = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
-	const char *text = getenv("NOLOCK_STORM_SECONDS");
-	double end = seconds() + (text && atof(text) > 0 ? atof(text) : 1);
+	uint64_t end = storm_end();
 	unsigned long entered = 0, nested = 0, ops = 0;
 	uint64_t s = 4711 + threads;
 	pid_t pid = getpid(), stopper;
@@ -266,7 +257,7 @@ static void random_points(unsigned int threads)
 			workers[i].handler[k].s = 2000 + 10 * i + k;
 		start(&workers[i]);
 	}
-	while (seconds() < end || __atomic_load_n(&forks, __ATOMIC_RELAXED) < LEAST ||
+	while (now_ns() < end || __atomic_load_n(&forks, __ATOMIC_RELAXED) < LEAST ||
 	       __atomic_load_n(&in_handlers, __ATOMIC_RELAXED) < LEAST ||
 	       __atomic_load_n(&killed, __ATOMIC_RELAXED) < LEAST || ends < LEAST ||
 	       __atomic_load_n(&o->stops, __ATOMIC_RELAXED) < LEAST) {

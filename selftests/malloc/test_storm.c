@@ -83,18 +83,9 @@ static void *work(void *arg)
 	return NULL;
 }
 
-static double seconds(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
-
 static void storm(unsigned int threads)
 {
-	const char *text = getenv("NOLOCK_STORM_SECONDS");
-	double end = seconds() + (text && atof(text) > 0 ? atof(text) : 1);
+	uint64_t end = storm_end();
 	unsigned long entered = 0, nested = 0, hits = 0, ops = 0;
 	struct sigaction sa = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
 
@@ -111,7 +102,7 @@ static void storm(unsigned int threads)
 		CHECK(!pthread_create(&w->thread, NULL, work, w), "pthread_create");
 	}
 	/* Not before each thread was hit on its way through the allocator by each signal. */
-	for (unsigned int round = 0, enough = 0; !enough || seconds() < end; round++) {
+	for (unsigned int round = 0, enough = 0; !enough || now_ns() < end; round++) {
 		enough = 1;
 		for (unsigned int i = 0; i < threads; i++) {
 			pthread_kill(workers[i].thread, signals[round % 2]);

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * api.h - a workload of the whole public API on one heap, with a hook before and after each call.
+ *
+ * test_covered says whether it is the whole. For one thread: it registers an RCU without readers, which
+ * ends its grace periods between the workload's calls.
  */
 #ifndef NOLOCK_TORTURE_API_H
 #define NOLOCK_TORTURE_API_H
@@ -20,9 +23,13 @@ struct api {
 	unsigned int depth; /* objects at once */
 	void (*arm)(void);  /* right before each call, and right after it */
 	void (*disarm)(void);
+	bool brief;		 /* without the calls that take more than 100000 instructions */
+	bool rcu_polls;		 /* the RCU has start_poll() and poll(), not call() */
+	struct kmem_cache *also; /* the workload's second cache while there is one: for handlers */
 	/* Handlers put objects in and free what comes out, as the workload does. */
 	struct mailbox box;
 	unsigned long calls, failed, bad;
+	unsigned int line;  /* of api.c: the first that failed or was bad */
 	unsigned long late; /* caches that could be destroyed only when nothing interrupted it */
 	const char *call;   /* the one it is in */
 };

@@ -14,6 +14,19 @@
 /* Client numbers: who repairs and survives, whose locks are held by hand, and the first other. */
 enum { CLIENT_KEEPER = 1, CLIENT_HOLDER = 2, CLIENT_FIRST = 3 };
 
+/* Builds for small machines and without restartable sequences repeat a part, at less length. */
+#if defined(NOLOCK_TINY) || defined(NOLOCK_NO_RSEQ)
+#define PLAIN_BUILD 0
+#else
+#define PLAIN_BUILD 1
+#endif
+
+#ifdef NOLOCK_TINY
+#define SMALL_BUILD 1
+#else
+#define SMALL_BUILD 0
+#endif
+
 /* Has this build restartable sequences? */
 bool built_with_rseq(void);
 

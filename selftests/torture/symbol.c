@@ -37,38 +37,70 @@ static int program(struct dl_phdr_info *info, size_t size, void *arg)
 	return 1;
 }
 
+/* A file, mapped for good, or "". */
+static const char *map_file(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	void *p = MAP_FAILED;
+	struct stat st;
+
+	if (fd < 0)
+		return "";
+	if (!fstat(fd, &st))
+		p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+	close(fd);
+	return p == MAP_FAILED ? "" : p;
+}
+
+/* The symbols of an image, from its table of that type; returns how many. */
+static size_t find_table(const char *elf, unsigned int type, const ElfW(Sym) * *syms,
+			 const char **strings)
+{
+	const ElfW(Ehdr) *eh = (const void *)elf;
+	const ElfW(Shdr) * sh;
+
+	if (!*elf)
+		return 0;
+	sh = (const void *)(elf + eh->e_shoff);
+	for (int i = 0; i < eh->e_shnum; i++) {
+		if (sh[i].sh_type != type)
+			continue;
+		*syms = (const void *)(elf + sh[i].sh_offset);
+		*strings = elf + sh[sh[i].sh_link].sh_offset;
+		return sh[i].sh_size / sizeof(**syms);
+	}
+	return 0;
+}
+
 static void open_table(void)
 {
-	const ElfW(Ehdr) * eh;
-	const ElfW(Shdr) * sh;
-	struct stat st;
-	int fd;
-
 	if (image)
 		return;
-	image = "";
 	dl_iterate_phdr(program, NULL);
-	fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return;
-	if (!fstat(fd, &st)) {
-		void *p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+	image = map_file("/proc/self/exe");
+	nr_symbols = find_table(image, SHT_SYMTAB, &symbols, &names);
+}
 
-		if (p != MAP_FAILED)
-			image = p;
-	}
-	close(fd);
-	if (!*image)
-		return;
-	eh = (const void *)image;
-	sh = (const void *)(image + eh->e_shoff);
-	for (int i = 0; i < eh->e_shnum; i++) {
-		if (sh[i].sh_type != SHT_SYMTAB)
-			continue;
-		symbols = (const void *)(image + sh[i].sh_offset);
-		nr_symbols = sh[i].sh_size / sizeof(*symbols);
-		names = image + sh[sh[i].sh_link].sh_offset;
-	}
+uintptr_t symbol_address(const char *name)
+{
+	open_table();
+	for (size_t i = 0; i < nr_symbols; i++)
+		if (ELF64_ST_TYPE(symbols[i].st_info) == STT_FUNC && symbols[i].st_value &&
+		    !strcmp(names + symbols[i].st_name, name))
+			return load + symbols[i].st_value;
+	return 0;
+}
+
+bool symbol_exports(const char *path, void (*fn)(const char *name, void *arg), void *arg)
+{
+	const ElfW(Sym) *syms = NULL;
+	const char *strings = NULL;
+	size_t n = find_table(map_file(path), SHT_DYNSYM, &syms, &strings);
+
+	for (size_t i = 0; i < n; i++)
+		if (ELF64_ST_TYPE(syms[i].st_info) == STT_FUNC && syms[i].st_shndx != SHN_UNDEF)
+			fn(strings + syms[i].st_name, arg);
+	return n != 0;
 }
 
 void symbol_text(uintptr_t *from, uintptr_t *to)

@@ -18,4 +18,10 @@ const char *symbol_line(char *buf, size_t len, uintptr_t ip);
 /* This program's text: [*from, *to). */
 void symbol_text(uintptr_t *from, uintptr_t *to);
 
+/* Where a function of this program begins, or 0. */
+uintptr_t symbol_address(const char *name);
+
+/* fn(name, arg) for each function that a shared object exports; false if it cannot be read. */
+bool symbol_exports(const char *path, void (*fn)(const char *name, void *arg), void *arg);
+
 #endif /* NOLOCK_TORTURE_SYMBOL_H */

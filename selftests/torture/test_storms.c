@@ -4,7 +4,8 @@
  * of each thread, whose handlers nest and allocate and free what anybody allocated, on 1 to 8
  * threads that do the same, on a private heap, a shared one of our own, and nolockd's.
  *
- * Objects pass between threads and handlers through mailboxes, each says its own size and pattern,
+ * Main flows and handlers use single objects, many at once, prefilled sheaves, a per-CPU array and
+ * kfree_rcu(). Objects pass between threads and handlers through mailboxes, each says its own size and pattern,
  * and each is checked before it is freed. No nolock call may fail: what is set aside is more than
  * all can hold. TORTURE_SECONDS=N shares N seconds among the storms; else each has half a second.
  */
@@ -19,13 +20,14 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+#include <nolock/rcu.h>
 #include "internal.h"
 #include "nolockd.h"
 #include "row.h"
 #include "shared.h"
 #include "../lib/util.h"
 
-enum { MOST = 8, KEEP = 100, STASH = 6 };
+enum { MOST = 8, KEEP = 100, STASH = 6, FEW = 6, MAX_WAITING = 2000 };
 
 static const int signals[] = { SIGUSR1, SIGUSR2, SIGURG };
 #define NR_SIGNALS ARRAY_LEN(signals)
@@ -50,20 +52,57 @@ struct storm_thread {
 static struct storm_thread threads[MOST];
 static struct mailbox box;
 static struct nolock_heap *heap;
-static struct kmem_cache *cache;
+static struct kmem_cache *cache, *array;
+static unsigned long rcu_begun, rcu_over; /* grace periods */
+static unsigned long rcu_waiting;	  /* roughly how many objects */
 static int stop;
 static pthread_barrier_t go;
 static __thread struct storm_thread *self;
+
+#define LOAD(where) __atomic_load_n(&(where), __ATOMIC_SEQ_CST)
+
+static void over_at_least(unsigned long n)
+{
+	unsigned long old = LOAD(rcu_over);
+
+	while (old < n && !__atomic_compare_exchange_n(&rcu_over, &old, n, false, __ATOMIC_SEQ_CST,
+						       __ATOMIC_SEQ_CST))
+		;
+}
+
+static unsigned long rcu_start_poll(void)
+{
+	return __atomic_add_fetch(&rcu_begun, 1, __ATOMIC_SEQ_CST);
+}
+
+static int rcu_poll(unsigned long cookie)
+{
+	return LOAD(rcu_over) >= cookie;
+}
+
+static void rcu_synchronize(void)
+{
+	over_at_least(rcu_start_poll());
+}
+
+/* An RCU without readers, whose grace periods end when the sender of signals says so. */
+static const struct nolock_rcu_ops rcu_ops = { .synchronize = rcu_synchronize,
+					       .start_poll = rcu_start_poll,
+					       .poll = rcu_poll };
 
 static void *get(struct owner *o, bool in_handler)
 {
 	unsigned int size = sizes[rng_below(&o->r, ARRAY_LEN(sizes))];
 	void *p;
 
-	switch (rng_below(&o->r, in_handler ? 4 : 6)) {
+	switch (rng_below(&o->r, in_handler ? 5 : 7)) {
 	case 0:
 		size = kmem_cache_size(cache);
 		p = kmem_cache_alloc_nolock(cache, 0, NUMA_NO_NODE);
+		break;
+	case 4:
+		size = kmem_cache_size(array);
+		p = kmem_cache_alloc_nolock(array, 0, NUMA_NO_NODE);
 		break;
 	case 1:
 		p = nolock_heap_kmalloc(heap, size, GFP_ATOMIC);
@@ -72,7 +111,7 @@ static void *get(struct owner *o, bool in_handler)
 	case 3:
 		p = nolock_heap_kmalloc_nolock(heap, size, 0, NUMA_NO_NODE);
 		break;
-	case 4:
+	case 5:
 		size = kmem_cache_size(cache);
 		p = kmem_cache_alloc(cache, GFP_KERNEL);
 		break;
@@ -89,17 +128,65 @@ static void *get(struct owner *o, bool in_handler)
 	return p;
 }
 
-static void put(struct owner *o, void *p)
+static void put(struct owner *o, void *p, bool in_handler)
 {
+	unsigned int how = rng_below(&o->r, 16), size;
+
 	if (!p)
 		return;
-	if (!stamp_check(p))
+	size = stamp_check(p);
+	if (!size)
 		o->bad++;
 	o->ops++;
-	if (rng_below(&o->r, 2))
+	/* As many as may wait without using up what is set aside. */
+	if (how < 2 && size <= 1024 && LOAD(rcu_waiting) < MAX_WAITING) {
+		__atomic_add_fetch(&rcu_waiting, 1, __ATOMIC_SEQ_CST);
+		if (how || in_handler ? kfree_rcu_nolock(p) : kfree_rcu(p))
+			o->failed++;
+	} else if (how % 2) {
 		kfree(p);
-	else
+	} else {
 		kfree_nolock(p);
+	}
+}
+
+/* What handlers and main flows do alike: several objects by one call. */
+static void many(struct owner *o)
+{
+	struct kmem_cache *s = rng_below(&o->r, 4) ? cache : array;
+	unsigned int n = 1 + rng_below(&o->r, FEW), size = kmem_cache_size(s);
+	struct slab_sheaf *sheaf;
+	void *p[FEW];
+
+	o->ops++;
+	if (rng_below(&o->r, 2)) {
+		if (kmem_cache_alloc_bulk_nolock(s, 0, n, p) != (int)n) {
+			o->failed++;
+			return;
+		}
+		for (unsigned int i = 0; i < n; i++)
+			stamp(p[i], size, i);
+		for (unsigned int i = 0; i < n; i++)
+			o->bad += !stamp_check(p[i]);
+		kmem_cache_free_bulk_nolock(s, n, p);
+		return;
+	}
+	/* Now and then an oversize one. */
+	sheaf = kmem_cache_prefill_sheaf_nolock(s, 0, rng_below(&o->r, 8) ? n : 200);
+	if (!sheaf) {
+		o->failed++;
+		return;
+	}
+	for (unsigned int i = 0; i < n; i++) {
+		p[i] = kmem_cache_alloc_from_sheaf(s, 0, sheaf);
+		if (p[i])
+			stamp(p[i], size, i);
+		else
+			o->failed++;
+	}
+	kmem_cache_return_sheaf(s, 0, sheaf);
+	for (unsigned int i = 0; i < n; i++)
+		put(o, p[i], true);
 }
 
 static void handler(int sig)
@@ -119,9 +206,11 @@ static void handler(int sig)
 	t->hits += (unsigned long)t->inside;
 	o->entered++;
 	k = rng_below(&o->r, STASH);
-	put(o, o->stash[k]);
+	put(o, o->stash[k], true);
 	o->stash[k] = get(o, true);
-	put(o, mailbox_swap(&box, (uint32_t)rng_next(&o->r), get(o, true)));
+	put(o, mailbox_swap(&box, (uint32_t)rng_next(&o->r), get(o, true)), true);
+	if (rng_below(&o->r, 2))
+		many(o);
 	t->depth--;
 	errno = saved;
 }
@@ -148,10 +237,20 @@ static void other_calls(struct owner *o, unsigned int what)
 		kmem_cache_return_sheaf(cache, GFP_KERNEL, sheaf);
 		break;
 	case 2:
-		kmem_cache_shrink(cache);
+		/* Not if what this thread or another has interrupted holds the array. */
+		kmem_cache_prefill_percpu_array(array, 1 + rng_below(&o->r, 8), GFP_KERNEL);
 		break;
 	case 3:
+		__atomic_store_n(&rcu_waiting, nolock_rcu_poll(), __ATOMIC_SEQ_CST);
+		break;
+	case 4:
+		kmem_cache_shrink(rng_below(&o->r, 2) ? cache : array);
+		break;
+	case 5:
 		nolock_heap_trim(heap);
+		break;
+	default:
+		many(o);
 	}
 }
 
@@ -177,10 +276,11 @@ static void *work(void *arg)
 		uint32_t k = rng_below(&o->r, KEEP), what = rng_below(&o->r, 2000);
 
 		t->inside = 1;
-		if (what < 4) {
-			other_calls(o, what);
+		if (what < 60) {
+			/* The last two visit the whole heap. */
+			other_calls(o, what < 40 ? what % 4 : what < 42 ? what - 36 : what);
 		} else {
-			put(o, t->keep[k]);
+			put(o, t->keep[k], false);
 			t->keep[k] = get(o, false);
 			if (what < 500)
 				t->keep[k] =
@@ -230,7 +330,8 @@ static unsigned long storm(struct nolock_heap *on, const char *name, unsigned in
 	if (nolock_heap_populate(heap, 24 * MiB) || check_whole(heap, &before, "before"))
 		return 1;
 	cache = nolock_heap_kmem_cache_create(heap, "storm", 72, &args, 0);
-	if (!cache)
+	array = nolock_heap_kmem_cache_create(heap, "storm-array", 136, NULL, SLAB_NO_MERGE);
+	if (!cache || !array || kmem_cache_setup_percpu_array(array, 8))
 		return 1;
 	/* No sa_mask: handlers of different signals interrupt each other. */
 	for (unsigned int k = 0; k < NR_SIGNALS; k++)
@@ -249,8 +350,10 @@ static unsigned long storm(struct nolock_heap *on, const char *name, unsigned in
 	for (unsigned long i = 0; now_ns() < end || (!met(n) && now_ns() < end + FAR); i++) {
 		pthread_kill(threads[i % n].thread, signals[i / n % NR_SIGNALS]);
 		/* With one CPU for all, somebody else should have it, too. */
-		if (i % 16 == 0)
+		if (i % 16 == 0) {
+			over_at_least(LOAD(rcu_begun));
 			sched_yield();
+		}
 	}
 	__atomic_store_n(&stop, 1, __ATOMIC_RELAXED);
 	pthread_barrier_wait(&go);
@@ -258,15 +361,15 @@ static unsigned long storm(struct nolock_heap *on, const char *name, unsigned in
 		pthread_join(threads[i].thread, NULL);
 	pthread_barrier_destroy(&go);
 	for (uint32_t i = 0; i < MAILBOX_SLOTS; i++)
-		put(&threads[0].main, mailbox_swap(&box, i, NULL));
+		put(&threads[0].main, mailbox_swap(&box, i, NULL), false);
 	for (unsigned int i = 0; i < n; i++) {
 		struct storm_thread *t = &threads[i];
 
 		for (int k = 0; k < KEEP; k++)
-			put(&t->main, t->keep[k]);
+			put(&t->main, t->keep[k], false);
 		for (unsigned int k = 0; k < NR_SIGNALS; k++) {
 			for (int s = 0; s < STASH; s++)
-				put(&t->handler[k], t->handler[k].stash[s]);
+				put(&t->handler[k], t->handler[k].stash[s], true);
 			sum(&t->handler[k], &ops, &failed, &bad);
 			entered += t->handler[k].entered;
 		}
@@ -275,6 +378,10 @@ static unsigned long storm(struct nolock_heap *on, const char *name, unsigned in
 		hits += t->hits;
 	}
 	wrong = failed + bad;
+	if (nolock_rcu_barrier()) {
+		printf("  objects still wait\n");
+		wrong++;
+	}
 	wrong += (unsigned long)check_whole(heap, &rep, name);
 	if (rep.allocated != before.allocated || rep.large != before.large ||
 	    rep.refused != before.refused) {
@@ -283,8 +390,8 @@ static unsigned long storm(struct nolock_heap *on, const char *name, unsigned in
 		       (long)(rep.refused - before.refused));
 		wrong++;
 	}
-	if (kmem_cache_destroy(cache)) {
-		printf("  the cache is in use\n");
+	if (kmem_cache_destroy(cache) || kmem_cache_destroy(array)) {
+		printf("  a cache is in use\n");
 		wrong++;
 	}
 	if (!hits || !nested) {
@@ -302,22 +409,28 @@ int main(int argc, char **argv)
 {
 	uint64_t ns = env_number("TORTURE_SECONDS", 0) * 1000000000u / 8;
 	unsigned long passed = 0, tried = 0;
-	struct nolock_heap *mine = nolock_heap_default(), *served;
+	/* Of a build for small machines there is the library alone. */
+	const bool daemon_wanted = !SMALL_BUILD;
+	struct nolock_heap *mine = nolock_heap_default(), *served = NULL;
 	struct nolockd d;
 	int status;
 	pid_t pid;
 
 	if (!ns)
 		ns = 500000000;
+	if (nolock_rcu_register(&rcu_ops))
+		return 1;
 	if (argc > 1) {
 		if (rseq_in_use(mine))
 			return 20;
 		return storm(mine, "private heap, no rseq", 4, ns) != 0;
 	}
 	/* nolockd first: it is started by a fork, and this process has no other thread yet. */
-	if (nolockd_start(&d, true))
-		return 1;
-	served = nolock_heap_open(d.heap);
+	if (daemon_wanted) {
+		if (nolockd_start(&d, true))
+			return 1;
+		served = nolock_heap_open(d.heap);
+	}
 	for (unsigned int n = 1; n <= MOST; n += n < 2 ? 1 : 6) {
 		passed += storm(mine, "private heap", n, ns) == 0;
 		tried++;
@@ -326,7 +439,7 @@ int main(int argc, char **argv)
 		passed += storm(shared_make(64 * MiB), "shared heap", n, ns) == 0;
 		tried++;
 	}
-	for (unsigned int n = 2; n <= MOST; n += 3) {
+	for (unsigned int n = 2; daemon_wanted && n <= MOST; n += 3) {
 		passed += served && storm(served, "nolockd's arena", n, ns) == 0;
 		tried++;
 		if (!env_number("TORTURE_SECONDS", 0))
@@ -334,11 +447,13 @@ int main(int argc, char **argv)
 	}
 	if (served)
 		nolock_heap_close(served);
-	status = nolockd_stop(&d);
-	if (status)
-		printf("nolockd ended with status %#x\n", status);
-	passed += status == 0;
-	tried++;
+	if (daemon_wanted) {
+		status = nolockd_stop(&d);
+		if (status)
+			printf("nolockd ended with status %#x\n", status);
+		passed += status == 0;
+		tried++;
+	}
 	/* The library reads its environment once. */
 	fflush(stdout);
 	pid = fork();

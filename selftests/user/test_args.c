@@ -9,6 +9,9 @@
 #include "daemon.h"
 #include "spec.h"
 
+#define TWENTY "twenty-bytes-of-path"
+#define LONG_PATH "/" TWENTY TWENTY TWENTY TWENTY TWENTY TWENTY
+
 static struct output o;
 
 TestSuite(args, .init = setup, .timeout = 120);
@@ -74,6 +77,12 @@ Test(args, nolockd)
 		{ { "nolockd", "--mode=" }, "mode" },
 		{ { "nolockd", "--owner=no-such-user" }, "no such user" },
 		{ { "nolockd", "--group=no-such-group" }, "no such group" },
+		{ { "nolockd", "--socket=" }, "path" },
+		{ { "nolockd", "--check-config", "--socket=" LONG_PATH }, "107 bytes" },
+		{ { "nolockd", "--pidfile=" }, "name a file" },
+		{ { "nolockd", "--no-trace", "--usdt=/bin/true" }, "--usdt" },
+		{ { "nolockd", "--ring=1M", "--no-trace" }, "--ring" },
+		{ { "nolockd", "--no-trace", "--trace-nested" }, "--trace-nested" },
 	};
 
 	ALL_REFUSED(wrong);

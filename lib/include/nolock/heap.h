@@ -69,7 +69,8 @@ NOLOCK_API struct nolock_heap *nolock_heap_open(const char *name);
  * nolock_heap_close - close a heap that was opened, or destroy one that was created
  * A private heap's memory goes with it. Nobody may use the heap in this process any more.
  * Objects of a shared heap that wait for a grace period (rcu.h) are freed first, which blocks and
- * may fail as nolock_rcu_barrier(). The default heap cannot be closed: -EINVAL. Ordinary context.
+ * may fail as nolock_rcu_barrier(). Returns 0; -EINVAL for the default heap, which cannot be closed,
+ * and for what is no open heap. Ordinary context.
  */
 NOLOCK_API int nolock_heap_close(struct nolock_heap *heap);
 
@@ -171,7 +172,8 @@ NOLOCK_API void *nolock_heap_alloc_pages_nolock(struct nolock_heap *heap, gfp_t 
 						unsigned int order);
 
 /*
- * nolock_heap_kmem_cache_find - a cache of the heap by its name, or NULL (ENOENT)
+ * nolock_heap_kmem_cache_find - a cache of the heap by its name, cut as kmem_cache_create() does; or
+ * NULL (ENOENT)
  * How a second process, or nolockd, gets at a cache that the first one made. Ordinary context.
  */
 NOLOCK_API struct kmem_cache *nolock_heap_kmem_cache_find(struct nolock_heap *heap,

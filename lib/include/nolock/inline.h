@@ -9,8 +9,8 @@
  * The sequence below is the one of the library's own fast path (there it is explained: lib/rseq.h),
  * so what it relies on is part of the library's binary interface: struct nolock_thread, and the
  * first three words of a slot, which are its lock, its count and the address of its objects. A
- * library that lays them out in another way leaves nolock_thread as it is at a thread's start, all
- * zero, and every call goes to the library.
+ * library that lays them out in another way leaves nolock_thread's slots 0, as they are at a thread's
+ * start, and every call goes to the library.
  */
 #ifndef NOLOCK_INLINE_H
 #define NOLOCK_INLINE_H

@@ -123,7 +123,9 @@ NOLOCK_API size_t ksize(const void *p);
  * kfree - free an object of any kind: kmalloc(), kmalloc_nolock(), any cache, any heap that this
  * process has open, or a BPF program
  * @p: the object; NULL and ZERO_SIZE_PTR are ignored
- * Any context. Makes no system call for objects up to KMALLOC_MAX_CACHE_SIZE.
+ * Any context. Off the fast path it may make system calls, by which free memory goes back after
+ * NOLOCK_DECAY_MS (10000; -1: never); kfree_nolock() makes none.
+ * Source: kfree() of Linux's slub.c.
  */
 NOLOCK_API void kfree(const void *p);
 
@@ -240,7 +242,8 @@ NOLOCK_API struct kmem_cache *kmem_cache_create(const char *name, unsigned int o
 /*
  * kmem_cache_destroy - give all memory of the cache back and forget it
  * @s: NULL is ignored
- * Returns 0, or -EBUSY with a message when objects are still allocated: the cache stays usable.
+ * Returns 0; -EINVAL for what is no cache that kmem_cache_create() made; or -EBUSY with a message when
+ * objects are still allocated: the cache stays usable.
  * Waits for objects that were passed to kfree_rcu(), and may fail as nolock_rcu_barrier().
  * Ordinary context; nobody may use the cache any more.
  * (Linux's returns void and leaks in that case.)

@@ -91,13 +91,17 @@ struct nolock_heap_stat {
 /* nolock_stat_name - SLUB's lower-case name of a counter, or NULL. Any context. */
 NOLOCK_API const char *nolock_stat_name(enum nolock_stat_item item);
 
-/* nolock_heap_stat - read a heap's figures. Returns 0. Ordinary context. */
+/*
+ * nolock_heap_stat - read a heap's figures
+ * Returns 0; -EINVAL without a heap; -EPROTO (another version) or -EUCLEAN for a damaged header.
+ * Ordinary context.
+ */
 NOLOCK_API int nolock_heap_stat(const struct nolock_heap *heap, struct nolock_heap_stat *st);
 
 /*
  * nolock_heap_cache_stat - read the figures of cache number @id
- * Returns 0, or -ENOENT when no cache has that number, or -ERANGE when none can (end the loop).
- * Ordinary context.
+ * Returns 0, or -ENOENT when no cache has that number, or -ERANGE when none can (end the loop); else
+ * as nolock_heap_stat(). Ordinary context.
  */
 NOLOCK_API int nolock_heap_cache_stat(const struct nolock_heap *heap, unsigned int id,
 				      struct nolock_cache_stat *st);

@@ -10,7 +10,7 @@
 #include <nolock/heap.h>
 #include <nolock/slab.h>
 
-#include "work.h"
+#include "load.h"
 
 #define MAX_THREADS 64
 #define MAX_OBJS 100000 /* of one thread */
@@ -18,7 +18,7 @@
 /*
  * Every call goes through a pointer that is loaded from memory, which is what a call of a shared
  * library's function costs its users (call *GOT), for libnolock as for the others. What libnolock's
- * header has in line is in line (loads.c).
+ * header has in line is in line (workloads.c).
  */
 struct calls {
 	void *(*malloc)(size_t size);
@@ -60,7 +60,7 @@ extern enum entry entry;
 /* A random order of n objects, the same for every allocator. */
 extern uint32_t order[MAX_OBJS];
 
-/* work.c: threads wait until all are there. Spinning, since a futex would be measured too. */
+/* load.c: threads wait until all are there. Spinning, since a futex would be measured too. */
 void meet(void);
 /* One turn of a loop that waits for another thread. */
 void wait_a_turn(unsigned int *turns);
@@ -77,7 +77,7 @@ bool memory_counts(struct work_counts *c);
 bool memory_map(struct work_map *map);
 void memory_trim(void);
 
-/* loads.c */
+/* workloads.c */
 extern void (*const loads[NR_WORKLOADS][NR_ENTRIES])(struct worker *w);
 void loads_prepare(unsigned int workload);
 void load_burst(struct worker *w, uint64_t bytes);

@@ -2,7 +2,7 @@
 /*
  * memory.c - what a process's memory is made of: its RSS, and libnolock's heap from inside.
  *
- * The heap's layout is read directly, by core/layout.h: libnolock tells sums over a cache, and
+ * The heap's layout is read directly, by the core's headers: libnolock tells sums over a cache, and
  * here R-slots and A-slots are told apart, and pages that are there from those that are not.
  */
 #define _GNU_SOURCE
@@ -17,7 +17,7 @@
 #include <nolock/stat.h>
 
 #include "process.h"
-#include "core/layout.h"
+#include "core/slot.h"
 
 /* A line "Name: N kB" of a file in /proc/self, in bytes; 0 if it is not there. */
 static uint64_t proc_kb(const char *path, const char *name)
@@ -63,8 +63,9 @@ static bool find_lib(struct nolock_heap_stat *st)
 
 static void add_counts(struct work_counts *c, const nl_slot_t *slot, bool is_a)
 {
-	uint64_t word = slot->word, n = word & 0xffff, allocs = word >> 16;
-	uint64_t frees = n + allocs + slot->stat[NL_STAT_OUT] - slot->stat[NL_STAT_IN];
+	uint64_t allocs = NL_WORD_ALLOCS(slot->word);
+	uint64_t frees = NL_WORD_SIZE(slot->word) + allocs + slot->stat[NL_STAT_OUT] -
+			 slot->stat[NL_STAT_IN];
 
 	c->allocs += allocs + slot->stat[NL_STAT_ALLOC_SLOWPATH];
 	c->frees += frees + slot->stat[NL_STAT_FREE_SLOWPATH];

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * loads.c - the workloads.
+ * workloads.c - the workloads.
  *
  * Each is written once and instantiated for each way to call an allocator, so that the loops around
  * the calls are the same instructions. Each object is written to once, as an object is. At the

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * work.h - what the benchmark and its processes know of each other: the workloads, and the
+ * load.h - what the benchmark and its processes know of each other: the workloads, and the
  * messages between them.
  *
- * The processes run build/bench/work/work, which links nothing but the C library: what an
+ * The processes run build/bench/load/load, which links nothing but the C library: what an
  * allocator makes of a process is not hidden behind what the benchmark needs itself.
  */
-#ifndef WORK_H
-#define WORK_H
+#ifndef BENCH_LOAD_H
+#define BENCH_LOAD_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -38,7 +38,7 @@ enum aim {
 };
 
 /*
- * The workloads of loads.c: identifier, name, threads, CPUs that they need, units of one thread in
+ * The workloads: identifier, name, threads, CPUs that they need, units of one thread in
  * a round, KiB set aside for kmalloc_nolock before, largest size asked for, who runs it, what is
  * expected, what a unit is, and in words.
  */
@@ -161,7 +161,7 @@ struct work_reply {
 };
 
 /*
- * A program for the spawner (work --spawn=FD) to run, strings that each end in NUL: LD_PRELOAD or
+ * A program for the spawner (load spawn FD) to run, strings that each end in NUL: LD_PRELOAD or
  * "", then the arguments. It is found in PATH; its output goes nowhere.
  */
 #define SPAWN_MAX 8192
@@ -173,4 +173,4 @@ struct spawn_reply {
 	uint64_t peak;	 /* bytes */
 };
 
-#endif /* WORK_H */
+#endif /* BENCH_LOAD_H */

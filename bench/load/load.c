@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * work.c - the process that an allocator is measured in: it runs what the benchmark asks for.
+ * load.c - the process that an allocator is measured in: it runs what the benchmark asks for.
  *
  * Not for people: bench starts it, once for each allocator.
- *   work serve FD ENTRY MALLOC,FREE,REALLOC KIB CPU...   measure, with these calls, on these CPUs
- *   work where FD SYMBOL                             which file is SYMBOL in?
- *   work tiny ENTRY MALLOC,FREE                      start, allocate a little, end
- *   work spawn FD                                    run programs, and say what they took
+ *   load serve FD ENTRY MALLOC,FREE,REALLOC KIB CPU...   measure, with these calls, on these CPUs
+ *   load where FD SYMBOL                             which file is SYMBOL in?
+ *   load tiny ENTRY MALLOC,FREE                      start, allocate a little, end
+ *   load spawn FD                                    run programs, and say what they took
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>

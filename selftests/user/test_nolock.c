@@ -289,10 +289,12 @@ Test(nolock, status)
 
 Test(nolock, trace)
 {
+	/* A machine under emulation takes more than a second to begin. */
+	static const char *const durations[] = { "--duration=1", "--duration=10" };
 	struct daemon d;
 	char pid[16], *line, *rest;
 	json_object *event;
-	unsigned int n = 0;
+	unsigned int n = 0, try = 0;
 	pid_t busy;
 
 	if (!can_bpf())
@@ -304,7 +306,8 @@ Test(nolock, trace)
 			close(open("/dev/null", O_RDONLY));
 	}
 	snprintf(pid, sizeof(pid), "%d", busy);
-	RUN(&o, "nolock", "trace", "--json", "--cache=filp", "--sample=50", "--duration=1", "--pid",
+again:
+	RUN(&o, "nolock", "trace", "--json", "--cache=filp", "--sample=50", durations[try], "--pid",
 	    pid);
 	cr_assert_eq(o.status, 0, "%s", o.err);
 	for (rest = o.out; (line = strsep(&rest, "\n")) && rest; n++) {
@@ -317,10 +320,11 @@ Test(nolock, trace)
 		cr_assert_eq((pid_t)number(event, "pid"), busy);
 		json_object_put(event);
 	}
+	if (n <= 10 && !try++)
+		goto again;
 	cr_assert(n > 10, "%u events", n);
-	cr_log_info("%u events in a second", n);
 	/* An odd number: every 50th of alternating allocations and frees is always the same kind. */
-	RUN(&o, "nolock", "trace", "--cache=filp", "--sample=51", "--duration=1", "--pid", pid);
+	RUN(&o, "nolock", "trace", "--cache=filp", "--sample=51", durations[try], "--pid", pid);
 	cr_assert_eq(o.status, 0, "%s", o.err);
 	cr_assert(strstr(o.out, "kmem_cache_alloc"), "%s", o.out);
 	cr_assert(strstr(o.err, "events shown"), "%s", o.err);

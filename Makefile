@@ -12,10 +12,14 @@
 #   make asan         the suites with AddressSanitizer      (build/asan)
 #   make ubsan        the suites with UBSan                 (build/ubsan)
 #   make tsan         selftests/tsan with ThreadSanitizer   (build/tsan)
+#   make fuzz         what nolockd reads, by libFuzzer (build/fuzz); FUZZ_SECONDS=N (60) in all
 #   make check-compilers   all C once more, warnings being errors: gcc, clang, lib/ for aarch64
 #   make check-tiny   the suites of the library, and short parts of the torture, of a build for small
 #                     machines (build/tiny)
 #   make check-nodes       suites of the library on two nodes (NOLOCK_FAKE_NODES=2)
+#   make check-kernels     the suites that touch BPF on the kernels of later Debians, in QEMU: the
+#                     newest kernel of each suite in KERNELS (trixie sid), and some suites once more
+#                     with its libbpf. KERNEL_TESTS="bpf/test_X ..." runs those
 #   make check-programs    real programs under the drop-in malloc and under glibc's: do they print the
 #                     same, how long do they take; PROGRAMS="perl git" runs those
 #   make bench        the benchmarks, in a quarter of an hour: build/bench.json, build/bench/*.svg.
@@ -52,6 +56,7 @@
 #                            each that has a main(). The other .c files of a directory are linked
 #                            to each of its programs. bench/bench measures in processes of
 #                            bench/load/load
+#   selftests/fuzz/fuzz_*.c  a target of libFuzzer each
 #   selftests/*/test_*.sh    shell tests
 
 VERSION := 0.1.0
@@ -271,6 +276,22 @@ tsan:
 .PHONY: tsan-programs
 tsan-programs: $(TSAN_BINS)
 
+# libFuzzer is clang's. What is built here is for it alone.
+FUZZ_MAKE = $(call SAN_MAKE,fuzz,address$(comma)fuzzer-no-link) CC=$(CLANG)
+FUZZ_BINS := $(patsubst %.c,$(BUILD)/%,$(wildcard selftests/fuzz/fuzz_*.c))
+
+.PHONY: fuzz fuzz-programs
+fuzz:
+	@scripts/deps ensure build check
+	+@$(FUZZ_MAKE) fuzz-programs
+	@NOLOCK_BUILD=$(BUILD) selftests/fuzz/run
+
+fuzz-programs: $(FUZZ_BINS)
+
+$(FUZZ_BINS): %: %.o $(BUILD)/selftests/fuzz/daemon.o $(LIBUSER) $(LIBNOLOCK)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(SANFLAGS) -fsanitize=fuzzer $(LDFLAGS) -o $@ $^ $(USER_LIBS)
+
 TINY_MAKE = $(SUB) TINY=1 BUILD=$(BUILD)/tiny
 TINY_TORTURE = $(addprefix selftests/torture/test_,breakpoints kill_random stepped storms)
 TINY_BINS = $(subst =$(BUILD)/,=$(BUILD)/tiny/,$(filter suite=$(BUILD)/selftests/lib/%,$(SUITES))) \
@@ -309,6 +330,35 @@ check-compilers:
 	+@$(WITH_CLANG)
 	+@$(WITH_ARM64)
 
+# On other kernels, in QEMU, where each of these suites takes half a minute. make check has those in
+# KERNEL_SHORT, allocating and growing and the structures of the examples, and tracing as below.
+KERNELS ?= trixie sid
+# All but two, which take emulation too long: they are to be named.
+KERNEL_TESTS ?= $(filter-out bpf/test_nolock_garbage bpf/test_nolock_pass,$(patsubst selftests/%.c,%,\
+		$(sort $(wildcard selftests/bpf/test_*.c selftests/user/test_*.c))))
+KERNEL_SHORT = bpf/test_arena_self bpf/test_examples
+# With the suite's own libbpf, linked to the C library of that Debian by its loader in the machine.
+KERNEL_LIBBPF = bpf/test_trace_caches user/test_daemon
+LIBBPF_AT = $(abspath $(BUILD))/kernels/$(1)/libbpf
+LIBBPF_MAKE = $(SUB) BUILD=$(BUILD)/libbpf-$(1) BPFOUT=$(BPFOUT) KERNEL_TESTS='$(KERNEL_LIBBPF)' \
+	      CFLAGS='-O1 -isystem $(LIBBPF_AT)/usr/include' \
+	      LDFLAGS='-L$(LIBBPF_AT)/usr/lib/$(shell uname -m)-linux-gnu -Wl,--disable-new-dtags \
+	      -Wl,-rpath,/later,--dynamic-linker,/later/ld-linux-x86-64.so.2 \
+	      -Wl,--unresolved-symbols=ignore-in-shared-libs'
+# $(1): which; scripts/kernels says what is missing of a suite that could not be fetched.
+KERNELS_RUN = NOLOCK_KERNELS='$(KERNELS)' scripts/kernels --fetch $(BUILD); \
+	$(SUB) kernel-tests KERNEL_TESTS='$(1)' && \
+	$(foreach k,$(KERNELS),{ [ ! -e $(BUILD)/kernels/$(k)/libs ] || $(call LIBBPF_MAKE,$(k)) kernel-tests; } &&) \
+	NOLOCK_KERNELS='$(KERNELS)' scripts/kernels $(BUILD) $(1:%=$(BUILD)/selftests/%) \
+	$(foreach k,$(KERNELS),$(KERNEL_LIBBPF:%=$(BUILD)/libbpf-$(k)/selftests/%))
+
+.PHONY: check-kernels kernel-tests
+check-kernels:
+	@scripts/deps ensure build check
+	+@$(call KERNELS_RUN,$(KERNEL_TESTS))
+
+kernel-tests: $(USER_BINS) $(BUILD)/scripts/tsc_khz $(KERNEL_TESTS:%=$(BUILD)/selftests/%)
+
 PROGRAMS ?=
 
 check-programs:
@@ -329,6 +379,8 @@ check:
 		'step=asan+ubsan build=$(SAN_BOTH) tests' $(call SAN_BINS,asan+ubsan) \
 		'step=tiny build=$(TINY_MAKE) tiny-tests' $(TINY_BINS) $(NODES_BINS) \
 		"step=no-rseq build=$(NO_RSEQ_MAKE) torture-programs" $(NO_RSEQ_BINS) \
+		'step=fuzz build=$(FUZZ_MAKE) fuzz-programs' program=selftests/fuzz/run \
+		"step=kernels=$(call KERNELS_RUN,$(KERNEL_SHORT))" \
 		'step=tsan build=$(call SAN_MAKE,tsan,thread) tsan-programs' \
 		$(TSAN_BINS:$(BUILD)/%=program=$(BUILD)/tsan/%)
 

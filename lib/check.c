@@ -46,10 +46,10 @@ static __attribute__((format(printf, 2, 3))) void error(struct check *ck, const 
 	}
 }
 
-/* A count that each thread that died may have left one off. */
+/* A count of 32 bits that each thread that died may have left one off, below 0 as well. */
 static bool differ(struct check *ck, nl_u64 counter, nl_u64 counted)
 {
-	int64_t by = (int64_t)(counter - counted);
+	int64_t by = (int32_t)(nl_u32)(counter - counted);
 
 	return (nl_u64)(by < 0 ? -by : by) > ck->deaths;
 }

@@ -2,6 +2,7 @@
 /* format.c - where everything lies in a new heap, its kmalloc caches, and is a header sane? */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <stddef.h>
 #include <string.h>
 #include "internal.h"
 #include "debug.h"
@@ -139,6 +140,22 @@ int nl_heap_format(void *mem, const struct nl_shape *shape)
 	return 0;
 }
 
+#define LAID_OUT(field)                                                                            \
+	{                                                                                          \
+		offsetof(struct nl_heap, field), sizeof(((struct nl_heap *)0)->field),             \
+			"its " #field " is not what its layout makes it"                           \
+	}
+
+static const struct {
+	size_t off, size;
+	const char *why;
+} fields[] = {
+	LAID_OUT(nr_groups), LAID_OUT(first_chunk), LAID_OUT(nr_sheaves), LAID_OUT(off_cache),
+	LAID_OUT(off_rslot), LAID_OUT(off_aslot),   LAID_OUT(off_node),	  LAID_OUT(off_smap),
+	LAID_OUT(off_sheaf), LAID_OUT(off_gfree),   LAID_OUT(off_gpart),  LAID_OUT(off_tag),
+	LAID_OUT(off_group),
+};
+
 int nl_heap_validate(const struct nl_heap *copy, nl_u64 base, nl_u64 size, const char **why)
 {
 	struct nl_heap want;
@@ -157,26 +174,35 @@ int nl_heap_validate(const struct nl_heap *copy, nl_u64 base, nl_u64 size, const
 	*why = "it was made by another version of nolock";
 	if (copy->version != NL_VERSION)
 		return -EPROTO;
-	*why = "its kind is unknown";
+	*why = "its type is unknown";
 	if (copy->type > NL_HEAP_ARENA)
 		return -EUCLEAN;
 	*why = "its base or size is not that of its memory";
 	if (copy->base != base || copy->size != size)
 		return -EUCLEAN;
+	*why = "its nr_slots is out of range";
+	if (!copy->nr_slots || copy->nr_slots > 65536)
+		return -EUCLEAN;
+	*why = "its nr_nodes is out of range";
+	if (!copy->nr_nodes || copy->nr_nodes > NL_MAX_NODES)
+		return -EUCLEAN;
+	*why = "its slot_by_cpu is not that of a shared heap";
+	if (copy->slot_by_cpu > 1 || (copy->type != NL_HEAP_PRIVATE && !copy->slot_by_cpu))
+		return -EUCLEAN;
 	*why = "its layout does not fit its size";
-	if (copy->nr_slots > 65536 || nl_heap_lay_out(&want, &shape))
+	if (nl_heap_lay_out(&want, &shape))
 		return -EUCLEAN;
-	if (copy->nr_groups != want.nr_groups || copy->first_chunk != want.first_chunk ||
-	    copy->nr_sheaves != want.nr_sheaves || copy->off_cache != want.off_cache ||
-	    copy->off_rslot != want.off_rslot || copy->off_aslot != want.off_aslot ||
-	    copy->off_node != want.off_node || copy->off_smap != want.off_smap ||
-	    copy->off_sheaf != want.off_sheaf || copy->off_gfree != want.off_gfree ||
-	    copy->off_gpart != want.off_gpart || copy->off_tag != want.off_tag ||
-	    copy->off_group != want.off_group)
+	for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
+		*why = fields[i].why;
+		if (memcmp((const char *)copy + fields[i].off, (const char *)&want + fields[i].off,
+			   fields[i].size))
+			return -EUCLEAN;
+	}
+	*why = "its limit is out of range";
+	if (copy->limit > copy->nr_groups)
 		return -EUCLEAN;
-	*why = "its growth counters are out of range";
-	if (copy->limit > copy->nr_groups || copy->nr_open > copy->nr_groups ||
-	    copy->nr_open < want.nr_open)
+	*why = "its nr_open is out of range";
+	if (copy->nr_open > copy->nr_groups || copy->nr_open < want.nr_open)
 		return -EUCLEAN;
 	*why = "its name is not a string";
 	if (!memchr(copy->name, 0, sizeof(copy->name)))

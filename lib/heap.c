@@ -739,6 +739,15 @@ static bool name_ok(const char *name)
 	       n;
 }
 
+/* A shared heap of the parent's: its memory is not mapped here, and its client is the parent. */
+static void forget_parents(struct nolock_heap *heap)
+{
+	close(heap->fd);
+	if (heap->conn >= 0)
+		close(heap->conn);
+	handle_put(heap);
+}
+
 struct nolock_heap *nolock_heap_open(const char *name)
 {
 	struct nl_request req = { .op = NL_OP_OPEN };
@@ -755,11 +764,7 @@ struct nolock_heap *nolock_heap_open(const char *name)
 		if (nl_load_acquire(&heap->state) == NL_HANDLE_LIVE && !heap->snapshot &&
 		    heap->type != NL_HEAP_PRIVATE && !strcmp(heap->name, name)) {
 			if (heap->pid != (int)getpid()) {
-				/* The parent's: its memory is not mapped here. */
-				close(heap->fd);
-				if (heap->conn >= 0)
-					close(heap->conn);
-				handle_put(heap);
+				forget_parents(heap);
 				continue;
 			}
 			__atomic_fetch_add(&heap->refs, 1, __ATOMIC_RELAXED);
@@ -789,6 +794,10 @@ int nolock_heap_close(struct nolock_heap *heap)
 
 	if (!heap || heap == nl_load(&nl_default) || nl_load(&heap->state) != NL_HANDLE_LIVE)
 		return -EINVAL;
+	if (heap->type != NL_HEAP_PRIVATE && heap->pid != (int)getpid()) {
+		forget_parents(heap);
+		return 0;
+	}
 	if (__atomic_sub_fetch(&heap->refs, 1, __ATOMIC_ACQ_REL))
 		return 0;
 	err = nl_rcu_detach(heap);

@@ -131,6 +131,15 @@ NL_HIDDEN int nl_heap_validate(const struct nl_heap *copy, nl_u64 base, nl_u64 s
 			       const char **why);
 
 /*
+ * nl_heap_sane - does every word of a shared heap have a value that it may have at some time?
+ * @head: private copy of the header, validated
+ * @part, @parts: of slots, sheaves and groups look at one of so many parts; of the rest at all
+ * Others may be at work in the heap. Returns 0; or -EUCLEAN, with the first damage in words.
+ */
+NL_HIDDEN int nl_heap_sane(struct nolock_heap *heap, const struct nl_heap *head, nl_u32 part,
+			   nl_u32 parts, char *why, size_t size);
+
+/*
  * nl_heap_map - map a shared heap and make a handle
  * @fd: arena map or memfd; the handle owns it from here on, on success
  * Returns the handle or NULL with errno as nolock_heap_open().

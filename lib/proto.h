@@ -33,14 +33,18 @@ enum nl_op {
 	NL_OP_TRACE,	/* JSON lines of events, until the client closes */
 	NL_OP_CHECK,	/* JSON text: nolock_heap_check() of the named heap */
 	NL_OP_CLOSE,	/* on an OPEN connection: the client has unmapped the heap; no answer */
+	NL_OP_REBUILD,	/* make the named heap anew; the answer comes when it is whole */
 };
+
+/* Flags of REBUILD: also a heap that is served. */
+#define NL_REBUILD_FORCE 1u
 
 struct nl_request {
 	uint32_t magic;
 	uint32_t version;
 	uint32_t op;
-	uint32_t flags;	 /* 0 */
-	char name[32];	 /* OPEN, CHECK: the heap; TRACE: the cache, or "" for all */
+	uint32_t flags;	 /* REBUILD: NL_REBUILD_*; else 0 */
+	char name[32];	 /* OPEN, CHECK, REBUILD: the heap; TRACE: the cache, or "" for all */
 	int32_t pid;	 /* TRACE: this process alone, or 0 */
 	uint32_t sample; /* TRACE: one event of so many; 0 and 1: all */
 };

@@ -89,6 +89,12 @@ static int head_of(const struct nolock_heap *heap, struct nl_heap *copy)
 				heap->snapshot ? copy->size : heap->size, &why);
 }
 
+/* After a repair has counted again, who was between a change and its count may take it below 0. */
+static nl_u32 count_of(nl_u32 counter)
+{
+	return (int32_t)counter > 0 ? counter : 0;
+}
+
 int nolock_heap_stat(const struct nolock_heap *heap, struct nolock_heap_stat *st)
 {
 	struct nl_heap head;
@@ -106,7 +112,7 @@ int nolock_heap_stat(const struct nolock_heap *heap, struct nolock_heap_stat *st
 	st->size = head.size;
 	st->metadata = head.off_tag;
 	st->nr_slots = head.nr_slots;
-	st->large = head.nr_large;
+	st->large = count_of(head.nr_large);
 	st->reserve_target = head.reserve_target;
 	for (nl_u32 g = head.first_chunk >> NL_GROUP_SHIFT; g < head.nr_open; g++) {
 		nl_group_t *group = nl_group(heap->h, g);
@@ -208,7 +214,7 @@ int nolock_heap_cache_stat(const struct nolock_heap *heap, unsigned int id,
 	st->sheaf_capacity = entry.capacity;
 	st->flags = entry.flags;
 	st->debug_errors = entry.bugs;
-	st->slabs = nl_load(&c->nr_slabs);
+	st->slabs = count_of(nl_load(&c->nr_slabs));
 	st->objects = st->slabs * entry.per_slab;
 	for (nl_u32 cpu = 0; cpu < head.nr_slots; cpu++) {
 		add_slot(heap, &head, nl_rslot(heap->h, cpu, id), st);

@@ -26,6 +26,8 @@
 #define DIRECTORY BPFFS "/nolock"
 /* What a mount made here calls its source: how any nolockd knows it again. */
 #define SOURCE "nolock"
+/* Behind the name of a pin that is about to take another's place. */
+#define RENEWED ":new"
 
 static bool is_bpffs(void)
 {
@@ -146,12 +148,16 @@ static int lock_prepared(const char *path)
 
 int bpffs_lock(const char *name)
 {
-	char path[PATH_MAX];
+	char path[PATH_MAX], left[PATH_MAX];
 	int held, fd;
 
 	pin_path(path, name, ":lock");
+	pin_path(left, name, RENEWED);
 	held = hold();
 	fd = lock_prepared(path);
+	/* Of a nolockd that was killed before it could rename it. */
+	if (fd >= 0)
+		unlink(left);
 	if (fd < 0 && fd != -EBUSY)
 		clean();
 	release(held);
@@ -205,18 +211,38 @@ int bpffs_open(const char *name, struct arena_info *info)
 	return open_path(path, info);
 }
 
-int bpffs_pin(const char *name, int fd, const struct access *access)
+static int pin_at(const char *path, int fd, const struct access *access)
 {
-	char path[PATH_MAX];
-	int err;
+	int err = bpf_obj_pin(fd, path);
 
-	pin_path(path, name, "");
-	err = bpf_obj_pin(fd, path);
 	if (err)
 		return err;
 	if (chmod(path, access->mode & 0666) || chown(path, access->uid, access->gid)) {
 		err = -errno;
 		unlink(path);
+	}
+	return err;
+}
+
+int bpffs_pin(const char *name, int fd, const struct access *access)
+{
+	char path[PATH_MAX];
+
+	pin_path(path, name, "");
+	return pin_at(path, fd, access);
+}
+
+int bpffs_repin(const char *name, int fd, const struct access *access)
+{
+	char path[PATH_MAX], made[PATH_MAX];
+	int err;
+
+	pin_path(path, name, "");
+	pin_path(made, name, RENEWED);
+	err = pin_at(made, fd, access);
+	if (!err && rename(made, path)) {
+		err = -errno;
+		unlink(made);
 	}
 	return err;
 }

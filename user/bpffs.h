@@ -52,6 +52,8 @@ void bpffs_cleanup(void);
 bool bpffs_mounted_by_nolockd(void);
 
 int bpffs_pin(const char *name, int fd, const struct access *access);
+/* bpffs_repin - the same in place of what is pinned there: at each moment one of the two is. */
+int bpffs_repin(const char *name, int fd, const struct access *access);
 int bpffs_unpin(const char *name);
 
 /* bpffs_base_taken - does a pinned heap lie at this address? */

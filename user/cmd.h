@@ -16,6 +16,7 @@
 int cmd_stat(int argc, char **argv);
 int cmd_trace(int argc, char **argv);
 int cmd_check(int argc, char **argv);
+int cmd_rebuild(int argc, char **argv);
 int cmd_status(int argc, char **argv);
 
 #endif /* CMD_H */

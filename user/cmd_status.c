@@ -99,7 +99,8 @@ static void print_heaps(json_object *list)
 		o = json_object_array_get_idx(list, i);
 		if (*json_text(o, "why"))
 			printf("heap %s %s\n", json_text(o, "name"), json_text(o, "why"));
-		if (json_object_object_get_ex(o, "arena", &arena))
+		if (strcmp(json_text(o, "state"), "replaced") &&
+		    json_object_object_get_ex(o, "arena", &arena))
 			print_arena(json_text(o, "name"), arena);
 	}
 }

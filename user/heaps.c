@@ -4,6 +4,7 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stddef.h>
@@ -45,6 +46,7 @@ struct client {
 	bool ordered;	/* LEAVING: the keeper has been told */
 	bool connected; /* its connection is open */
 	int index;
+	uint64_t serial; /* of the admission: an index is used again */
 	pid_t pid;
 	uint64_t starttime;
 };
@@ -53,6 +55,7 @@ enum heap_state {
 	HEAP_STARTING,
 	HEAP_SERVED,
 	HEAP_DAMAGED,
+	HEAP_REPLACED, /* another has its name: it is there for those who still have it */
 };
 
 struct heap {
@@ -66,14 +69,19 @@ struct heap {
 	uint64_t started, pinged, heard;
 	unsigned int restarts;
 	unsigned int nr_clients;
-	uint64_t repaired; /* clients gone so far */
-	uint64_t locks;	   /* taken over from them */
+	unsigned int nr_conns; /* of clients, also of those that are gone */
+	uint64_t repaired;     /* clients gone so far */
+	uint64_t locks;	       /* taken over from them */
 	struct keeper_report figures;
 	char why[160];
+	struct heap *replaces; /* the heap whose name this one takes once it is whole */
+	int asker;	       /* who wants to hear of that, or -1 */
 	struct client clients[NL_MAX_CLIENTS + 1]; /* [0] unused */
 };
 
 static struct heap *heaps;
+static uint64_t serials;
+static bool beginning; /* nobody is answered yet */
 
 static void order_gone(struct client *c)
 {
@@ -91,6 +99,11 @@ static void client_leaves(struct client *c)
 	c->process.fd = -1;
 	c->state = CLIENT_LEAVING;
 	c->ordered = false;
+	if (c->heap->state == HEAP_REPLACED) {
+		/* Nobody has the heap's figures, and nobody else will use what it held. */
+		c->state = CLIENT_FREE;
+		c->heap->nr_clients--;
+	}
 	order_gone(c);
 }
 
@@ -108,6 +121,7 @@ static void client_init(struct heap *h, int index, pid_t pid, uint64_t starttime
 		.process = { .fd = pidfd, .ready = process_ended },
 		.heap = h,
 		.index = index,
+		.serial = ++serials,
 		.pid = pid,
 		.starttime = starttime,
 	};
@@ -154,9 +168,12 @@ static void damaged(struct heap *h, const char *fmt, ...)
 	vsnprintf(h->why, sizeof(h->why), fmt, ap);
 	va_end(ap);
 	h->state = HEAP_DAMAGED;
-	complain("heap '%s' %s; it is not served: stop nolockd, then start it with --reformat=%s "
-		 "for a new heap in its place",
-		 h->spec.name, h->why, h->spec.name);
+	/* Of one that is only to take another's place its asker hears. */
+	if (h->replaces)
+		return;
+	complain("heap '%s' %s; it is not served: %s%s makes a new heap in its place", h->spec.name,
+		 h->why,
+		 beginning ? "a start with --reformat=" : "nolock rebuild --heap=", h->spec.name);
 }
 
 static void client_repaired(struct heap *h, const struct keeper_report *r)
@@ -177,6 +194,49 @@ static void client_repaired(struct heap *h, const struct keeper_report *r)
 		    c->pid, (unsigned long long)r->value);
 }
 
+static int start_keeper(struct heap *h);
+static void bury_keeper(struct heap *h, bool hangs, char *how, size_t len);
+
+/* Tell who asked for the heap to be made anew. */
+static void answer(struct heap *h, int err, const char *why)
+{
+	struct nl_reply rep = { .magic = NL_PROTO_MAGIC, .version = NL_PROTO_VERSION };
+
+	if (h->asker < 0)
+		return;
+	rep.error = -err;
+	if (err)
+		snprintf(rep.message, sizeof(rep.message), "heap '%s' was not made anew: %s",
+			 h->spec.name, why);
+	wire_send(h->asker, &rep, sizeof(rep), -1, MSG_DONTWAIT);
+	close(h->asker);
+	h->asker = -1;
+}
+
+/* A new heap is whole: from now on its name means it. */
+static void take_its_place(struct heap *h)
+{
+	struct heap *old = h->replaces;
+	char how[64];
+	int i, err;
+
+	err = memory_replace(&h->mem, &old->mem, &h->opts->access);
+	if (err) {
+		damaged(h, "cannot take its place: %s", strerror(-err));
+		return;
+	}
+	h->replaces = NULL;
+	bury_keeper(old, false, how, sizeof(how));
+	old->state = HEAP_REPLACED;
+	for (i = 1; i <= (int)NL_MAX_CLIENTS; i++)
+		if (old->clients[i].state == CLIENT_LEAVING)
+			client_leaves(&old->clients[i]);
+	say("heap '%s': made anew, %llu MiB at %#llx; %u processes still have the old one",
+	    h->spec.name, (unsigned long long)h->mem.size >> 20, (unsigned long long)h->mem.base,
+	    old->nr_clients);
+	answer(h, 0, NULL);
+}
+
 static void take_report(struct heap *h, struct keeper_report *r)
 {
 	h->heard = now_ms();
@@ -192,6 +252,8 @@ static void take_report(struct heap *h, struct keeper_report *r)
 		}
 		h->state = HEAP_SERVED;
 		order_all_gone(h);
+		if (h->replaces)
+			take_its_place(h);
 		break;
 	case KEEPER_REPAIRED:
 		client_repaired(h, r);
@@ -201,8 +263,6 @@ static void take_report(struct heap *h, struct keeper_report *r)
 		break;
 	}
 }
-
-static int start_keeper(struct heap *h);
 
 /*
  * End the keeper; says in words how it ended. It ends by itself when the pair is closed, between
@@ -305,35 +365,54 @@ static int start_keeper(struct heap *h)
 	return err;
 }
 
+static struct heap *heap_new(const struct heap_spec *spec, const struct heaps_options *opts)
+{
+	struct heap *h = calloc(1, sizeof(*h));
+	int i;
+
+	if (!h)
+		return NULL;
+	h->spec = *spec;
+	h->opts = opts;
+	h->sock.fd = -1;
+	h->asker = -1;
+	for (i = 0; i <= (int)NL_MAX_CLIENTS; i++)
+		h->clients[i].process.fd = -1;
+	return h;
+}
+
+static void heap_add(struct heap *h)
+{
+	struct heap **end;
+
+	for (end = &heaps; *end; end = &(*end)->next)
+		;
+	*end = h;
+}
+
 int heaps_start(const struct heap_spec *spec, const struct heaps_options *opts, bool fresh)
 {
-	struct heap *h, **end;
 	struct pollfd pfd;
-	int err, i;
+	struct heap *h;
+	int err;
 
-	h = calloc(1, sizeof(*h));
+	h = heap_new(spec, opts);
 	if (!h) {
 		complain("heap '%s': out of memory", spec->name);
 		return -ENOMEM;
 	}
-	h->spec = *spec;
-	h->opts = opts;
-	h->sock.fd = -1;
-	for (i = 0; i <= (int)NL_MAX_CLIENTS; i++)
-		h->clients[i].process.fd = -1;
 	err = memory_open(&h->mem, spec, fresh);
 	if (err) {
 		free(h);
 		return err;
 	}
-	for (end = &heaps; *end; end = &(*end)->next)
-		;
-	*end = h;
+	heap_add(h);
 	err = start_keeper(h);
 	if (err) {
 		complain("heap '%s': cannot start its keeper: %s", spec->name, strerror(-err));
 		return err;
 	}
+	beginning = true;
 	while (h->state == HEAP_STARTING) {
 		pfd = (struct pollfd){ .fd = h->sock.fd, .events = POLLIN };
 		if (poll(&pfd, 1, START_MS) == 0)
@@ -341,6 +420,7 @@ int heaps_start(const struct heap_spec *spec, const struct heaps_options *opts, 
 		else
 			keeper_speaks(&h->sock, 0);
 	}
+	beginning = false;
 	if (h->state != HEAP_SERVED)
 		return -EUCLEAN;
 	memory_publish(&h->mem, &opts->access);
@@ -355,9 +435,53 @@ struct heap *heaps_find(const char *name)
 {
 	struct heap *h;
 
-	for (h = heaps; h && strcmp(h->spec.name, name); h = h->next)
-		;
+	for (h = heaps; h; h = h->next)
+		if (h->state != HEAP_REPLACED && !h->replaces && !strcmp(h->spec.name, name))
+			break;
 	return h;
+}
+
+bool heap_may_rebuild(const struct heap *h, uid_t uid)
+{
+	return uid == 0 || uid == geteuid() || uid == h->opts->access.uid;
+}
+
+int heap_rebuild(struct heap *h, bool force, int conn)
+{
+	struct heap_spec spec = h->spec;
+	struct heap *n;
+	int err;
+
+	if (h->state == HEAP_SERVED && !force)
+		return -EBUSY;
+	for (n = heaps; n; n = n->next)
+		if (n->replaces == h)
+			return -EALREADY;
+	if (h->state == HEAP_STARTING)
+		return -EAGAIN;
+	if (!spec.sized) {
+		spec.size = h->mem.size;
+		if (!spec.populated || spec.populate > spec.size / 2)
+			spec.populate = spec.size / 16;
+	}
+	n = heap_new(&spec, h->opts);
+	if (!n)
+		return -ENOMEM;
+	err = memory_renew(&n->mem, &h->mem, &spec);
+	if (err) {
+		free(n);
+		return err;
+	}
+	n->replaces = h;
+	n->asker = fcntl(conn, F_DUPFD_CLOEXEC, 0);
+	heap_add(n);
+	err = start_keeper(n);
+	if (err) {
+		damaged(n, "no keeper could be started: %s", strerror(-err));
+		close(n->asker);
+		n->asker = -1;
+	}
+	return err;
 }
 
 const char *heap_why(const struct heap *h)
@@ -366,8 +490,8 @@ const char *heap_why(const struct heap *h)
 }
 
 /*
- * A process that opens the heap again has unmapped it before, whatever became of its CLOSE: what
- * it held then goes back.
+ * A process that opens the heap again, or the one that replaced it, has unmapped it before, whatever
+ * became of its CLOSE: what it held then goes back.
  */
 static void forget_unmapped(struct heap *h, pid_t pid, uint64_t starttime)
 {
@@ -382,9 +506,10 @@ static void forget_unmapped(struct heap *h, pid_t pid, uint64_t starttime)
 	}
 }
 
-int heap_admit(struct heap *h, pid_t pid, int pidfd, int conn)
+int heap_admit(struct heap *h, pid_t pid, int pidfd, int conn, uint64_t *serial)
 {
 	struct keeper_order o = { .op = KEEPER_OPEN, .pid = pid };
+	struct heap *old;
 	struct client *c;
 	int i, err = 0;
 
@@ -395,7 +520,10 @@ int heap_admit(struct heap *h, pid_t pid, int pidfd, int conn)
 		err = h->state == HEAP_DAMAGED ? -EUCLEAN : -EAGAIN;
 	if (err)
 		goto refuse;
-	forget_unmapped(h, pid, o.starttime);
+	for (old = heaps; old; old = old->next)
+		if (old == h ||
+		    (old->state == HEAP_REPLACED && !strcmp(old->spec.name, h->spec.name)))
+			forget_unmapped(old, pid, o.starttime);
 	for (i = 1; i <= (int)NL_MAX_CLIENTS && h->clients[i].state != CLIENT_FREE; i++)
 		;
 	if (i > (int)NL_MAX_CLIENTS) {
@@ -418,16 +546,22 @@ int heap_admit(struct heap *h, pid_t pid, int pidfd, int conn)
 	}
 	c->state = CLIENT_LIVE;
 	c->connected = true;
+	*serial = c->serial;
+	h->nr_conns++;
 	return i;
 refuse:
 	close(pidfd);
 	return err;
 }
 
-void heap_closed(struct heap *h, int client, bool said)
+void heap_closed(struct heap *h, int client, uint64_t serial, bool said)
 {
 	struct client *c = &h->clients[client];
 
+	/* A descriptor that was passed on outlives its process, whose index another one may have. */
+	h->nr_conns--;
+	if (c->serial != serial)
+		return;
 	c->connected = false;
 	if (said && c->state == CLIENT_LIVE)
 		client_leaves(c);
@@ -442,14 +576,46 @@ int heap_check(struct heap *h, int conn)
 	return wire_send(h->sock.fd, &o, sizeof(o), conn, MSG_DONTWAIT);
 }
 
+/* Take a heap out of the table, and let go of all it has. */
+static void heap_drop(struct heap *h, bool destroy)
+{
+	struct heap **p;
+	char how[64];
+	int i;
+
+	for (p = &heaps; *p != h; p = &(*p)->next)
+		;
+	*p = h->next;
+	bury_keeper(h, false, how, sizeof(how));
+	for (i = 1; i <= (int)NL_MAX_CLIENTS; i++) {
+		loop_remove(&h->clients[i].process);
+		if (h->clients[i].process.fd >= 0)
+			close(h->clients[i].process.fd);
+	}
+	if (h->asker >= 0)
+		close(h->asker);
+	memory_close(&h->mem, destroy);
+	free(h);
+}
+
 void heaps_tick(void)
 {
 	struct keeper_order o = { .op = KEEPER_PING };
+	struct heap *h, *next;
 	uint64_t now = now_ms();
-	struct heap *h;
 
-	for (h = heaps; h; h = h->next) {
-		if (h->state == HEAP_DAMAGED)
+	for (h = heaps; h; h = next) {
+		next = h->next;
+		if (h->state == HEAP_DAMAGED && h->replaces) {
+			answer(h, -EIO, h->why);
+			heap_drop(h, false);
+			continue;
+		}
+		if (h->state == HEAP_REPLACED && !h->nr_clients && !h->nr_conns) {
+			heap_drop(h, false);
+			continue;
+		}
+		if (h->state == HEAP_DAMAGED || h->state == HEAP_REPLACED)
 			continue;
 		if (now - h->heard > (h->state == HEAP_STARTING ? START_MS : HANG_MS)) {
 			keeper_lost(h, "hangs");
@@ -502,7 +668,7 @@ static json_object *arena_status(const struct heap *h)
 
 json_object *heaps_status(void)
 {
-	static const char *const states[] = { "starting", "served", "damaged" };
+	static const char *const states[] = { "starting", "served", "damaged", "replaced" };
 	json_object *list = json_object_new_array(), *o;
 	struct heap *h;
 
@@ -545,19 +711,8 @@ unsigned int heaps_count(void)
 void heaps_stop(void)
 {
 	struct heap *h;
-	char how[64];
-	int i;
 
-	while ((h = heaps)) {
-		heaps = h->next;
-		bury_keeper(h, false, how, sizeof(how));
-		for (i = 1; i <= (int)NL_MAX_CLIENTS; i++) {
-			loop_remove(&h->clients[i].process);
-			if (h->clients[i].process.fd >= 0)
-				close(h->clients[i].process.fd);
-		}
-		/* What is damaged stays pinned, for whoever wants to know why. */
-		memory_close(&h->mem, h->opts->destroy_on_exit && h->state == HEAP_SERVED);
-		free(h);
-	}
+	/* What is damaged stays pinned, for whoever wants to know why. */
+	while ((h = heaps))
+		heap_drop(h, h->opts->destroy_on_exit && h->state == HEAP_SERVED);
 }

@@ -32,16 +32,30 @@ struct heap *heaps_find(const char *name);
 /* heap_why - why the heap is not served, in words; NULL when it is. */
 const char *heap_why(const struct heap *h);
 
+/* heap_may_rebuild - root, nolockd's own user and the heaps' owner may make a heap anew. */
+bool heap_may_rebuild(const struct heap *h, uid_t uid);
+
+/*
+ * heap_rebuild - make a new, empty heap of that name; the answer comes on @conn when it is whole
+ * Until then, and if it fails, the name means the old heap. Those who have the old one keep it, and
+ * nobody gets it any more; nolockd lets go of it when the last of its clients has.
+ * @force: also if the heap is served
+ * Returns 0 or a negative errno: -EBUSY (it is served), -EALREADY (somebody has asked for that
+ * before), -EAGAIN (its keeper is being started), -ENOSPC, -ENOMEM.
+ */
+int heap_rebuild(struct heap *h, bool force, int conn);
+
 /*
  * heap_admit - make a process a client; the keeper answers on @conn
  * @pidfd: of the process; taken over, closed on failure too
+ * @serial: tells this admission from others of the same index
  * Returns the client's index or a negative errno: -EUSERS, -EUCLEAN, -EAGAIN (the keeper does not
  * read), -ESRCH (the process is gone already).
  */
-int heap_admit(struct heap *h, pid_t pid, int pidfd, int conn);
+int heap_admit(struct heap *h, pid_t pid, int pidfd, int conn, uint64_t *serial);
 
 /* heap_closed - the client's connection ended; @said: after a CLOSE, so it is gone. */
-void heap_closed(struct heap *h, int client, bool said);
+void heap_closed(struct heap *h, int client, uint64_t serial, bool said);
 
 /* heap_check - have the keeper check the heap and answer on @conn. 0 or a negative errno. */
 int heap_check(struct heap *h, int conn);

@@ -21,6 +21,7 @@
 #include "internal.h"
 #include "json.h"
 #include "keeper.h"
+#include "loop.h"
 #include "wire.h"
 
 #ifndef MADV_POPULATE_WRITE
@@ -31,14 +32,28 @@
 #define TICK_MIN_MS 10
 #define TICK_MAX_MS 50
 
-/* The user that keepers are, when nolockd is root: it owns nothing. */
-#define NOBODY 65534
+/* What a client overwrites is seen in so many looks after the heap at the latest. */
+#define PARTS 8u
+
+/*
+ * The users that keepers are, when nolockd is root: one that owns nothing, and whom nobody else is,
+ * who might send signals; where there is none such, in a user namespace say, nobody.
+ */
+#define KEEPER_USER 0x7ffe6e6cu
+#define NOBODY 65534u
 
 static const struct keeper_job *job;
 static struct nolock_heap *heap;
 static struct nl_heap header; /* private copy, as validated */
 static nl_u64 grown;	      /* groups opened by the program */
 static int grow_error;	      /* why the program is not asked any more, or 0 */
+
+/* What was written into the heap, as clients might overwrite it. */
+static struct {
+	nl_u32 pid;
+	nl_u64 starttime;
+} clients[NL_MAX_CLIENTS + 1];
+static nl_u64 epoch;
 
 static void report(const struct keeper_report *r)
 {
@@ -88,13 +103,19 @@ static void close_others(void)
 /* From here on the process can do nothing but read and write the heap and answer. */
 static void drop_privileges(void)
 {
+	static const unsigned int users[] = { KEEPER_USER, NOBODY };
+	unsigned int i;
+	int err = -1;
+
+	for (i = 0; geteuid() == 0 && err && i < sizeof(users) / sizeof(*users); i++) {
+		capng_clear(CAPNG_SELECT_BOTH);
+		err = capng_change_id((int)users[i], (int)users[i],
+				      CAPNG_DROP_SUPP_GRP | CAPNG_CLEAR_BOUNDING);
+	}
+	/* A user namespace without either: as root, without capabilities. */
 	if (geteuid() == 0) {
 		capng_clear(CAPNG_SELECT_BOTH);
-		/* Fails in a user namespace without that user: then as root, without capabilities. */
-		if (capng_change_id(NOBODY, NOBODY, CAPNG_DROP_SUPP_GRP | CAPNG_CLEAR_BOUNDING)) {
-			capng_clear(CAPNG_SELECT_BOTH);
-			capng_apply(CAPNG_SELECT_BOTH);
-		}
+		capng_apply(CAPNG_SELECT_BOTH);
 	}
 	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 }
@@ -188,16 +209,39 @@ static void report_clients(void)
 		r.client = i;
 		r.pid = nl_load(&heap->h->client[i].pid);
 		r.starttime = nl_load(&heap->h->client[i].starttime);
+		clients[i].pid = r.pid;
+		clients[i].starttime = r.starttime;
 		if (r.pid)
 			report(&r);
 	}
 }
 
-/* What is constant in the header must stay so: the library goes by it at each step. */
-static void check_header(void)
+/* What nolockd itself wrote must stay as it is. */
+static void check_clients(void)
 {
-	if (memcmp(heap->h, &header, offsetof(struct nl_heap, cursor)))
-		fail(-EUCLEAN, "has had its header overwritten by a client");
+	nl_u32 i;
+
+	for (i = 1; i <= NL_MAX_CLIENTS; i++)
+		if (nl_load(&heap->h->client[i].pid) != clients[i].pid ||
+		    nl_load(&heap->h->client[i].starttime) != clients[i].starttime)
+			fail(-EUCLEAN, "is damaged: client %u: its entry was overwritten", i);
+	if (nl_load(&heap->h->epoch) != epoch)
+		fail(-EUCLEAN, "is damaged: its header's epoch was overwritten");
+}
+
+/* What a client has overwritten, the library would go by. */
+static void check_part(nl_u32 part, nl_u32 parts)
+{
+	char why[sizeof(((struct keeper_report *)0)->text) - 16];
+
+	if (nl_heap_sane(heap, &header, part, parts, why, sizeof(why)))
+		fail(-EUCLEAN, "is damaged: %s", why);
+}
+
+static void check_all(void)
+{
+	check_part(0, 1);
+	check_clients();
 }
 
 /*
@@ -224,9 +268,11 @@ static bool grow(void)
 static bool look_after(void)
 {
 	nl_u32 target, reserve, want, max = job->memory->size / NL_CHUNK_SIZE / 2;
+	static nl_u32 part;
 	bool busy = false;
 
-	check_header();
+	check_part(part++ % PARTS, PARTS);
+	check_clients();
 	/* A client may have asked for more than nolockd did; less than nolockd's is not kept to. */
 	target = nl_load(&heap->h->reserve_target);
 	if (target < job->populate / NL_CHUNK_SIZE)
@@ -267,6 +313,8 @@ static void open_client(const struct keeper_order *o, int conn)
 	struct nl_reply rep;
 
 	nl_store(&c->threads, 0);
+	clients[o->client].starttime = o->starttime;
+	clients[o->client].pid = (nl_u32)o->pid;
 	nl_store(&c->starttime, o->starttime);
 	nl_store_release(&c->pid, (nl_u32)o->pid);
 	reply_init(&rep);
@@ -278,7 +326,10 @@ static void client_gone(const struct keeper_order *o)
 {
 	struct keeper_report r = { .event = KEEPER_REPAIRED, .client = o->client };
 
+	/* It may have overwritten what the repair goes by. */
+	check_all();
 	r.value = nl_heap_repair(heap, o->client);
+	clients[o->client].pid = 0;
 	nl_store_release(&heap->h->client[o->client].pid, 0);
 	report(&r);
 }
@@ -332,7 +383,6 @@ static void obey(void)
 	n = wire_receive(job->sock, &o, sizeof(o), &conn, 0);
 	if (n != sizeof(o))
 		_exit(0);
-	check_header();
 	switch (o.op) {
 	case KEEPER_OPEN:
 		open_client(&o, conn);
@@ -355,6 +405,7 @@ void keeper_run(const struct keeper_job *the_job)
 {
 	struct keeper_report ready = { .event = KEEPER_READY };
 	int tick = TICK_MIN_MS;
+	uint64_t looked = 0;
 	struct pollfd pfd;
 	pid_t parent = getppid();
 
@@ -362,11 +413,13 @@ void keeper_run(const struct keeper_job *the_job)
 	be_alone(parent);
 	open_heap();
 	if (job->memory->adopted) {
+		check_part(0, 1);
 		/* What an earlier keeper held when it was killed. */
 		nl_heap_repair(heap, NL_CLIENT_NOLOCKD);
 		report_clients();
 	}
-	nl_add(&heap->h->epoch, 1);
+	epoch = nl_load(&heap->h->epoch) + 1;
+	nl_store(&heap->h->epoch, epoch);
 	while (look_after() && nl_load(&heap->h->nr_reserve) < job->populate / NL_CHUNK_SIZE)
 		;
 	report(&ready);
@@ -375,8 +428,11 @@ void keeper_run(const struct keeper_job *the_job)
 	for (;;) {
 		if (poll(&pfd, 1, tick) > 0) {
 			obey();
-			continue;
+			/* However many ask, the heap is looked after. */
+			if (now_ms() - looked < TICK_MAX_MS)
+				continue;
 		}
+		looked = now_ms();
 		if (look_after())
 			tick = TICK_MIN_MS;
 		else if (tick < TICK_MAX_MS)

@@ -30,6 +30,9 @@
 
 #define SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
 
+/* In a memfd's magic number's place: another has its name. No client looks at it again. */
+#define RETIRED 0x6465726974657221ULL
+
 /* Addresses of this nolockd's own heaps: a bit for each slot. */
 static uint64_t taken;
 
@@ -254,10 +257,19 @@ static bool is_our_memfd(int fd)
 	       st.st_size % NL_GROUP_SIZE == 0 && st.st_size <= (4LL << 30);
 }
 
-/* Adopt the memfd at a path in /proc. Returns 0 or a negative errno. */
-static int adopt_memfd(struct memory *m, const char *path)
+/* Whoever looks for a heap of its name passes it from now on. */
+static int retire_memfd(int fd)
 {
-	uint64_t base;
+	const uint64_t magic = RETIRED;
+	ssize_t n = pwrite(fd, &magic, sizeof(magic), offsetof(struct nl_heap, magic));
+
+	return n == sizeof(magic) ? 0 : n < 0 ? -errno : -EIO;
+}
+
+/* Adopt the memfd at a path in /proc; @fresh: retire it instead. Returns 0 or a negative errno. */
+static int adopt_memfd(struct memory *m, const char *path, bool fresh)
+{
+	uint64_t base, magic;
 	struct stat st;
 	int fd;
 
@@ -266,6 +278,8 @@ static int adopt_memfd(struct memory *m, const char *path)
 	if (fd < 0)
 		return -errno;
 	if (!is_our_memfd(fd) || fstat(fd, &st) || flock(fd, LOCK_EX | LOCK_NB) ||
+	    pread(fd, &magic, sizeof(magic), offsetof(struct nl_heap, magic)) != sizeof(magic) ||
+	    magic == RETIRED || (fresh && retire_memfd(fd) <= 0) ||
 	    pread(fd, &base, sizeof(base), offsetof(struct nl_heap, base)) != sizeof(base) ||
 	    !take_base(base)) {
 		close(fd);
@@ -286,7 +300,7 @@ static int adopt_memfd(struct memory *m, const char *path)
 }
 
 /* Look through the descriptors of one process. */
-static int find_memfd_in(struct memory *m, const char *pid, const char *want)
+static int find_memfd_in(struct memory *m, const char *pid, const char *want, bool fresh)
 {
 	char dir[64], path[PATH_MAX], link[128];
 	struct dirent *e;
@@ -306,14 +320,17 @@ static int find_memfd_in(struct memory *m, const char *pid, const char *want)
 		if (strcmp(link, want))
 			continue;
 		snprintf(path, sizeof(path), "%s/%s", dir, e->d_name);
-		err = adopt_memfd(m, path);
+		err = adopt_memfd(m, path, fresh);
 	}
 	closedir(d);
 	return err;
 }
 
-/* A memfd of that name that some client still has open. Returns 0 or -ENOENT. */
-static int find_memfd(struct memory *m)
+/*
+ * A memfd of that name that some client still has open; @fresh: none, and those that there are will
+ * not be found again. Returns 0 or -ENOENT.
+ */
+static int find_memfd(struct memory *m, bool fresh)
 {
 	char name[64], want[96];
 	struct dirent *e;
@@ -327,7 +344,7 @@ static int find_memfd(struct memory *m)
 		return -ENOENT;
 	while (err && (e = readdir(d)))
 		if (isdigit((unsigned char)*e->d_name))
-			err = find_memfd_in(m, e->d_name, want);
+			err = find_memfd_in(m, e->d_name, want, fresh);
 	closedir(d);
 	return err ? -ENOENT : 0;
 }
@@ -387,16 +404,20 @@ static const char *no_arena_why(int err)
 	}
 }
 
-int memory_open(struct memory *m, const struct heap_spec *spec, bool fresh)
+static void memory_init(struct memory *m, const char *name)
 {
-	int err, locked = 0;
-
 	memset(m, 0, sizeof(*m));
 	m->fd = -1;
 	m->lock = -1;
 	m->arena.grow = -1;
-	strcpy(m->name, spec->name);
+	strcpy(m->name, name);
+}
 
+int memory_open(struct memory *m, const struct heap_spec *spec, bool fresh)
+{
+	int err, locked = 0;
+
+	memory_init(m, spec->name);
 	err = find_arena(m, fresh);
 	if (err != -ENOENT)
 		goto out;
@@ -414,7 +435,7 @@ int memory_open(struct memory *m, const struct heap_spec *spec, bool fresh)
 	}
 	bpffs_unlock(m->name, m->lock);
 	m->lock = -1;
-	if (!fresh && !find_memfd(m)) {
+	if (!find_memfd(m, fresh)) {
 		err = 0;
 		goto out;
 	}
@@ -434,6 +455,39 @@ out:
 	if (m->adopted && spec->sized && m->size != spec->size)
 		complain("heap '%s': keeps the size that it was made with, %llu MiB", m->name,
 			 (unsigned long long)m->size >> 20);
+	return 0;
+}
+
+int memory_renew(struct memory *m, const struct memory *old, const struct heap_spec *spec)
+{
+	int err;
+
+	memory_init(m, spec->name);
+	if (old->type == NOLOCK_HEAP_ARENA)
+		err = make_arena(m, spec->size);
+	else
+		err = make_memfd(m, spec->size);
+	if (!err && m->type == NOLOCK_HEAP_ARENA) {
+		arena_load(&m->arena, m->fd);
+		set_up_arena(m, spec->populate);
+	}
+	return err;
+}
+
+int memory_replace(struct memory *m, struct memory *old, const struct access *access)
+{
+	int err = 0;
+
+	if (m->type == NOLOCK_HEAP_MEMFD)
+		return retire_memfd(old->fd);
+	if (old->pinned)
+		err = bpffs_repin(m->name, m->fd, access);
+	if (err)
+		return err;
+	m->pinned = old->pinned;
+	old->pinned = false;
+	m->lock = old->lock;
+	old->lock = -1;
 	return 0;
 }
 

@@ -46,6 +46,20 @@ uint32_t memory_chunks_ahead(const struct memory *m);
  */
 int memory_open(struct memory *m, const struct heap_spec *spec, bool fresh);
 
+/*
+ * memory_renew - make new memory of the same kind for a heap that is to be made anew
+ * Its address is another, as long as @old is not closed. Nobody finds it before memory_replace().
+ * Returns 0, or a negative errno, said to nobody.
+ */
+int memory_renew(struct memory *m, const struct memory *old, const struct heap_spec *spec);
+
+/*
+ * memory_replace - the new memory takes the old one's place: its lock, and its pin by one rename
+ * The old one is there for as long as somebody has it, and nobody finds it any more. Returns 0, or a
+ * negative errno, and all is as it was.
+ */
+int memory_replace(struct memory *m, struct memory *old, const struct access *access);
+
 /* memory_publish - pin a new arena, now that a whole heap is in it. Never fails: says so. */
 void memory_publish(struct memory *m, const struct access *access);
 

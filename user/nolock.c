@@ -20,6 +20,7 @@ static const char doc[] =
 	"  stat     figures of each cache, once or again and again\n"
 	"  trace    the stream of slab events\n"
 	"  check    prove that a shared heap's inventory is whole\n"
+	"  rebuild  make a shared heap anew, in place of a damaged one\n"
 	"  status   nolockd itself: heaps, clients, tracing programs, what is missing\n"
 	"  help     this text, or that of a command: nolock help stat\n"
 	"\n"
@@ -37,10 +38,8 @@ static const struct command {
 	const char *name;
 	int (*run)(int argc, char **argv);
 } commands[] = {
-	{ "stat", cmd_stat },
-	{ "trace", cmd_trace },
-	{ "check", cmd_check },
-	{ "status", cmd_status },
+	{ "stat", cmd_stat },	    { "trace", cmd_trace },   { "check", cmd_check },
+	{ "rebuild", cmd_rebuild }, { "status", cmd_status },
 };
 
 static const struct command *find(const char *name)
@@ -95,7 +94,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 			argp_error(state, "'%s' is no command", arg);
 		exit(run(c, rest, args));
 	case ARGP_KEY_NO_ARGS:
-		argp_error(state, "say what to do: stat, trace, check or status");
+		argp_error(state, "say what to do: stat, trace, check, rebuild or status");
 		break;
 	default:
 		return ARGP_ERR_UNKNOWN;

@@ -378,20 +378,24 @@ static void notify(const char *state)
 }
 
 /*
- * Keep what is needed from here on: BPF for the tracing programs and symbols for their call
- * sites; mounting rights only if there is something to unmount at the end.
+ * Keep what is needed from here on: BPF for the tracing programs and heaps made anew, symbols for
+ * call sites; mounting rights only if there is something to unmount at the end, and that to give
+ * files away only if the heaps' pins are another's.
  */
 static void drop_capabilities(void)
 {
 	static const int keep[] = { CAP_BPF,	CAP_PERFMON, CAP_SYSLOG, CAP_KILL,
 				    CAP_SETUID, CAP_SETGID,  CAP_SETPCAP };
+	const struct access *access = &config.heap_opts.access;
+	bool others = access->uid != geteuid() || access->gid != getegid();
 	unsigned int i;
 
 	if (capng_get_caps_process() || capng_have_capabilities(CAPNG_SELECT_CAPS) == CAPNG_NONE)
 		return;
 	for (i = 0; i <= CAP_LAST_CAP; i++) {
 		unsigned int k;
-		bool kept = i == CAP_SYS_ADMIN && bpffs_mounted_by_nolockd();
+		bool kept = (i == CAP_SYS_ADMIN && bpffs_mounted_by_nolockd()) ||
+			    (i == CAP_CHOWN && others);
 
 		for (k = 0; k < sizeof(keep) / sizeof(*keep); k++)
 			kept |= i == (unsigned int)keep[k];

@@ -57,7 +57,8 @@ struct conn {
 	uint64_t since;
 	struct heap *heap; /* CLIENT */
 	int client;
-	char *queue; /* what is still to be sent */
+	uint64_t serial; /* of its admission */
+	char *queue;	 /* what is still to be sent */
 	size_t queued, sent, room;
 	uint64_t dropped; /* events that found no room and were not yet told of */
 };
@@ -208,7 +209,7 @@ static void serve_open(struct conn *c, const struct nl_request *req)
 		refuse(c, errno, "cannot watch process %d: %s", c->cred.pid, strerror(errno));
 		return;
 	}
-	index = heap_admit(h, c->cred.pid, pidfd, c->w.fd);
+	index = heap_admit(h, c->cred.pid, pidfd, c->w.fd, &c->serial);
 	if (index == -EUSERS) {
 		refuse(c, EUSERS, "heap '%s' has as many clients as it can have", req->name);
 	} else if (index < 0) {
@@ -236,6 +237,30 @@ static void serve_check(struct conn *c, const struct nl_request *req)
 		       heap_why(h) ? heap_why(h) : strerror(-err));
 	else
 		conn_close(c); /* the keeper has it now */
+}
+
+static void serve_rebuild(struct conn *c, const struct nl_request *req)
+{
+	struct heap *h = heaps_find(req->name);
+	int err;
+
+	if (!h) {
+		refuse(c, ENOENT, "nolockd has no heap '%s'", req->name);
+		return;
+	}
+	if (!heap_may_rebuild(h, c->cred.uid)) {
+		refuse(c, EACCES, "only root and the heap's owner may make it anew");
+		return;
+	}
+	err = heap_rebuild(h, req->flags & NL_REBUILD_FORCE, c->w.fd);
+	if (err == -EBUSY)
+		refuse(c, EBUSY, "heap '%s' is served, and no damage was noticed", req->name);
+	else if (err == -EALREADY)
+		refuse(c, EALREADY, "heap '%s' is being made anew", req->name);
+	else if (err)
+		refuse(c, -err, "heap '%s' was not made anew: %s", req->name, strerror(-err));
+	else
+		conn_close(c); /* the new heap has it now */
 }
 
 static void serve_status(struct conn *c)
@@ -343,6 +368,9 @@ static void serve(struct conn *c, struct nl_request *req)
 	case NL_OP_CHECK:
 		serve_check(c, req);
 		break;
+	case NL_OP_REBUILD:
+		serve_rebuild(c, req);
+		break;
 	case NL_OP_STATUS:
 		serve_status(c);
 		break;
@@ -379,7 +407,7 @@ static void conn_read(struct conn *c)
 			conn_close(c);
 		break;
 	case CONN_CLIENT:
-		heap_closed(c->heap, c->client,
+		heap_closed(c->heap, c->client, c->serial,
 			    n == sizeof(req) && req.magic == NL_PROTO_MAGIC &&
 				    req.op == NL_OP_CLOSE);
 		conn_close(c);

@@ -30,7 +30,7 @@ NL_FUNC nl_u32 nl_sheaf_get(nl_heap_t *h NL_ARG, nl_u32 id, nl_u32 who)
 		nl_u64 bit;
 
 		if (at >= words)
-			at = 0;
+			at = nl_zero();
 		bit = nl_word_take(map + at);
 		if (bit) {
 			nl_u32 index = at * 64 + nl_lowest(bit);

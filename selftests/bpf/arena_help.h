@@ -18,7 +18,10 @@ void rig_new(struct rig *r, int fd);
 /* How many pages of [first, first + nr) are present, as BPF sees it. */
 nl_u32 rig_there(struct rig *r, nl_u32 first, nl_u32 nr);
 
-/* Make absent pages such that nobody can make them present, and undo it. */
+/*
+ * Make absent pages such that nobody can make them present, and undo it. Skips the test where the
+ * kernel cannot.
+ */
 void rig_hold(struct rig *r, nl_u32 first, nl_u32 nr);
 void rig_release(struct rig *r, nl_u32 first, nl_u32 nr);
 

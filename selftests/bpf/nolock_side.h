@@ -3,8 +3,11 @@
 #ifndef NOLOCK_SIDE_H
 #define NOLOCK_SIDE_H
 
+/* Who looks more closely at what becomes of them has defined these two before. */
+#ifndef work_free
 #define work_free(obj) kfree_nolock((void __arena *)(obj))
 #define work_alloc(w, size) bpf_work_alloc((w)->cache, (size))
+#endif
 
 #define work_alloc_bulk(cache, nr, p)                                                              \
 	kmem_cache_alloc_bulk_nolock((struct kmem_cache __arena *)(cache), 0, (nr),                \

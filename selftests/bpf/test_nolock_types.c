@@ -165,19 +165,20 @@ Test(nolock_types, xdp_received)
 	finish(&e, "xdp, received", RUNS);
 }
 
+#define TCX_INGRESS ((enum bpf_attach_type)46) /* newer than the headers; 6.6 */
+
+/* Without a queueing discipline, which kernels may have as a module alone. */
 Test(nolock_types, tc_received)
 {
-	LIBBPF_OPTS(bpf_tc_hook, hook, .attach_point = BPF_TC_INGRESS);
-	LIBBPF_OPTS(bpf_tc_opts, opts, .handle = 1, .priority = 1);
 	struct env e = start("work_tc", TYPE_TC);
+	int link;
 
 	loopback_up();
-	hook.ifindex = (int)if_nametoindex("lo");
-	opts.prog_fd = bpf_program__fd(e.s->progs.work_tc);
-	cr_assert_eq(bpf_tc_hook_create(&hook), 0);
-	cr_assert_eq(bpf_tc_attach(&hook, &opts), 0);
+	link = bpf_link_create(bpf_program__fd(e.s->progs.work_tc), (int)if_nametoindex("lo"),
+			       TCX_INGRESS, NULL);
+	cr_assert_geq(link, 0, "%s", strerror(-link));
 	send_packets(-1);
-	cr_assert_eq(bpf_tc_hook_destroy(&hook), 0);
+	close(link);
 	finish(&e, "tc, received", RUNS);
 }
 
@@ -469,10 +470,10 @@ Test(nolock_types, budget_cache)
 
 Test(nolock_types, budget_bulk)
 {
-	budget("budget_bulk", "2 times both bulk forms", 80000);
+	budget("budget_bulk", "2 times both bulk forms", 90000);
 }
 
 Test(nolock_types, budget_sheaf)
 {
-	budget("budget_sheaf", "2 sheaves prefilled, used, returned", 80000);
+	budget("budget_sheaf", "2 sheaves prefilled, used, returned", 90000);
 }

@@ -12,9 +12,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include "arena.h"
+#include "nolock_help.h"
 #include "trace_help.h"
 
 /* The iterator came with 6.13: what needs it is skipped before. */
@@ -213,6 +216,96 @@ Test(trace_caches, functions_attach_or_say_why)
 			      1);
 	}
 	cr_expect(trace_find(t, "tp_btf/kfree")->attached);
+	nl_trace_close(t);
+}
+
+/* Hold @n files at once: sheaves and barns run empty, and are filled again by the closing. */
+static void hold_files(unsigned int n)
+{
+	struct rlimit many;
+	int *fd = malloc(n * sizeof(*fd));
+	unsigned int i;
+
+	if (!fd || getrlimit(RLIMIT_NOFILE, &many))
+		_exit(3);
+	many.rlim_cur = many.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &many);
+	for (i = 0; i < n; i++) {
+		fd[i] = open("/dev/null", O_RDONLY);
+		if (fd[i] < 0)
+			_exit(4);
+	}
+	for (i = 0; i < n; i++)
+		close(fd[i]);
+	free(fd);
+}
+
+static uint64_t moved(const struct nl_trace_counts *a, const struct nl_trace_counts *b, int first,
+		      int end)
+{
+	uint64_t n = 0;
+
+	for (; first <= end; first++)
+		n += b->kinds[first] - a->kinds[first];
+	return n;
+}
+
+static bool kind_attached(const struct nl_trace *t, const char *part)
+{
+	for (unsigned int i = 0; i < nl_trace_nr_progs(t); i++) {
+		const struct nl_trace_prog *p = nl_trace_prog(t, i);
+
+		if (p->attached && p->target[0] == 'f' && strstr(p->target, part))
+			return true;
+	}
+	return false;
+}
+
+/* Work that must pass through sheaves, barns and kmalloc_nolock() is counted where they can be traced. */
+Test(trace_caches, functions_move)
+{
+	struct nl_trace *t = trace_open(NL_TRACE_FUNCTIONS, 0);
+	struct nl_trace_counts before, after;
+	struct trace_child child;
+	unsigned int i, attached = 0;
+	char line[1024] = "";
+	struct arena a;
+	int fd;
+
+	for (i = 0; i < nl_trace_nr_progs(t); i++)
+		attached += nl_trace_prog(t, i)->attached;
+	trace_child_start(&child, hold_files, 3000);
+	fd = arena_make(40);
+	arena_load(&a, fd);
+	cr_assert_eq(nl_trace_counts(t, &before), 0);
+	trace_child_run(&child);
+	/* An arena whose pages any context may allocate keeps its ranges by kmalloc_nolock(). */
+	for (i = 0; a.any_context && i < 20; i++)
+		close(arena_make(41));
+	arena_unload(&a);
+	close(fd);
+	cr_assert_eq(nl_trace_counts(t, &after), 0);
+	for (i = NLT_NR_TP; i < NLT_FN_END; i++) {
+		size_t len = strlen(line);
+
+		if (after.kinds[i] > before.kinds[i])
+			snprintf(line + len, sizeof(line) - len, " %s %lu", nl_trace_kind_name(i),
+				 (unsigned long)(after.kinds[i] - before.kinds[i]));
+	}
+	figure("%u functions of the kernel attached; calls:%s", attached, *line ? line : " none");
+	if (kind_attached(t, "pcs_replace_empty_main"))
+		cr_expect_gt(moved(&before, &after, NLT_PCS_REPLACE_EMPTY_MAIN,
+				   NLT_PCS_REPLACE_EMPTY_MAIN),
+			     0);
+	if (kind_attached(t, "pcs_replace_full_main"))
+		cr_expect_gt(moved(&before, &after, NLT_PCS_REPLACE_FULL_MAIN,
+				   NLT_PCS_REPLACE_FULL_MAIN),
+			     0);
+	if (kind_attached(t, "barn_"))
+		cr_expect_gt(moved(&before, &after, NLT_BARN_REPLACE_EMPTY_SHEAF, NLT_BARN_SHRINK),
+			     0);
+	if (kind_attached(t, "kmalloc_nolock") && a.any_context)
+		cr_expect_geq(moved(&before, &after, NLT_KMALLOC_NOLOCK, NLT_KMALLOC_NOLOCK), 20);
 	nl_trace_close(t);
 }
 

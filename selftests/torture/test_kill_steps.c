@@ -30,6 +30,8 @@
 #include <nolock/rcu.h>
 #include "core/kmalloc.h"
 #include "core/slot.h"
+#include "kill_client.h"
+#include "pages.h"
 #include "row.h"
 #include "shared.h"
 #include "steps.h"
@@ -37,27 +39,7 @@
 #include "../lib/hold.h"
 #include "../lib/util.h"
 
-enum { OBJECTS = 256, HEAP_GROUPS = 5, CLIENT = CLIENT_FIRST, REAL_KILLS = 6, MAX_FAILURES = 8192 };
-
-/* What the client has, written by it before and after each call; in memory that outlives it. */
-struct book {
-	const char *call;
-	unsigned int in_flight; /* objects that the call may have made and not handed out */
-	unsigned int from, to;	/* objects [from, to) of obj[] may be free by now */
-	unsigned int failed;	/* calls that failed and should not have */
-	unsigned int done;
-	unsigned int cpu; /* + 1: that the client has gone to, or 0 */
-	void *obj[OBJECTS];
-};
-
-/* What a pass of the workload is done with. */
-struct plan {
-	const char *name;
-	bool rseq;
-	unsigned int size, capacity;
-	uint64_t seed; /* 0: the fixed sequence */
-	bool nodes;    /* that of two nodes instead */
-};
+enum { HEAP_GROUPS = 5, REAL_KILLS = 6, MAX_FAILURES = 8192 };
 
 struct failure {
 	uintptr_t ip; /* in this program's text: outside, the place that called */
@@ -76,429 +58,13 @@ static char *shadow; /* the metadata as the client left them */
 static size_t metadata;
 static struct book shadow_book;
 static struct inventory inv;
+static struct nl_heap pristine; /* the header, of which constants are looked at */
 
 static struct failure failures[MAX_FAILURES];
 static unsigned int nr_failures, overflowed;
 static unsigned long all_steps, all_states, all_failed, all_kills;
 
 static struct nolock_heap_report rep;
-
-/* --- the client --- */
-
-/* A call that makes up to n objects which nobody knows of yet. */
-#define MAKES(n, what, assignment)                                                                 \
-	do {                                                                                       \
-		book->call = what;                                                                 \
-		book->in_flight = (n);                                                             \
-		assignment;                                                                        \
-		book->in_flight = 0;                                                               \
-	} while (0)
-
-#define ALLOC(i, expr)                                                                             \
-	do {                                                                                       \
-		MAKES(1, #expr, book->obj[i] = (expr));                                            \
-		if (!book->obj[i])                                                                 \
-			book->failed++;                                                            \
-	} while (0)
-
-/* A call that frees objects [i, i + n). */
-#define FREES(i, n, expr)                                                                          \
-	do {                                                                                       \
-		book->call = #expr;                                                                \
-		book->to = (i) + (n);                                                              \
-		book->from = (i);                                                                  \
-		expr;                                                                              \
-		for (unsigned int k_ = (i); k_ < (i) + (n); k_++)                                  \
-			book->obj[k_] = NULL;                                                      \
-		book->from = book->to = 0;                                                         \
-	} while (0)
-
-static struct kmem_cache *cache;
-
-static void alloc_one(unsigned int i, unsigned int how)
-{
-	switch (how % 5) {
-	case 0:
-		ALLOC(i, kmem_cache_alloc(cache, GFP_KERNEL));
-		break;
-	case 1:
-		ALLOC(i, kmem_cache_alloc_nolock(cache, 0, NUMA_NO_NODE));
-		break;
-	case 2:
-		ALLOC(i, kmem_cache_zalloc(cache, GFP_ATOMIC));
-		break;
-	case 3:
-		ALLOC(i, nolock_heap_kmalloc(heap, plan->size, GFP_KERNEL));
-		break;
-	default:
-		ALLOC(i, nolock_heap_kmalloc_nolock(heap, plan->size, 0, NUMA_NO_NODE));
-	}
-}
-
-static void free_one(unsigned int i, unsigned int how)
-{
-	void *p = book->obj[i];
-	struct kmem_cache *s = cache;
-
-	if (!p)
-		return;
-	/* A bucket's object, or a large one. */
-	if (nl_cache_of(heap->h, (nl_u64)(uintptr_t)p) != (int)nl_cache_id(cache))
-		s = NULL;
-	switch (how % 3) {
-	case 0:
-		FREES(i, 1, kfree(p));
-		break;
-	case 1:
-		FREES(i, 1, kfree_nolock(p));
-		break;
-	default:
-		FREES(i, 1, kmem_cache_free(s, p));
-	}
-}
-
-/* What is in the array before the call has returned says nothing. */
-static void bulk(unsigned int n, bool nolock)
-{
-	static void *made[OBJECTS];
-	int got;
-
-	MAKES(n, "kmem_cache_alloc_bulk",
-	      got = nolock ? kmem_cache_alloc_bulk_nolock(cache, 0, n, made) :
-			     kmem_cache_alloc_bulk(cache, GFP_KERNEL, n, made);
-	      memcpy((void *)book->obj, made, got * sizeof(made[0])));
-	book->failed += got != (int)n;
-	if (got == (int)n)
-		FREES(0, n, kmem_cache_free_bulk(cache, n, (void **)book->obj));
-}
-
-static void prefilled(unsigned int n)
-{
-	struct slab_sheaf *sheaf;
-	unsigned int i;
-	int err;
-
-	/* What is in a sheaf of the table comes back; an oversize one and all in it is the client's. */
-	book->in_flight = n > plan->capacity ? 2 * n + 3 : 1;
-	book->call = "kmem_cache_prefill_sheaf";
-	sheaf = kmem_cache_prefill_sheaf(cache, GFP_KERNEL, n);
-	if (!sheaf) {
-		book->failed++;
-		return;
-	}
-	for (i = 0; i < n && i < 3; i++) {
-		book->call = "kmem_cache_alloc_from_sheaf";
-		book->obj[i] = kmem_cache_alloc_from_sheaf(cache, 0, sheaf);
-	}
-	book->call = "kmem_cache_refill_sheaf";
-	err = kmem_cache_refill_sheaf(cache, GFP_KERNEL, &sheaf, n + 1);
-	book->failed += err != 0;
-	book->call = "kmem_cache_return_sheaf";
-	kmem_cache_return_sheaf(cache, GFP_KERNEL, sheaf);
-	book->in_flight = 0;
-	for (; i; i--)
-		free_one(i - 1, i);
-}
-
-/* Somebody else holds the cache's slots, or some of them: the levels below serve. */
-static void hold(bool r, bool a, nl_u64 word)
-{
-	nl_heap_t *h = heap->h;
-
-	for (nl_u32 cpu = 0; cpu < h->nr_slots; cpu++) {
-		nl_u32 id = nl_cache_id(cache);
-
-		if (r)
-			hold_rslot(nl_rslot(h, cpu, id), word);
-		if (a)
-			hold_aslot(nl_aslot(h, cpu, id), word);
-	}
-}
-
-static void with_held_slots(bool r, bool a, unsigned int n)
-{
-	book->call = "(others take locks)";
-	hold(r, a, NL_OWNER(CLIENT_HOLDER, 1) | 1);
-	for (unsigned int i = 0; i < n; i++)
-		alloc_one(i, i);
-	for (unsigned int i = 0; i < n; i++)
-		free_one(i, i);
-	book->call = "(others release locks)";
-	hold(r, a, 0);
-}
-
-static void large(size_t size)
-{
-	void *p;
-
-	ALLOC(0, nolock_heap_kmalloc(heap, size, GFP_KERNEL));
-	ALLOC(1, nolock_heap_kmalloc_nolock(heap, 40000, 0, NUMA_NO_NODE));
-	/* Moves: old and new are both there for a while. */
-	book->call = "krealloc";
-	book->in_flight = 1;
-	book->to = 1;
-	p = krealloc(book->obj[0], size + 80000, GFP_KERNEL);
-	if (p)
-		book->obj[0] = p;
-	else
-		book->failed++;
-	book->to = 0;
-	book->in_flight = 0;
-	free_one(0, 0);
-	free_one(1, 1);
-}
-
-static void maintain(unsigned int what)
-{
-	switch (what % 4) {
-	case 0:
-		book->call = "kmem_cache_shrink";
-		kmem_cache_shrink(cache);
-		break;
-	case 1:
-		book->call = "nolock_heap_trim";
-		nolock_heap_trim(heap);
-		break;
-	case 2:
-		book->call = "nolock_heap_populate(2 chunks)";
-		book->failed += nolock_heap_populate(heap, 2 * NL_CHUNK_SIZE) != 0;
-		break;
-	default:
-		book->call = "nolock_heap_populate(0)";
-		book->failed += nolock_heap_populate(heap, 0) != 0;
-	}
-}
-
-static void caches(void)
-{
-	struct kmem_cache *s;
-
-	book->call = "kmem_cache_create";
-	s = nolock_heap_kmem_cache_create(heap, "second", 700, NULL, 0);
-	if (!s) {
-		book->failed++;
-		return;
-	}
-	ALLOC(0, kmem_cache_alloc(s, GFP_KERNEL));
-	FREES(0, 1, kmem_cache_free(s, book->obj[0]));
-	book->call = "kmem_cache_destroy";
-	book->failed += kmem_cache_destroy(s) != 0;
-}
-
-/* A per-CPU array: filled ahead, emptied, filled by frees. */
-static void array(void)
-{
-	struct kmem_cache *s;
-
-	book->call = "kmem_cache_create";
-	s = nolock_heap_kmem_cache_create(heap, "array", 900, NULL, SLAB_NO_MERGE);
-	if (!s || kmem_cache_setup_percpu_array(s, 3)) {
-		book->failed++;
-		return;
-	}
-	book->call = "kmem_cache_prefill_percpu_array";
-	book->failed += kmem_cache_prefill_percpu_array(s, 3, GFP_KERNEL) != 0;
-	for (unsigned int i = 0; i < 5; i++)
-		ALLOC(i, kmem_cache_alloc(s, GFP_KERNEL));
-	for (unsigned int i = 0; i < 5; i++)
-		FREES(i, 1, kmem_cache_free(s, book->obj[i]));
-	book->call = "kmem_cache_destroy";
-	book->failed += kmem_cache_destroy(s) != 0;
-}
-
-/* One thread, no reader: every grace period is over at once. */
-static void no_readers(void)
-{
-}
-
-static unsigned long no_grace_period(void)
-{
-	return 0;
-}
-
-static int is_over(unsigned long cookie)
-{
-	return cookie == 0;
-}
-
-static void have_rcu(void)
-{
-	static const struct nolock_rcu_ops ops = { .synchronize = no_readers,
-						   .start_poll = no_grace_period,
-						   .poll = is_over };
-
-	if (nolock_rcu_register(&ops) == -EINVAL)
-		book->failed++;
-}
-
-/* What waits is in sheaves of the client's. */
-static void rcu(unsigned int n)
-{
-	have_rcu();
-	for (unsigned int i = 0; i < n; i++)
-		alloc_one(i, 0);
-	for (unsigned int i = 0; i < n; i++)
-		FREES(i, 1, kfree_rcu((void *)book->obj[i]));
-	book->call = "nolock_rcu_barrier";
-	book->failed += nolock_rcu_barrier() != 0;
-}
-
-/* Through every level and back: grow, fresh slabs, refill, barn, flush, release. */
-static void fixed_work(void)
-{
-	/* Main, spare, a full barn, and what makes the spare be flushed. */
-	unsigned int many = (2 + NL_BARN_MAX + 2) * plan->capacity + 2;
-
-	for (unsigned int i = 0; i < many; i++)
-		alloc_one(i, i % 3);
-	for (unsigned int i = 0; i < many; i++)
-		free_one(i, i);
-	for (unsigned int i = 0; i < 3 * plan->capacity; i++)
-		alloc_one(i, 0);
-	for (unsigned int i = 0; i < 3 * plan->capacity; i++)
-		free_one(i, 0);
-	bulk(2 * plan->capacity + 1, false);
-	bulk(2 * plan->capacity + 1, true);
-	prefilled(plan->capacity);
-	prefilled(3 * plan->capacity);
-	with_held_slots(true, false, 7 * plan->capacity);
-	with_held_slots(true, true, 4);
-	alloc_one(0, 3);
-	alloc_one(1, 4);
-	free_one(1, 0);
-	free_one(0, 1);
-	large(100000);
-	maintain(2);
-	large((NL_GROUP_CHUNKS + 2) * NL_CHUNK_SIZE);
-	maintain(3);
-	maintain(0);
-	caches();
-	array();
-	rcu(3 * plan->capacity);
-	for (unsigned int i = 0; i < 3; i++)
-		alloc_one(i, i);
-	maintain(1);
-	for (unsigned int i = 0; i < 3; i++)
-		free_one(i, i);
-}
-
-/* To a CPU of the node. */
-static void go(nl_u32 node)
-{
-	cpu_set_t one;
-
-	book->call = "(to the other node)";
-	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
-		if (!CPU_ISSET(cpu, &all_cpus) || nl_slot_node(heap->h, (nl_u32)cpu) != node)
-			continue;
-		CPU_ZERO(&one);
-		CPU_SET(cpu, &one);
-		book->cpu = (unsigned int)cpu + 1;
-		if (!sched_setaffinity(0, sizeof(one), &one))
-			return;
-	}
-	book->failed++;
-}
-
-/* Memory of another node: asked for, freed from afar, handed out there, and found from here. */
-static void nodes_work(void)
-{
-	nl_u32 here = nl_here(heap), there = !here;
-	unsigned int n = 3 * plan->capacity + 2, many = 4 * plan->capacity + 2;
-	const gfp_t strict = GFP_KERNEL | __GFP_THISNODE;
-
-	for (unsigned int i = 0; i < n; i++)
-		ALLOC(i, kmem_cache_alloc_node(cache, i % 2 ? strict : GFP_KERNEL, (int)there));
-	for (unsigned int i = n; i < n + 2; i++)
-		ALLOC(i, kmem_cache_alloc_nolock(cache, 0, (int)there));
-	ALLOC(n + 2, nolock_heap_kmalloc_node(heap, plan->size, strict, (int)there));
-	ALLOC(n + 3, nolock_heap_kmalloc_node(heap, 100000, strict, (int)there));
-	for (unsigned int i = 0; i < n + 4; i++)
-		if (book->obj[i] &&
-		    nl_node_of(heap->h, nl_group_at(heap->h, (nl_u64)book->obj[i])) != there)
-			book->failed++;
-	FREES(0, 3, kmem_cache_free_bulk(cache, 3, (void **)book->obj));
-	have_rcu();
-	/* One bit in the client's memory: until the grace period is over it is the client's. */
-	book->in_flight = 1;
-	FREES(3, 1, kfree_rcu((void *)book->obj[3]));
-	book->call = "nolock_rcu_barrier";
-	book->failed += nolock_rcu_barrier() != 0;
-	book->in_flight = 0;
-	for (unsigned int i = 4; i < n + 4; i++)
-		free_one(i, i);
-	alloc_one(0, 0);
-	go(there);
-	alloc_one(1, 0);
-	for (unsigned int i = 2; i < many; i++)
-		alloc_one(i, i % 3);
-	for (unsigned int i = 0; i < many; i++)
-		free_one(i, i);
-	prefilled(2);
-	bulk(plan->capacity + 1, true);
-	with_held_slots(true, true, 4);
-	go(here);
-	alloc_one(0, 1);
-	maintain(0);
-	free_one(0, 1);
-}
-
-static void random_work(uint64_t seed)
-{
-	unsigned int live = 0, top = 16 * plan->capacity;
-	struct rng r;
-
-	rng_init(&r, seed);
-	if (top > OBJECTS - 16)
-		top = OBJECTS - 16;
-	for (unsigned int i = 0; i < 400; i++) {
-		uint32_t what = rng_below(&r, 100);
-
-		/* Waves: the sheaves run full and empty. */
-		if (what < 90 && (i / 80 % 2 ? what < 25 : what < 70)) {
-			if (live < top)
-				alloc_one(16 + live++, (uint32_t)rng_next(&r));
-		} else if (what < 90) {
-			if (live)
-				free_one(16 + --live, (uint32_t)rng_next(&r));
-		} else if (what < 92) {
-			prefilled(1 + rng_below(&r, 2 * plan->capacity));
-		} else if (what < 94) {
-			bulk(1 + rng_below(&r, 8), what & 1);
-		} else if (what < 96) {
-			large(40000 + rng_below(&r, 300000));
-		} else if (what < 97) {
-			maintain((uint32_t)rng_next(&r));
-		} else {
-			with_held_slots(what & 1, true, 4);
-		}
-	}
-	for (; live; live--)
-		free_one(15 + live, live);
-}
-
-static void client(void *arg)
-{
-	(void)arg;
-	heap = shared_join(heap, CLIENT, plan->rseq);
-	if ((plan->rseq && built_with_rseq()) != (heap->rseq_slots != 0))
-		_exit(3);
-	cache = nolock_heap_kmem_cache_find(heap, "first");
-	if (!cache)
-		_exit(4);
-	/* What only a process's or a thread's first call does, and is nobody else's business. */
-	kfree(kmalloc(100, GFP_KERNEL));
-	steps_begin();
-	if (plan->seed)
-		random_work(plan->seed);
-	else if (plan->nodes)
-		nodes_work();
-	else
-		fixed_work();
-	book->done = 1;
-	steps_end();
-	_exit(0);
-}
 
 /* --- the judge --- */
 
@@ -515,14 +81,23 @@ static void free_live(void *obj, void *arg)
 }
 
 /* The client is dead: repair, and say whether all is there. */
+static nl_u32 locks_taken_over;
+
 static bool judge(char *what, size_t len)
 {
 	nl_heap_t *h = heap->h;
 	const struct book *b = (const struct book *)book;
 	unsigned long known = 0, maybe = 0, in_use;
+	static nl_u32 part;
+	char why[120];
 	int rc;
 
-	nl_heap_repair(heap, CLIENT);
+	locks_taken_over = 0;
+
+	/* Nothing that a step leaves behind may be taken for what somebody has overwritten. */
+	if (nl_heap_sane(heap, &pristine, part++ % 8, 8, why, sizeof(why)))
+		FAIL("before the repair: %s", why);
+	locks_taken_over = nl_heap_repair(heap, CLIENT);
 	nl_heap_repair(heap, CLIENT_HOLDER);
 	rc = nolock_heap_check(heap, &rep);
 	if (rc || rep.errors)
@@ -571,25 +146,6 @@ static bool judge(char *what, size_t len)
 
 /* --- the memory as the client left it --- */
 
-/* Copy what differs, page by page. */
-static bool sync_range(char *to, const char *from, size_t start, size_t end)
-{
-	bool changed = false;
-
-	for (size_t at = start; at < end;) {
-		size_t n = NL_PAGE - at % NL_PAGE;
-
-		if (n > end - at)
-			n = end - at;
-		if (memcmp(to + at, from + at, n)) {
-			memcpy(to + at, from + at, n);
-			changed = true;
-		}
-		at += n;
-	}
-	return changed;
-}
-
 /*
  * Pages of the metadata that a client looks at: those that are in the page tables of clients that
  * ran the same workload freely, with and without rseq. They are compared after each step, all
@@ -604,7 +160,7 @@ static bool note_changes(void)
 
 	for (size_t at = 0; at < metadata; at += NL_PAGE)
 		if (hot[at / NL_PAGE])
-			changed |= sync_range(shadow, heap->base, at, at + NL_PAGE);
+			changed |= pages_sync(shadow, heap->base, at, at + NL_PAGE);
 	if (memcmp(&shadow_book, (const void *)book, sizeof(shadow_book))) {
 		memcpy(&shadow_book, (const void *)book, sizeof(shadow_book));
 		changed = true;
@@ -615,44 +171,82 @@ static bool note_changes(void)
 static void note_all(bool expected)
 {
 	for (size_t at = 0; at < metadata; at += NL_PAGE)
-		if (sync_range(shadow, heap->base, at, at + NL_PAGE) && !expected) {
+		if (pages_sync(shadow, heap->base, at, at + NL_PAGE) && !expected) {
 			hot[at / NL_PAGE] = true;
 			missed++;
 		}
 }
 
-static bool find_hot_pages(pid_t pid)
-{
-	size_t n = metadata / NL_PAGE;
-	uint64_t entries[512];
-	char path[64];
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/proc/%d/pagemap", pid);
-	f = fopen(path, "re");
-	if (!f ||
-	    fseek(f, (long)((uintptr_t)heap->base / NL_PAGE * sizeof(entries[0])), SEEK_SET)) {
-		perror(path);
-		return false;
-	}
-	for (size_t at = 0; at < n;) {
-		size_t got = n - at < ARRAY_LEN(entries) ? n - at : ARRAY_LEN(entries);
-
-		if (fread(entries, sizeof(entries[0]), got, f) != got) {
-			perror(path);
-			fclose(f);
-			return false;
-		}
-		for (size_t i = 0; i < got; i++, at++)
-			hot[at] |= entries[i] >> 63;
-	}
-	fclose(f);
-	return true;
-}
-
 static void put_back(void)
 {
-	sync_range(heap->base, shadow, 0, metadata);
+	pages_sync(heap->base, shadow, 0, metadata);
+}
+
+/* --- the repairer --- */
+
+/* Repairs with locks to take over that are stepped through: one of so many states. */
+enum { REPAIR_EVERY = 700 };
+
+static char *left_behind; /* the metadata as the repairer left them */
+static unsigned long all_repairs, all_repairs_steps, all_repairs_states;
+
+static void repairer_work(void *arg)
+{
+	struct nolock_heap *mine = shared_join(heap, CLIENT_KEEPER, plan->rseq);
+
+	(void)arg;
+	steps_begin();
+	nl_heap_repair(mine, CLIENT);
+	steps_end();
+	_exit(0);
+}
+
+/* The pages that the repair writes, by doing it once. */
+static void repaired_pages(bool *pages)
+{
+	memset(pages, 0, HEAP_GROUPS * NL_GROUP_SIZE / NL_PAGE);
+	nl_heap_repair(heap, CLIENT);
+	for (size_t at = 0; at < metadata; at += NL_PAGE)
+		pages[at / NL_PAGE] = memcmp((char *)heap->base + at, shadow + at, NL_PAGE) != 0;
+	put_back();
+}
+
+/* From the state that the client left: the repairer dies, wherever it has just written something. */
+static bool repair_every_instruction(char *what, size_t len)
+{
+	static bool pages[HEAP_GROUPS * NL_GROUP_SIZE / NL_PAGE];
+	struct steps st;
+	bool ok = true;
+
+	repaired_pages(pages);
+	if (steps_start(&st, repairer_work, NULL)) {
+		snprintf(what, len, "the repairer did not start: %#x", st.status);
+		steps_kill(&st);
+		return false;
+	}
+	pages_sync(left_behind, heap->base, 0, metadata);
+	do {
+		bool changed = false;
+
+		for (size_t at = 0; at < metadata; at += NL_PAGE)
+			if (pages[at / NL_PAGE])
+				changed |= pages_sync(left_behind, heap->base, at, at + NL_PAGE);
+		if (!changed)
+			continue;
+		all_repairs_states++;
+		nl_heap_repair(heap, NL_CLIENT_NOLOCKD);
+		ok = judge(what, len);
+		pages_sync(heap->base, left_behind, 0, metadata);
+	} while (ok && steps_next(&st));
+	if (ok && pages_sync(left_behind, heap->base, 0, metadata)) {
+		snprintf(what, len, "the repairer wrote where it was not looked at");
+		ok = false;
+	}
+	all_repairs++;
+	all_repairs_steps += st.nr;
+	steps_kill(&st);
+	put_back();
+	return ok;
 }
 
 /* --- the passes --- */
@@ -684,6 +278,7 @@ static void begin_pass(void)
 	memset((void *)book, 0, sizeof(*book));
 	heap = shared_make(HEAP_GROUPS * NL_GROUP_SIZE);
 	metadata = (size_t)heap->h->first_chunk << NL_CHUNK_SHIFT;
+	memcpy(&pristine, heap->h, sizeof(pristine));
 	/* Another heap, another map. */
 	if (inv.map)
 		munmap(inv.map,
@@ -703,7 +298,9 @@ static void end_pass(struct steps *st)
 
 static bool start(struct steps *st)
 {
-	if (!steps_start(st, client, NULL))
+	struct kill_client c = { .book = book, .heap = heap, .plan = plan, .cpus = &all_cpus };
+
+	if (!steps_start(st, kill_client, &c))
 		return true;
 	printf("%s: the client did not start: status %#x\n", plan->name, st->status);
 	steps_kill(st);
@@ -730,7 +327,8 @@ static bool run_freely(const struct plan *p, bool rseq)
 	other.rseq = rseq;
 	plan = &other;
 	begin_pass();
-	ok = start(&st) && steps_run(&st) && ended_well(&st) && find_hot_pages(st.pid);
+	ok = start(&st) && steps_run(&st) && ended_well(&st) &&
+	     pages_seen(st.pid, heap->base, metadata / NL_PAGE, hot);
 	end_pass(&st);
 	return ok;
 }
@@ -804,7 +402,7 @@ static bool two_nodes(void)
 /* Every instruction of the workload. Returns whether all went well. */
 static bool every_instruction(const struct plan *p)
 {
-	unsigned long states = 0, bad = 0, steps;
+	unsigned long states = 0, bad = 0, next = 0, steps;
 	uintptr_t text_from, text_to, place = 0;
 	bool ok = true, well, changed;
 	char what[200] = "";
@@ -829,6 +427,10 @@ static bool every_instruction(const struct plan *p)
 			states++;
 			ok = judge(what, sizeof(what));
 			put_back();
+		}
+		if (changed && ok && locks_taken_over && states >= next) {
+			next = states + REPAIR_EVERY;
+			ok = repair_every_instruction(what, sizeof(what));
 		}
 		if (st.ip >= text_from && st.ip < text_to)
 			place = st.ip;
@@ -919,7 +521,9 @@ int main(int argc, char **argv)
 	book = mmap(NULL, sizeof(*book), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	shadow = mmap(NULL, HEAP_GROUPS * NL_GROUP_SIZE, PROT_READ | PROT_WRITE,
 		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (book == MAP_FAILED || shadow == MAP_FAILED) {
+	left_behind = mmap(NULL, HEAP_GROUPS * NL_GROUP_SIZE, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (book == MAP_FAILED || shadow == MAP_FAILED || left_behind == MAP_FAILED) {
 		perror("mmap");
 		return 2;
 	}
@@ -949,6 +553,8 @@ int main(int argc, char **argv)
 			failed++;
 	}
 	show_failures();
+	printf("# kill_steps: %lu repairs died at each of their %lu instructions, in %lu states\n",
+	       all_repairs, all_repairs_steps, all_repairs_states);
 	printf("# kill_steps: %lu instructions, %lu states repaired, %lu killed for real, "
 	       "%lu deaths with damage at %u instructions\n",
 	       all_steps, all_states, all_kills, all_failed, nr_failures);

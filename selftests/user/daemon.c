@@ -17,6 +17,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -47,7 +48,7 @@ static void end_daemons(void)
 	FILE *f;
 	int pid;
 
-	for (i = 0; i < 64; i++) {
+	for (i = 0; i < 1024; i++) {
 		snprintf(path, sizeof(path), "%s/pid.%u", the_dir, i);
 		f = fopen(path, "r");
 		if (!f)
@@ -72,7 +73,7 @@ static void end_daemons(void)
 static void janitor(int alive)
 {
 	struct pollfd pfd = { .fd = alive, .events = POLLIN };
-	char lock[PATH_MAX], name[40];
+	char lock[PATH_MAX], name[48];
 	int i;
 
 	setsid();
@@ -81,8 +82,8 @@ static void janitor(int alive)
 	while (poll(&pfd, 1, -1) < 0 && errno == EINTR)
 		;
 	end_daemons();
-	for (i = 0; i < 2; i++) {
-		snprintf(name, sizeof(name), "%s%s", the_heap, i ? "2" : "");
+	for (i = 1; i <= TEST_HEAPS; i++) {
+		snprintf(name, sizeof(name), i > 1 ? "%s%d" : "%s", the_heap, i);
 		unlink(bpffs_path(name));
 		snprintf(lock, sizeof(lock), "%s:lock", bpffs_path(name));
 		rmdir(lock);
@@ -256,7 +257,7 @@ void run_as(struct output *o, uid_t uid, unsigned int without, const char *const
 	slurp(err, o->err, sizeof(o->err));
 }
 
-void daemon_spawn(struct daemon *d, unsigned int without, const char *const argv[])
+static void spawn(struct daemon *d, unsigned int without, const char *const argv[], bool traced)
 {
 	int out[2], err;
 	char path[96];
@@ -270,6 +271,8 @@ void daemon_spawn(struct daemon *d, unsigned int without, const char *const argv
 	if (d->pid == 0) {
 		dup2(out[1], 1);
 		dup2(err, 2);
+		if (traced && (ptrace(PTRACE_TRACEME, 0, 0, 0) || raise(SIGSTOP)))
+			_exit(123);
 		become(0, without, argv);
 	}
 	snprintf(path, sizeof(path), "%s/pid.%u", the_dir, nr_logs++);
@@ -280,6 +283,16 @@ void daemon_spawn(struct daemon *d, unsigned int without, const char *const argv
 	close(out[1]);
 	close(err);
 	d->out = out[0];
+}
+
+void daemon_spawn(struct daemon *d, unsigned int without, const char *const argv[])
+{
+	spawn(d, without, argv, false);
+}
+
+void daemon_spawn_traced(struct daemon *d, unsigned int without, const char *const argv[])
+{
+	spawn(d, without, argv, true);
 }
 
 bool daemon_ready(struct daemon *d)

@@ -38,8 +38,9 @@ void setup(void);
 
 /*
  * The directory, nolockd's socket in it, and a heap name that no other test has; nor has one that
- * name with a 2 behind it.
+ * name with a number from 2 to TEST_HEAPS behind it.
  */
+#define TEST_HEAPS 10
 const char *dir(void);
 const char *sock(void);
 const char *heap_name(void);
@@ -68,6 +69,9 @@ void run_as(struct output *o, uid_t uid, unsigned int without, const char *const
 
 /* daemon_spawn - start nolockd, do not wait for its READY. */
 void daemon_spawn(struct daemon *d, unsigned int without, const char *const argv[]);
+
+/* The same; it is this process's tracee, stopped before it becomes nolockd. */
+void daemon_spawn_traced(struct daemon *d, unsigned int without, const char *const argv[]);
 
 /* daemon_ready - wait until it is ready; false when it ended instead. */
 bool daemon_ready(struct daemon *d);

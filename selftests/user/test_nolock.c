@@ -230,12 +230,15 @@ Test(nolock, check_finds_damage)
 
 	START(&d, heap_arg(), "--no-trace");
 	heap = nolock_heap_open(heap_name());
-	cr_assert(heap && (p = nolock_heap_kmalloc(heap, 100, GFP_KERNEL)));
+	cr_assert(heap && (p = nolock_heap_kmalloc(heap, 128, GFP_KERNEL)));
 	cr_assert_eq(nolock_heap_check(heap, &rep), 0, "%s", rep.first_error);
-	/* Its chunk says it belongs to another cache. */
+	/*
+	 * Its chunk says it belongs to another cache, that of more objects in a slab: no word of it is one
+	 * that it could not be.
+	 */
 	h = (nl_heap_t *)((uintptr_t)p & ~((8ULL << 30) - 1));
 	tag = nl_tag(h, ((uintptr_t)p - (uintptr_t)h) >> NL_CHUNK_SHIFT);
-	*tag ^= 0x1;
+	*tag ^= NL_TAG(0, 1);
 	RUN(&o, "nolock", "check", "--heap", heap_name());
 	cr_assert_eq(o.status, 1, "%d: %s%s", o.status, o.out, o.err);
 	cr_assert(strstr(o.out, "NOT whole"), "%s", o.out);
@@ -245,7 +248,7 @@ Test(nolock, check_finds_damage)
 	cr_assert(!json_object_get_boolean(json_object_object_get(object, "whole")));
 	cr_assert(number(object, "errors") > 0);
 	json_object_put(object);
-	*tag ^= 0x1;
+	*tag ^= NL_TAG(0, 1);
 	RUN(&o, "nolock", "check", "--heap", heap_name());
 	cr_assert_eq(o.status, 0, "%s", o.out);
 	kfree(p);
@@ -286,10 +289,12 @@ Test(nolock, status)
 
 Test(nolock, trace)
 {
+	/* A machine under emulation takes more than a second to begin. */
+	static const char *const durations[] = { "--duration=1", "--duration=10" };
 	struct daemon d;
 	char pid[16], *line, *rest;
 	json_object *event;
-	unsigned int n = 0;
+	unsigned int n = 0, try = 0;
 	pid_t busy;
 
 	if (!can_bpf())
@@ -301,7 +306,8 @@ Test(nolock, trace)
 			close(open("/dev/null", O_RDONLY));
 	}
 	snprintf(pid, sizeof(pid), "%d", busy);
-	RUN(&o, "nolock", "trace", "--json", "--cache=filp", "--sample=50", "--duration=1", "--pid",
+again:
+	RUN(&o, "nolock", "trace", "--json", "--cache=filp", "--sample=50", durations[try], "--pid",
 	    pid);
 	cr_assert_eq(o.status, 0, "%s", o.err);
 	for (rest = o.out; (line = strsep(&rest, "\n")) && rest; n++) {
@@ -314,10 +320,11 @@ Test(nolock, trace)
 		cr_assert_eq((pid_t)number(event, "pid"), busy);
 		json_object_put(event);
 	}
+	if (n <= 10 && !try++)
+		goto again;
 	cr_assert(n > 10, "%u events", n);
-	cr_log_info("%u events in a second", n);
 	/* An odd number: every 50th of alternating allocations and frees is always the same kind. */
-	RUN(&o, "nolock", "trace", "--cache=filp", "--sample=51", "--duration=1", "--pid", pid);
+	RUN(&o, "nolock", "trace", "--cache=filp", "--sample=51", durations[try], "--pid", pid);
 	cr_assert_eq(o.status, 0, "%s", o.err);
 	cr_assert(strstr(o.out, "kmem_cache_alloc"), "%s", o.out);
 	cr_assert(strstr(o.err, "events shown"), "%s", o.err);

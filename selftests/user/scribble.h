@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* scribble.h - what the test and the programs of scribble.bpf.c say to each other. */
+#ifndef SCRIBBLE_H
+#define SCRIBBLE_H
+
+struct scribble {
+	unsigned int turns;
+	unsigned int got;    /* objects */
+	unsigned int failed; /* allocations that returned NULL */
+	unsigned int rng;
+};
+
+#endif /* SCRIBBLE_H */

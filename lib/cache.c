@@ -218,6 +218,7 @@ void nl_cache_forget(struct nolock_heap *heap, nl_u32 id)
 			continue;
 		clear_words(&barn->full, sizeof(barn->full));
 		clear_words(&barn->empty, sizeof(barn->empty));
+		nl_barn_level(heap->h, barn, 0);
 		nl_barn_unlock(barn);
 	}
 	nl_store_release(&c->state, NL_CACHE_FREE);

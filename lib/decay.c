@@ -131,8 +131,10 @@ static void visit_cache(struct nolock_heap *heap, nl_u32 id)
 	nl_slot_t *slot = nl_aslot(h, nl_cpu(heap), id);
 	nl_u64 res;
 
-	for (nl_u32 node = 0; node < nl_nr_nodes(h); node++)
+	for (nl_u32 node = 0; node < nl_nr_nodes(h); node++) {
 		nl_barn_flush(heap, id, node, (nl_load(&barn[node].full.nr) + 1) / 2);
+		nl_barn_level(h, &barn[node], nl_load(&barn[node].full.nr));
+	}
 	if (nl_slot_trylock(slot, who)) {
 		visit_slot(h, slot, id, who);
 		nl_slot_unlock(slot);

@@ -34,6 +34,8 @@ int nl_heap_lay_out(struct nl_heap *h, const struct nl_shape *shape)
 		strncpy(h->name, shape->name, NL_NAME - 1);
 
 	sheaves = NL_SHEAVES((nl_u64)h->nr_slots);
+	if (h->type == NL_HEAP_PRIVATE)
+		sheaves += NL_SHEAVES_DEEP;
 	if (sheaves > shape->size / (16 * sizeof(struct nl_sheaf)))
 		sheaves = shape->size / (16 * sizeof(struct nl_sheaf));
 	h->nr_sheaves = (nl_u32)round_up(sheaves ? sheaves : 1, 64);

@@ -233,7 +233,7 @@ int nolock_heap_cache_stat(const struct nolock_heap *heap, unsigned int id,
 		st->barn_full += nl_load(&c->barn[node].full.nr);
 		st->barn_empty += nl_load(&c->barn[node].empty.nr);
 		/* The list may change under the walk: bounded, and good enough for a figure. */
-		for (nl_u32 n = 0; sheaf && sheaf <= head.nr_sheaves && n <= 2 * NL_BARN_MAX; n++) {
+		for (nl_u32 n = 0; sheaf && sheaf <= head.nr_sheaves && n < head.nr_sheaves; n++) {
 			st->in_sheaves += nl_load(&nl_sheaf(heap->h, sheaf - 1)->size);
 			sheaf = nl_load(&nl_sheaf(heap->h, sheaf - 1)->next);
 		}

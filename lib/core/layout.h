@@ -41,6 +41,7 @@
 #define NL_MAX_CLIENTS 32u
 #define NL_BARN_MAX 0u
 #define NL_SHEAVES(slots) (24u * (slots))
+#define NL_SHEAVES_DEEP 0u
 #define NL_SHEAF_BYTES 1024u /* of small objects in a sheaf, by default; the rest likewise */
 #define NL_SHEAF_BYTES_BIG 4096u
 #define NL_SHEAF_MOST 16u
@@ -54,6 +55,8 @@
 #define NL_BARN_MAX 10u /* full and empty sheaves: MAX_FULL_SHEAVES, MAX_EMPTY_SHEAVES */
 /* Room for two sheaves of every slot and a full barn for most kmalloc caches. */
 #define NL_SHEAVES(slots) (48u * (4 * (slots) + 2 * NL_BARN_MAX + 4))
+/* Those of a private heap more, for barns that grow deeper (slot.h): 8 MiB of small objects. */
+#define NL_SHEAVES_DEEP 1024u
 #define NL_SHEAF_BYTES 8192u
 #define NL_SHEAF_BYTES_BIG 16384u
 #define NL_SHEAF_MOST 120u
@@ -228,7 +231,9 @@ struct nl_barn {
 	nl_u64 lock;
 	struct nl_barn_list full;
 	struct nl_barn_list empty;
-	nl_u64 pad[5];
+	nl_u64 deep; /* of a private heap, atomic: full sheaves that it takes beyond NL_BARN_MAX */
+	nl_u64 flushed; /* racy: sheaves flushed since for want of room */
+	nl_u64 pad[3];
 };
 
 enum {
@@ -365,7 +370,8 @@ struct nl_heap {
 	 * counted. Wraps. */
 	nl_u64 lost;
 	nl_u64 bugs; /* atomic: what debugging found and mended */
-	nl_u64 pad2[3];
+	nl_u64 deep; /* atomic: the sum of all barns' */
+	nl_u64 pad2[2];
 	struct nl_client client[NL_MAX_CLIENTS + 1]; /* [0] unused */
 	nl_u32 run_from[NL_RUN_MAX + 1];	     /* run.h; [0] unused */
 	nl_u32 run_top;				     /* atomic: none of these is above it */

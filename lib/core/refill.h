@@ -89,6 +89,10 @@ NL_FUNC nl_u32 nl_slot_refill_near(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, 
 	}
 	nl_slot_detach(h, slot);
 	got = nl_sheaf_fill(h, main, id, cache->capacity, who, flags);
+#ifndef __bpf__
+	if (got)
+		nl_barn_deepen(h, &cache->barn[NL_NODE_OF(flags)]);
+#endif
 	if (!got) {
 		/* Objects pop from the top: the slab's first stays below its next ones. */
 		if (nl_slab_new(h, id, nl_flags_near(h, flags), who, main)) {
@@ -210,6 +214,9 @@ NL_FUNC nl_u32 nl_slot_room(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, nl_u32 
 		return 1;
 	}
 	if (spare) {
+#ifndef __bpf__
+		nl_barn_was_full(h, barn);
+#endif
 		nl_slot_count(slot, NL_STAT_SHEAF_FLUSH, nl_sheaf_flush(h, spare, id, 0, who));
 		nl_slot_swap(h, slot, id, who);
 		return 1;

@@ -166,8 +166,48 @@ NL_INLINE void nl_barn_unlock(nl_barn_t *barn)
 /* Does another full sheaf fit? Where barns have no room at all, no sheaf ever comes to one. */
 NL_INLINE int nl_barn_room(nl_barn_t *barn)
 {
+#ifdef __bpf__
 	return nl_load(&barn->full.nr) + 1 <= NL_BARN_MAX;
+#else
+	return nl_load(&barn->full.nr) + 1 <= NL_BARN_MAX + nl_load(&barn->deep);
+#endif
 }
+
+#ifndef __bpf__
+/*
+ * A private heap's barns grow deeper where that saves work: for each sheaf that was flushed for
+ * want of room and is filled from the slabs again, the barn takes one more. All of them together
+ * at most NL_SHEAVES_DEEP. What is not used, decay.c takes back. (A shared heap has nobody to do so.)
+ */
+NL_INLINE void nl_barn_was_full(nl_heap_t *h, nl_barn_t *barn)
+{
+	if (NL_SHEAVES_DEEP && nl_heap_is_private(h))
+		nl_store(&barn->flushed, nl_load(&barn->flushed) + 1);
+}
+
+NL_INLINE void nl_barn_deepen(nl_heap_t *h, nl_barn_t *barn)
+{
+	nl_u64 flushed = nl_load(&barn->flushed);
+
+	if (!NL_SHEAVES_DEEP || nl_likely(!flushed) || !nl_heap_is_private(h))
+		return;
+	nl_store(&barn->flushed, flushed - 1);
+	if (nl_load(&h->deep) < NL_SHEAVES_DEEP && nl_load(&h->deep) < h->nr_sheaves / 2) {
+		nl_add(&h->deep, 1);
+		nl_add(&barn->deep, 1);
+	}
+}
+
+/* No deeper than so much beyond NL_BARN_MAX, and it starts to learn again. */
+NL_INLINE void nl_barn_level(nl_heap_t *h, nl_barn_t *barn, nl_u64 most)
+{
+	nl_u64 deep = nl_load(&barn->deep);
+
+	nl_store(&barn->flushed, 0);
+	if (deep > most && nl_cas(&barn->deep, deep, most))
+		nl_add(&h->deep, most - deep);
+}
+#endif
 
 /*
  * The lists, with the barn's lock held. A sheaf index + 1, or 0. The sheaf names its new owner

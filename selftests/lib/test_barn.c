@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * test_barn.c - barns of a private heap grow deeper for batches that are larger than they are, and
+ * are as shallow as before once nobody uses that.
+ */
+#define _GNU_SOURCE
+#include <unistd.h>
+#include <criterion/criterion.h>
+#include "internal.h"
+#include "util.h"
+
+enum { N = 60000, ROUNDS = 4 };
+
+/* A batch; returns how many objects were flushed to their slabs. */
+static unsigned long batch(struct kmem_cache *s)
+{
+	struct nolock_heap *heap = nolock_heap_default();
+	struct nolock_cache_stat before, after;
+	int id = (int)nl_cache_id(s);
+	static void *p[N];
+
+	cr_assert_eq(nolock_heap_cache_stat(heap, id, &before), 0);
+	for (int i = 0; i < N; i++)
+		cr_assert_not_null(p[i] = kmem_cache_alloc(s, GFP_KERNEL));
+	for (int i = N; i-- > 0;)
+		kmem_cache_free(s, p[i]);
+	cr_assert_eq(nolock_heap_cache_stat(heap, id, &after), 0);
+	cr_expect_leq(after.barn_full, NL_BARN_MAX + NL_SHEAVES_DEEP);
+	return after.stat[NOLOCK_SHEAF_FLUSH] - before.stat[NOLOCK_SHEAF_FLUSH];
+}
+
+Test(barn, grows_deeper)
+{
+	struct kmem_cache *s = kmem_cache_create("batch", 64, NULL, SLAB_NO_MERGE);
+	struct nolock_heap *heap = nolock_heap_default();
+	unsigned long flushed[ROUNDS];
+
+	cr_assert_not_null(s);
+	for (int i = 0; i < ROUNDS; i++)
+		flushed[i] = batch(s);
+	report("  %d objects, flushed: %lu, %lu, %lu, %lu", N, flushed[0], flushed[1], flushed[2],
+	       flushed[3]);
+	cr_expect_gt(flushed[0], N / 2);
+	if (NL_SHEAVES_DEEP)
+		cr_expect_lt(flushed[ROUNDS - 1], N / 20);
+	cr_expect_leq(heap->h->deep, NL_SHEAVES_DEEP);
+	expect_whole(heap, NULL, "with a deep barn");
+	/* A cache that goes leaves the depth to others. */
+	cr_assert_eq(kmem_cache_destroy(s), 0);
+	cr_expect_eq(heap->h->deep, 0);
+	expect_whole(heap, NULL, "after the cache");
+}
+
+/* Other caches are at work: the deep one is not used any more. */
+JOB(batches_end)
+{
+	struct kmem_cache *s = kmem_cache_create("batch", 64, NULL, SLAB_NO_MERGE);
+	struct nolock_heap *heap = nolock_heap_default();
+	nl_u64 deepest;
+
+	for (int i = 0; i < ROUNDS; i++)
+		batch(s);
+	deepest = heap->h->deep;
+	for (int i = 0; heap->h->deep; i++) {
+		void *p[150]; /* less than what a barn takes anyway */
+
+		if (i == 10000)
+			return 1;
+		for (size_t k = 0; k < ARRAY_LEN(p); k++)
+			p[k] = kmalloc(1024, GFP_KERNEL);
+		for (size_t k = 0; k < ARRAY_LEN(p); k++)
+			kfree(p[k]);
+		usleep(1000);
+	}
+	return NL_SHEAVES_DEEP && !deepest ? 2 : 0;
+}
+
+Test(barn, grows_shallow_again)
+{
+	cr_assert_eq(job_run("batches_end", "NOLOCK_DECAY_MS", "200"), 0);
+}

@@ -198,12 +198,27 @@ static size_t space_used(void)
 	return pages * (size_t)sysconf(_SC_PAGESIZE);
 }
 
+/* What RLIMIT_DATA counts: memory that can be written and is nobody else's, the stack apart. */
+static size_t data_used(void)
+{
+	FILE *f = fopen("/proc/self/status", "r");
+	unsigned long kib = 0;
+	char line[256];
+
+	CHECK(f, "status");
+	while (fgets(line, sizeof(line), f) && sscanf(line, "VmData: %lu kB", &kib) != 1)
+		;
+	fclose(f);
+	CHECK(kib, "no VmData");
+	return kib * KiB;
+}
+
 /* ulimit -v, -d: most of what there is can be used up, fails then, and can be used again. */
 DROPIN_JOB(use_it_up)
 {
 	int what = getenv("LIMIT_DATA") ? RLIMIT_DATA : RLIMIT_AS;
 	/* Program, libraries, and what the heap has opened. */
-	const size_t rest = what == RLIMIT_AS ? space_used() : 5 * MiB;
+	const size_t rest = what == RLIMIT_AS ? space_used() : data_used();
 	static void *p[65536];
 	unsigned int n, small = 0;
 	struct rlimit lim;

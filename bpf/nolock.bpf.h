@@ -94,6 +94,9 @@ struct nolock_bpf_heap {
 	unsigned long long off_tag;
 	unsigned long long pad7[11];
 	unsigned int nr_open;
+	unsigned int pad8[5];
+	unsigned long long pad9[10];
+	unsigned long long bias;
 };
 
 struct nolock_bpf_slot {
@@ -163,23 +166,45 @@ NOLOCK_BPF_INLINE nolock_bpf_slot_t *nolock_bpf_slot(nolock_bpf_heap_t *h, unsig
 							 at);
 }
 
-/* One try decides: see nl_slot_trylock(), which this is. 0: it is ours. An acquire. */
-NOLOCK_BPF_INLINE unsigned long long nolock_bpf_trylock(nolock_bpf_slot_t *slot, unsigned int cpu)
-{
-	unsigned long long owner = (0xffff0000ULL | ((cpu + 1) & 0xffff)) << 32 | 1;
+/*
+ * 1 if nothing but other programs that come and go can interrupt this object's programs on their
+ * CPU. Set by nolock_bpf_attach_heap(), which knows their types and the kernel.
+ */
+const volatile unsigned int nolock_bpf_unpreempted __attribute__((weak)) = 0;
 
-	return __sync_val_compare_and_swap(&slot->lock, 0, owner);
+/*
+ * The trylock of slot.h, which says why: 1, and the slot is ours until it is unlocked with *after,
+ * or 0. An acquire.
+ */
+NOLOCK_BPF_INLINE int nolock_bpf_trylock(nolock_bpf_heap_t *h, nolock_bpf_slot_t *slot,
+					 unsigned int cpu, unsigned long long *after)
+{
+	unsigned long long owner = (0xffff0000ULL | ((cpu + 1) & 0xffff)) << 32, biased = owner | 2;
+	unsigned long long seen = nolock_bpf_get(&slot->lock);
+
+	*after = biased;
+	if (nolock_bpf_unpreempted && seen == biased) {
+		nolock_bpf_set(&slot->lock, owner | 3);
+		__asm__ volatile("" ::: "memory");
+		return 1;
+	}
+	if (seen && seen != biased)
+		return 0;
+	*after = seen | (biased & nolock_bpf_get(&h->bias));
+	return __sync_val_compare_and_swap(&slot->lock, seen, owner | 1 | seen) == seen;
 }
 
-/* A release: a plain store is one on x86 alone; see place.h. */
-NOLOCK_BPF_INLINE void nolock_bpf_unlock(nolock_bpf_slot_t *slot)
+/* A release: a plain store is one on x86 alone (place.h), and enough where the slot stays biased. */
+NOLOCK_BPF_INLINE void nolock_bpf_unlock(nolock_bpf_slot_t *slot, unsigned long long after)
 {
-#ifdef __TARGET_ARCH_x86
 	__asm__ volatile("" ::: "memory");
-	nolock_bpf_set(&slot->lock, 0);
-#else
-	(void)__sync_lock_test_and_set(&slot->lock, 0);
+#ifndef __TARGET_ARCH_x86
+	if (!after) {
+		(void)__sync_lock_test_and_set(&slot->lock, 0);
+		return;
+	}
 #endif
+	nolock_bpf_set(&slot->lock, after);
 }
 
 /* The CPU's A-slot is free and has an object: that object's address, else 0. */
@@ -187,13 +212,13 @@ NOLOCK_BPF_INLINE unsigned long long nolock_bpf_fast_alloc(unsigned int at)
 {
 	nolock_bpf_heap_t *h = nolock_bpf_heap();
 	unsigned int cpu = bpf_get_smp_processor_id();
-	unsigned long long word, n, obj = 0;
+	unsigned long long word, n, obj = 0, after;
 	nolock_bpf_slot_t *slot;
 
 	if (cpu >= nolock_bpf_get(&h->nr_slots))
 		return 0;
 	slot = nolock_bpf_slot(h, cpu, at);
-	if (nolock_bpf_trylock(slot, cpu))
+	if (!nolock_bpf_trylock(h, slot, cpu, &after))
 		return 0;
 	word = nolock_bpf_get(&slot->word);
 	n = word & 0xffff;
@@ -201,7 +226,7 @@ NOLOCK_BPF_INLINE unsigned long long nolock_bpf_fast_alloc(unsigned int at)
 		obj = nolock_bpf_get((nolock_bpf_word_t *)nolock_bpf_get(&slot->objs) + (n - 1));
 		nolock_bpf_set(&slot->word, word + 0xffff);
 	}
-	nolock_bpf_unlock(slot);
+	nolock_bpf_unlock(slot, after);
 	return obj;
 }
 
@@ -215,12 +240,13 @@ NOLOCK_BPF_INLINE unsigned long long nolock_bpf_less(unsigned long long a, unsig
 }
 
 /*
- * With the slot's lock held, which is let go: if the object is one of the cache that the tag names,
+ * With the slot's lock held, which is let go for after: if the object is one of the cache that the tag names,
  * and there is room, it is freed: 1. The cache's constants are read under the lock, which does not
  * keep them, so that they are waited for together with the slot's.
  */
 NOLOCK_BPF_INLINE int nolock_bpf_push(nolock_bpf_heap_t *h, nolock_bpf_slot_t *slot,
-				      unsigned int tag, unsigned long long obj)
+				      unsigned int tag, unsigned long long obj,
+				      unsigned long long after)
 {
 	nolock_bpf_cache_t *c =
 		(nolock_bpf_cache_t *)(unsigned long long)((unsigned int)nolock_bpf_get(
@@ -244,7 +270,7 @@ NOLOCK_BPF_INLINE int nolock_bpf_push(nolock_bpf_heap_t *h, nolock_bpf_slot_t *s
 		nolock_bpf_set(&slot->word, word + 1);
 		done = 1;
 	}
-	nolock_bpf_unlock(slot);
+	nolock_bpf_unlock(slot, after);
 	return done;
 }
 
@@ -254,6 +280,7 @@ NOLOCK_BPF_INLINE int nolock_bpf_fast_free(unsigned long long obj)
 	nolock_bpf_heap_t *h = nolock_bpf_heap();
 	unsigned int cpu = bpf_get_smp_processor_id(), tag;
 	unsigned int chunk = (unsigned int)obj >> 16;
+	unsigned long long after;
 	nolock_bpf_slot_t *slot;
 
 	/* Elsewhere, not in the chunks that are open, or perhaps another node's, which goes home. */
@@ -265,9 +292,9 @@ NOLOCK_BPF_INLINE int nolock_bpf_fast_free(unsigned long long obj)
 		(nolock_bpf_tag_t *)(unsigned long long)((unsigned int)nolock_bpf_get(&h->off_tag) +
 							 chunk * 4));
 	slot = nolock_bpf_slot(h, cpu, tag & 0xff00);
-	if (nolock_bpf_trylock(slot, cpu))
+	if (!nolock_bpf_trylock(h, slot, cpu, &after))
 		return 0;
-	return nolock_bpf_push(h, slot, tag, obj);
+	return nolock_bpf_push(h, slot, tag, obj, after);
 }
 
 /* Zero size bytes rounded up to 8: every object is as long as that. */

@@ -317,7 +317,7 @@ static void check_cache(struct check *ck, nl_u32 id)
 		nl_slot_t *r = nl_rslot(ck->h, cpu, id), *a = nl_aslot(ck->h, cpu, id);
 
 		check_slot(ck, id, r, nl_load(&r->word) & NL_WORD_LOCKED, "R-slot");
-		check_slot(ck, id, a, nl_load(&a->lock), "A-slot");
+		check_slot(ck, id, a, NL_IS_HELD(nl_load(&a->lock)), "A-slot");
 	}
 	for (nl_u32 node = 0; node < ck->head.nr_nodes; node++) {
 		nl_barn_t *barn = &c->barn[node];

@@ -67,6 +67,7 @@ int nl_heap_lay_out(struct nl_heap *h, const struct nl_shape *shape)
 	if (shape->type == NL_HEAP_PRIVATE)
 		end += NL_CHUNK_SIZE;
 	h->first_chunk = (nl_u32)(round_up(end, NL_CHUNK_SIZE) >> NL_CHUNK_SHIFT);
+	h->bias = h->type == NL_HEAP_ARENA ? ~0ULL : 0;
 	h->cursor = h->nr_open = h->first_chunk >> NL_GROUP_SHIFT;
 	return 0;
 }

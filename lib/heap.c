@@ -715,6 +715,9 @@ struct nolock_heap *nl_heap_map(int fd, nl_u32 type, nl_u64 base, nl_u64 size, n
 	if (type == NL_HEAP_MEMFD)
 		madvise(mem, size, MADV_DONTFORK);
 	handle_start(heap, mem, size, client);
+	/* Without sequences nothing can be taken back from BPF programs. */
+	if (heap->slot_off == heap->rseq_off && nl_load(&heap->h->bias))
+		nl_store(&heap->h->bias, 0);
 	if (nl_rcu_attach(heap)) {
 		nl_store_release(&heap->state, NL_HANDLE_BUSY);
 		errno = ENOMEM;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause */
 /*
- * rseq.h - the three restartable sequences on an R-slot: pop, push, and take its lock.
+ * rseq.h - the three restartable sequences on an R-slot: pop, push, and take its lock; and the one on
+ * an A-slot: take its lock from the BPF programs of this CPU.
  *
  * A sequence reads the slot's index and its word and ends in one store to the word, the commit. If the
  * thread is preempted, migrated or gets a signal in between, the kernel sends it to the abort
@@ -29,6 +30,9 @@
 #ifndef NL_RSEQ_H
 #define NL_RSEQ_H
 
+#ifndef NOLOCK_NO_RSEQ
+#include <sys/rseq.h>
+#endif
 #include <nolock/inline.h>
 #include "internal.h"
 #include "core/slot.h"
@@ -264,6 +268,25 @@ NL_INLINE nl_u64 nl_rseq_lock_once(const struct nolock_heap *heap, nl_u64 slot, 
 	return t;
 }
 
+/* While this thread is on that CPU, one try of a cmpxchg of the word, which is the commit. */
+NL_INLINE bool nl_rseq_cas_on_cpu(nl_u64 *word, nl_u64 old, nl_u64 val, nl_u32 cpu)
+{
+	nl_u64 t, seen = old;
+
+	__asm__ volatile(NL_RSEQ_ARM "cmpl %[cpu], %%fs:4(%[rseq])\n\t"
+				     "jne 7f\n\t"
+				     "lock cmpxchgq %[val], %[word]\n" NL_RSEQ_FAILURE
+				     "4:\n"
+				     "7:\tmovq %[val], %[seen]\n\t"
+				     "jmp 9f\n\t"
+				     ".popsection\n"
+				     "9:\n"
+			 : [t] "=&r"(t), [seen] "+&a"(seen), [word] "+m"(*word)
+			 : [rseq] "r"((nl_u64)__rseq_offset), [cpu] "r"(cpu), [val] "r"(val)
+			 : "memory", "cc");
+	return seen == old;
+}
+
 /* The index of this thread's slot right now, or nr_slots and more without rseq. */
 NL_INLINE nl_u32 nl_rseq_index(const struct nolock_heap *heap)
 {
@@ -371,6 +394,37 @@ NL_INLINE nl_u64 nl_rseq_lock_once(const struct nolock_heap *heap, nl_u64 slot, 
 	return t;
 }
 
+/* The store of an exclusive pair is the commit: another CPU's store in between makes it fail. */
+NL_INLINE bool nl_rseq_cas_on_cpu(nl_u64 *word, nl_u64 old, nl_u64 val, nl_u32 cpu)
+{
+	nl_u64 t;
+
+	__asm__ volatile(NL_RSEQ_CS "adrp %[t], 3b\n\t"
+				    "add %[t], %[t], :lo12:3b\n\t"
+				    "str %[t], [%[rseq], #8]\n"
+				    "1:\n\t"
+				    "ldr %w[t], [%[rseq], #4]\n\t"
+				    "cmp %w[t], %w[cpu]\n\t"
+				    "b.ne 7f\n\t"
+				    "ldaxr %[t], [%[word]]\n\t"
+				    "cmp %[t], %[old]\n\t"
+				    "b.ne 7f\n\t"
+				    "stlxr %w[t], %[val], [%[word]]\n"
+				    "2:\n\t"
+				    ".pushsection __rseq_failure, \"ax\"\n\t"
+				    ".inst 0xd428bc00\n"
+				    "4:\n"
+				    "7:\tmov %w[t], #1\n\t"
+				    "b 9f\n\t"
+				    ".popsection\n"
+				    "9:\n"
+			 : [t] "=&r"(t)
+			 : [rseq] "r"((char *)__builtin_thread_pointer() + __rseq_offset),
+			   [word] "r"(word), [old] "r"(old), [val] "r"(val), [cpu] "r"(cpu)
+			 : "memory", "cc");
+	return !(nl_u32)t;
+}
+
 NL_INLINE nl_u32 nl_rseq_index(const struct nolock_heap *heap)
 {
 	const char *thread = (const char *)__builtin_thread_pointer();
@@ -399,6 +453,12 @@ NL_INLINE nl_u64 nl_rseq_lock_once(const struct nolock_heap *heap, nl_u64 slot, 
 {
 	(void)heap, (void)slot, (void)owner;
 	return NL_RSEQ_BUSY;
+}
+
+NL_INLINE bool nl_rseq_cas_on_cpu(nl_u64 *word, nl_u64 old, nl_u64 val, nl_u32 cpu)
+{
+	(void)word, (void)old, (void)val, (void)cpu;
+	return false;
 }
 
 NL_INLINE nl_u32 nl_rseq_index(const struct nolock_heap *heap)

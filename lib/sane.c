@@ -77,6 +77,7 @@ static int sane_header(const struct sane *s)
 	const struct nl_heap *head = s->head;
 	nl_u32 chunks = head->nr_groups * NL_GROUP_CHUNKS;
 	nl_u32 least = head->first_chunk >> NL_GROUP_SHIFT, n;
+	nl_u64 bias;
 
 	n = nl_load(&s->h->cursor);
 	if (n < least || n > head->nr_groups)
@@ -96,6 +97,9 @@ static int sane_header(const struct sane *s)
 	n = nl_load(&s->h->reserve_target);
 	if (n > NL_MAX_GROUPS * NL_GROUP_CHUNKS)
 		return bad(s, "its header's reserve_target is %u chunks", n);
+	bias = nl_load(&s->h->bias);
+	if (bias && (bias != ~0ULL || head->type != NL_HEAP_ARENA))
+		return bad(s, "its header's bias is %#llx", (unsigned long long)bias);
 	n = nl_load(&s->h->sheaf_hint);
 	if (n > head->nr_sheaves / 64)
 		return bad(s, "its header's sheaf_hint is %u, of %u words", n,
@@ -180,7 +184,8 @@ static int sane_slot(const struct sane *s, nl_slot_t *slot, const char *kind, nl
 	       cap = nl_load(&slot->cap);
 	nl_u64 lock = nl_load(&slot->lock);
 
-	if (lock && !owner_ok(lock, 1) && !(*kind == 'R' && owner_ok(lock & ~0xffffffffULL, 0)))
+	if (lock && !owner_ok(lock, 1) && !(*kind == 'R' && owner_ok(lock & ~0xffffffffULL, 0)) &&
+	    !(*kind == 'A' && (lock | 1) == (NL_BIASED(cpu) | 1)))
 		return bad(s, "%s-slot %u of cache %u: its lock is %#llx, which is nobody's", kind,
 			   cpu, id, (unsigned long long)lock);
 	if (NL_WORD_SIZE(word) > NL_SHEAF_MAX || word & 0x80)

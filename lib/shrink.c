@@ -3,13 +3,13 @@
  * shrink.c - giving back: sheaves into their slabs, empty slabs into the chunk bitmap, the pages of
  * free chunks, and free pages of slabs, to the system. Maintenance; never part of a nolock call.
  *
- * An A-slot is emptied under its lock, from any CPU. An R-slot may only be touched from a
+ * An A-slot is emptied under its lock, from any CPU; one that is biased on its CPU. An R-slot may only be touched from a
  * sequence on its own CPU, or after all sequences of the process were restarted:
  * - private heap: mark the word as locked by cmpxchg, then membarrier(PRIVATE_EXPEDITED_RSEQ). A
  *   sequence that had read the word before is aborted by it, or has committed: then the mark is
  *   gone, and the slot is left alone.
  * - shared heap: another process's sequences cannot be aborted from here, so the thread visits
- *   each CPU and takes the lock there by a sequence of its own.
+ *   each CPU and takes the locks there by sequences of its own.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -184,7 +184,27 @@ static void empty_private_rslots(struct nolock_heap *heap, nl_u32 from, nl_u32 t
 	number_give(number);
 }
 
-static void empty_shared_rslots(struct nolock_heap *heap, nl_u32 from, nl_u32 to)
+static void empty_aslot(nl_heap_t *h, nl_slot_t *slot, nl_u32 id, nl_u32 who)
+{
+	if (!slot_used(slot) || !nl_slot_trylock(slot, who))
+		return;
+	nl_slot_empty(h, slot, id, who);
+	nl_slot_unlock(slot);
+}
+
+static void empty_here(struct nolock_heap *heap, nl_u32 cpu, nl_u32 id, nl_u32 who)
+{
+	nl_u64 res = NL_RSEQ_RETRY(heap, nl_rseq_lock_once(heap, (nl_u64)id << NL_SLOT_SHIFT,
+							   NL_HELD(who)));
+
+	if (NL_RSEQ_DONE(res)) {
+		nl_slot_empty(heap->h, (nl_slot_t *)res, id, who);
+		nl_rslot_unlock((nl_slot_t *)res);
+	}
+	empty_aslot(heap->h, nl_aslot(heap->h, cpu, id), id, who);
+}
+
+static void empty_shared_slots(struct nolock_heap *heap, nl_u32 from, nl_u32 to)
 {
 	nl_u32 who = nl_who(heap);
 	cpu_set_t before, one;
@@ -196,24 +216,18 @@ static void empty_shared_rslots(struct nolock_heap *heap, nl_u32 from, nl_u32 to
 		bool there = false;
 
 		for (nl_u32 id = from; id < to; id++) {
-			nl_slot_t *slot = nl_rslot(heap->h, cpu, id);
-			nl_u64 res;
+			nl_slot_t *a = nl_aslot(heap->h, cpu, id);
 
-			if (!cache_live(heap->h, id) || !slot_used(slot))
+			if (!cache_live(heap->h, id) ||
+			    (!slot_used(nl_rslot(heap->h, cpu, id)) &&
+			     (!slot_used(a) || nl_load(&a->lock) != NL_BIASED(cpu))))
 				continue;
 			CPU_ZERO(&one);
 			CPU_SET(cpu, &one);
 			if (!there && sched_setaffinity(0, sizeof(one), &one))
 				break; /* not allowed there: its slots stay as they are */
 			there = moved = true;
-			res = NL_RSEQ_RETRY(heap,
-					    nl_rseq_lock_once(heap, (nl_u64)id << NL_SLOT_SHIFT,
-							      NL_HELD(who)));
-			if (!NL_RSEQ_DONE(res))
-				continue;
-			slot = (nl_slot_t *)res;
-			nl_slot_empty(heap->h, slot, id, who);
-			nl_rslot_unlock(slot);
+			empty_here(heap, cpu, id, who);
 		}
 	}
 	if (moved)
@@ -253,18 +267,12 @@ static nl_u32 shrink(struct nolock_heap *heap, nl_u32 from, nl_u32 to)
 	if (heap->type == NL_HEAP_PRIVATE)
 		empty_private_rslots(heap, from, to);
 	else
-		empty_shared_rslots(heap, from, to);
+		empty_shared_slots(heap, from, to);
 	for (nl_u32 id = from; id < to; id++) {
 		if (!cache_live(h, id))
 			continue;
-		for (nl_u32 cpu = 0; cpu < heap->nr_slots; cpu++) {
-			nl_slot_t *slot = nl_aslot(h, cpu, id);
-
-			if (!slot_used(slot) || !nl_slot_trylock(slot, who))
-				continue;
-			nl_slot_empty(h, slot, id, who);
-			nl_slot_unlock(slot);
-		}
+		for (nl_u32 cpu = 0; cpu < heap->nr_slots; cpu++)
+			empty_aslot(h, nl_aslot(h, cpu, id), id, who);
 		/* What is there now, and not what others bring meanwhile. */
 		for (nl_u32 node = 0; node < nl_nr_nodes(h); node++) {
 			nl_barn_t *barn = &nl_cache(h, id)->barn[node];

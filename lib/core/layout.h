@@ -35,7 +35,7 @@
  * short sheaves, few of them. A heap of one build is another version to the other.
  */
 #ifdef NOLOCK_TINY
-#define NL_VERSION 0x10002
+#define NL_VERSION 0x10003
 #define NL_MAX_CACHES_SHIFT 7
 #define NL_MAX_NODES 1u
 #define NL_MAX_CLIENTS 32u
@@ -48,7 +48,7 @@
 #define NL_SHEAF_LEAST 2u
 #define NL_DEFAULT_SIZE (4ULL << 30)
 #else
-#define NL_VERSION 2
+#define NL_VERSION 3
 #define NL_MAX_CACHES_SHIFT 8
 #define NL_MAX_NODES 4u
 #define NL_MAX_CLIENTS 256u
@@ -87,13 +87,18 @@
 
 /*
  * Who holds a lock: {client 16, thread 16, 1}, never 0. Free is 0, so that a holder that
- * comes and goes under an interrupted trylock leaves the word as it was. Clients: 1 to NL_MAX_CLIENTS, a private heap's process is 1; NL_CLIENT_BPF has the CPU
- * as its thread; NL_CLIENT_NOLOCKD repairs.
+ * comes and goes under an interrupted trylock leaves the word as it was. Clients: 1 to NL_MAX_CLIENTS,
+ * a private heap's process is 1; NL_CLIENT_BPF has the CPU as its thread; NL_CLIENT_NOLOCKD repairs.
+ *
+ * An A-slot may be free and kept for its CPU's BPF programs: biased (slot.h). Held by one of them and
+ * biased before, both bits are set.
  */
 #define NL_CLIENT_BPF 0xffffu
 #define NL_CLIENT_NOLOCKD 0xfffeu
 #define NL_OWNER(client, thread) (((nl_u64)(client) << 48) | ((nl_u64)(nl_u16)(thread) << 32))
 #define NL_HELD(who) ((nl_u64)(who) << 32 | 1)
+#define NL_BIASED(cpu) (NL_OWNER(NL_CLIENT_BPF, (cpu) + 1) | 2)
+#define NL_IS_HELD(lock) ((int)((lock)&1))
 #define NL_OWNER_CLIENT(owner) ((nl_u32)((owner) >> 48))
 #define NL_OWNER_WHO(owner) ((nl_u32)((owner) >> 32))
 
@@ -371,7 +376,8 @@ struct nl_heap {
 	nl_u64 lost;
 	nl_u64 bugs; /* atomic: what debugging found and mended */
 	nl_u64 deep; /* atomic: the sum of all barns' */
-	nl_u64 pad2[2];
+	nl_u64 bias; /* all ones while A-slots may be biased (slot.h), else 0 for good */
+	nl_u64 pad2[1];
 	struct nl_client client[NL_MAX_CLIENTS + 1]; /* [0] unused */
 	nl_u32 run_from[NL_RUN_MAX + 1];	     /* run.h; [0] unused */
 	nl_u32 run_top;				     /* atomic: none of these is above it */

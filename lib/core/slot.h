@@ -25,16 +25,52 @@
 /*
  * A-slots alone. The cmpxchg expects 0, which an interrupter that comes and goes restores, so one
  * try decides; it is the acquire that pairs with the release in nl_slot_unlock().
+ *
+ * Bias. A BPF program that has used its CPU's A-slot leaves it free, but biased: its lock is
+ * NL_BIASED(cpu), and from that value only two can take it.
+ * - A program on that CPU. One that nothing but nested programs can interrupt (XDP, tc, perf_event;
+ *   bpf.h) does so by a load and a store: whoever comes in between is gone again before it goes on,
+ *   and has left the value as it was. Others, which may be preempted, by cmpxchg.
+ * - A thread of user space on that CPU, by a cmpxchg that is the commit of a restartable sequence
+ *   (nl_slot_steal()): while it runs there, no program that cannot be preempted is half way through
+ *   there, and one that comes in between ends before the thread goes on. What it releases is 0.
+ * Nobody on another CPU takes it, and what was biased when a program took it is so when it lets go:
+ * the store of a program that has just seen it biased overwrites nothing else. All that sees a
+ * biased slot's content is on its CPU, so that this release needs no barrier: the kernel has one
+ * where the thief moves on. 0 and back is atomic as ever: any CPU.
  */
+#ifdef __bpf__
 NL_INLINE int nl_slot_trylock(nl_slot_t *slot, nl_u32 who)
 {
-	return nl_cas(&slot->lock, 0, NL_HELD(who));
+	nl_u64 after;
+
+	return nolock_bpf_trylock(nolock_bpf_heap(), (nolock_bpf_slot_t *)slot, (who & 0xffff) - 1,
+				  &after);
+}
+
+NL_INLINE void nl_slot_unlock(nl_slot_t *slot)
+{
+	nl_u64 lock = nl_load(&slot->lock), biased = (lock | 3) - 1;
+
+	nolock_bpf_unlock((nolock_bpf_slot_t *)slot,
+			  (lock & 2) ? biased : biased & nl_load(&nolock_bpf_heap()->bias));
+}
+#else
+/* bias.c: 1 if it was biased to the CPU that this thread runs on, and is ours now. One try. */
+NL_FUNC int nl_slot_steal(nl_slot_t *slot, nl_u32 who);
+
+NL_INLINE int nl_slot_trylock(nl_slot_t *slot, nl_u32 who)
+{
+	if (nl_likely(nl_cas(&slot->lock, 0, NL_HELD(who))))
+		return 1;
+	return nl_unlikely(!NL_IS_HELD(nl_load(&slot->lock))) && nl_slot_steal(slot, who);
 }
 
 NL_INLINE void nl_slot_unlock(nl_slot_t *slot)
 {
 	nl_store_release(&slot->lock, 0);
 }
+#endif
 
 /* An R-slot's: what is in the word stays in it. */
 NL_INLINE void nl_rslot_unlock(nl_slot_t *slot)

@@ -19,6 +19,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/utsname.h>
 #include <bpf/bpf.h>
 #include <bpf/btf.h>
 #include <bpf/libbpf.h>
@@ -28,31 +29,71 @@
 extern "C" {
 #endif
 
-/* The version of the layout that the object's libnolock.bpf.o was built for; 0: it has none. */
-static inline unsigned int nolock_bpf_layout_of(struct bpf_object *obj)
+/* A 4-byte constant of the object's, before the load; NULL: it has none of that name. */
+static inline char *nolock_bpf_constant(struct bpf_object *obj, const char *wanted)
 {
 	struct bpf_map *map = bpf_object__find_map_by_name(obj, ".rodata");
 	const struct btf *btf = bpf_object__btf(obj);
 	int id = btf ? btf__find_by_name_kind(btf, ".rodata", BTF_KIND_DATASEC) : -ENOENT;
 	const struct btf_type *section, *var;
 	const struct btf_var_secinfo *at;
-	unsigned int version = 0;
-	const char *name, *data;
+	const char *name;
 	size_t size = 0;
+	char *data;
 
 	if (!map || id < 0)
-		return 0;
+		return NULL;
 	section = btf__type_by_id(btf, (__u32)id);
-	data = (const char *)bpf_map__initial_value(map, &size);
+	data = (char *)bpf_map__initial_value(map, &size);
 	at = btf_var_secinfos(section);
 	for (int i = 0; data && i < btf_vlen(section); i++, at++) {
 		var = btf__type_by_id(btf, at->type);
 		name = btf__name_by_offset(btf, var->name_off);
-		if (name && !strcmp(name, "nolock_bpf_layout") &&
-		    at->offset + sizeof(version) <= size)
-			memcpy(&version, data + at->offset, sizeof(version));
+		if (name && !strcmp(name, wanted) && at->offset + sizeof(__u32) <= size)
+			return data + at->offset;
 	}
+	return NULL;
+}
+
+/* The version of the layout that the object's libnolock.bpf.o was built for; 0: it has none. */
+static inline unsigned int nolock_bpf_layout_of(struct bpf_object *obj)
+{
+	const char *at = nolock_bpf_constant(obj, "nolock_bpf_layout");
+	unsigned int version = 0;
+
+	if (at)
+		memcpy(&version, at, sizeof(version));
 	return version;
+}
+
+/*
+ * 1 if the kernel preempts none of the object's programs: those of XDP run, and those of tc, with
+ * bottom halves disabled, those of perf events in an NMI or with interrupts disabled. All others may
+ * be preempted, on one kernel or another; so are what any of them leaves to a work queue or a task's
+ * return to user space, and all with PREEMPT_RT.
+ */
+static inline unsigned int nolock_bpf_is_unpreempted(struct bpf_object *obj)
+{
+	static const char *const later[] = { "bpf_wq_init", "bpf_task_work_schedule_signal",
+					     "bpf_task_work_schedule_resume" };
+	const struct btf *btf = bpf_object__btf(obj);
+	struct bpf_program *prog;
+	struct utsname kernel;
+
+	if (uname(&kernel) || strstr(kernel.version, "PREEMPT_RT"))
+		return 0;
+	for (size_t i = 0; i < sizeof(later) / sizeof(later[0]); i++)
+		if (!btf || btf__find_by_name_kind(btf, later[i], BTF_KIND_FUNC) > 0)
+			return 0;
+	bpf_object__for_each_program(prog, obj) {
+		enum bpf_prog_type type = bpf_program__type(prog);
+
+		if (bpf_program__autoload(prog) && type != BPF_PROG_TYPE_XDP &&
+		    type != BPF_PROG_TYPE_SCHED_CLS && type != BPF_PROG_TYPE_SCHED_ACT &&
+		    type != BPF_PROG_TYPE_PERF_EVENT)
+			return 0;
+	}
+	return 1;
 }
 
 /*
@@ -63,10 +104,14 @@ static inline unsigned int nolock_bpf_layout_of(struct bpf_object *obj)
  * -EOPNOTSUPP: the heap is no arena, so BPF cannot reach it: nolockd says why when it makes one;
  * -EPROTO: the object was linked with the libnolock.bpf.o of another version: link it again; or
  * libbpf's error. The heap may be closed after the load.
+ * Programs that are to be loaded are chosen, and of their type, by now: where the kernel preempts none
+ * of them (XDP, tc and perf_event alone, no PREEMPT_RT), their calls need no atomic instruction.
  */
 static inline int nolock_bpf_attach_heap(struct bpf_object *obj, const struct nolock_heap *heap)
 {
 	struct bpf_map *map = bpf_object__find_map_by_name(obj, "nolock_heap");
+	char *unpreempted = nolock_bpf_constant(obj, "nolock_bpf_unpreempted");
+	unsigned int is_unpreempted = nolock_bpf_is_unpreempted(obj);
 
 	if (!map)
 		return -ENOENT;
@@ -74,6 +119,8 @@ static inline int nolock_bpf_attach_heap(struct bpf_object *obj, const struct no
 		return -EOPNOTSUPP;
 	if (nolock_bpf_layout_of(obj) != nolock_heap_layout(heap))
 		return -EPROTO;
+	if (unpreempted)
+		memcpy(unpreempted, &is_unpreempted, sizeof(is_unpreempted));
 	return bpf_map__reuse_fd(map, nolock_heap_fd(heap));
 }
 

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause
+/* bias.c - A-slots that are kept for BPF programs: taking one back. core/slot.h says why it holds. */
+#include "internal.h"
+#include "rseq.h"
+#include "core/slot.h"
+
+/* The range of the number is nobody's business: a CPU of that number is compared with, no more. */
+int nl_slot_steal(nl_slot_t *slot, nl_u32 who)
+{
+	nl_u64 lock = nl_load(&slot->lock);
+	nl_u32 cpu = (NL_OWNER_WHO(lock) & 0xffff) - 1;
+
+	if (nl_self.vforked || lock != NL_BIASED(cpu))
+		return 0;
+	return nl_rseq_cas_on_cpu(&slot->lock, lock, NL_HELD(who), cpu);
+}

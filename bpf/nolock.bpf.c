@@ -53,7 +53,6 @@ SAME(nolock_bpf_heap, nl_heap, off_cache);
 SAME(nolock_bpf_heap, nl_heap, off_aslot);
 SAME(nolock_bpf_heap, nl_heap, off_tag);
 SAME(nolock_bpf_heap, nl_heap, nr_open);
-SAME(nolock_bpf_heap, nl_heap, bias);
 SAME(nolock_bpf_slot, nl_slot, lock);
 SAME(nolock_bpf_slot, nl_slot, word);
 SAME(nolock_bpf_slot, nl_slot, objs);

@@ -94,9 +94,6 @@ struct nolock_bpf_heap {
 	unsigned long long off_tag;
 	unsigned long long pad7[11];
 	unsigned int nr_open;
-	unsigned int pad8[5];
-	unsigned long long pad9[10];
-	unsigned long long bias;
 };
 
 struct nolock_bpf_slot {
@@ -172,39 +169,31 @@ NOLOCK_BPF_INLINE nolock_bpf_slot_t *nolock_bpf_slot(nolock_bpf_heap_t *h, unsig
  */
 const volatile unsigned int nolock_bpf_unpreempted __attribute__((weak)) = 0;
 
-/*
- * The trylock of slot.h, which says why: 1, and the slot is ours until it is unlocked with *after,
- * or 0. An acquire.
- */
-NOLOCK_BPF_INLINE int nolock_bpf_trylock(nolock_bpf_heap_t *h, nolock_bpf_slot_t *slot,
-					 unsigned int cpu, unsigned long long *after)
+/* What the lock of that CPU's slots is while they are free and biased: after the first call. */
+NOLOCK_BPF_INLINE unsigned long long nolock_bpf_biased(unsigned int cpu)
 {
-	unsigned long long owner = (0xffff0000ULL | ((cpu + 1) & 0xffff)) << 32, biased = owner | 2;
-	unsigned long long seen = nolock_bpf_get(&slot->lock);
-
-	*after = biased;
-	if (nolock_bpf_unpreempted && seen == biased) {
-		nolock_bpf_set(&slot->lock, owner | 3);
-		__asm__ volatile("" ::: "memory");
-		return 1;
-	}
-	if (seen && seen != biased)
-		return 0;
-	*after = seen | (biased & nolock_bpf_get(&h->bias));
-	return __sync_val_compare_and_swap(&slot->lock, seen, owner | 1 | seen) == seen;
+	return (0xffff0000ULL | ((cpu + 1) & 0xffff)) << 32 | 2;
 }
 
-/* A release: a plain store is one on x86 alone (place.h), and enough where the slot stays biased. */
-NOLOCK_BPF_INLINE void nolock_bpf_unlock(nolock_bpf_slot_t *slot, unsigned long long after)
+/* Take a biased slot: slot.h says why this is a lock. 1: it is ours. An acquire. */
+NOLOCK_BPF_INLINE int nolock_bpf_trylock(nolock_bpf_slot_t *slot, unsigned int cpu)
+{
+	unsigned long long biased = nolock_bpf_biased(cpu);
+
+	if (nolock_bpf_get(&slot->lock) != biased)
+		return 0;
+	if (!nolock_bpf_unpreempted)
+		return __sync_val_compare_and_swap(&slot->lock, biased, biased | 1) == biased;
+	nolock_bpf_set(&slot->lock, biased | 1);
+	__asm__ volatile("" ::: "memory");
+	return 1;
+}
+
+/* Biased as before. No barrier is needed on any machine. */
+NOLOCK_BPF_INLINE void nolock_bpf_unlock(nolock_bpf_slot_t *slot, unsigned int cpu)
 {
 	__asm__ volatile("" ::: "memory");
-#ifndef __TARGET_ARCH_x86
-	if (!after) {
-		(void)__sync_lock_test_and_set(&slot->lock, 0);
-		return;
-	}
-#endif
-	nolock_bpf_set(&slot->lock, after);
+	nolock_bpf_set(&slot->lock, nolock_bpf_biased(cpu));
 }
 
 /* The CPU's A-slot is free and has an object: that object's address, else 0. */
@@ -212,13 +201,13 @@ NOLOCK_BPF_INLINE unsigned long long nolock_bpf_fast_alloc(unsigned int at)
 {
 	nolock_bpf_heap_t *h = nolock_bpf_heap();
 	unsigned int cpu = bpf_get_smp_processor_id();
-	unsigned long long word, n, obj = 0, after;
+	unsigned long long word, n, obj = 0;
 	nolock_bpf_slot_t *slot;
 
 	if (cpu >= nolock_bpf_get(&h->nr_slots))
 		return 0;
 	slot = nolock_bpf_slot(h, cpu, at);
-	if (!nolock_bpf_trylock(h, slot, cpu, &after))
+	if (!nolock_bpf_trylock(slot, cpu))
 		return 0;
 	word = nolock_bpf_get(&slot->word);
 	n = word & 0xffff;
@@ -226,7 +215,7 @@ NOLOCK_BPF_INLINE unsigned long long nolock_bpf_fast_alloc(unsigned int at)
 		obj = nolock_bpf_get((nolock_bpf_word_t *)nolock_bpf_get(&slot->objs) + (n - 1));
 		nolock_bpf_set(&slot->word, word + 0xffff);
 	}
-	nolock_bpf_unlock(slot, after);
+	nolock_bpf_unlock(slot, cpu);
 	return obj;
 }
 
@@ -240,13 +229,13 @@ NOLOCK_BPF_INLINE unsigned long long nolock_bpf_less(unsigned long long a, unsig
 }
 
 /*
- * With the slot's lock held, which is let go for after: if the object is one of the cache that the tag names,
+ * With the slot's lock held, which is let go: if the object is one of the cache that the tag names,
  * and there is room, it is freed: 1. The cache's constants are read under the lock, which does not
  * keep them, so that they are waited for together with the slot's.
  */
 NOLOCK_BPF_INLINE int nolock_bpf_push(nolock_bpf_heap_t *h, nolock_bpf_slot_t *slot,
 				      unsigned int tag, unsigned long long obj,
-				      unsigned long long after)
+				      unsigned int cpu)
 {
 	nolock_bpf_cache_t *c =
 		(nolock_bpf_cache_t *)(unsigned long long)((unsigned int)nolock_bpf_get(
@@ -270,7 +259,7 @@ NOLOCK_BPF_INLINE int nolock_bpf_push(nolock_bpf_heap_t *h, nolock_bpf_slot_t *s
 		nolock_bpf_set(&slot->word, word + 1);
 		done = 1;
 	}
-	nolock_bpf_unlock(slot, after);
+	nolock_bpf_unlock(slot, cpu);
 	return done;
 }
 
@@ -280,7 +269,6 @@ NOLOCK_BPF_INLINE int nolock_bpf_fast_free(unsigned long long obj)
 	nolock_bpf_heap_t *h = nolock_bpf_heap();
 	unsigned int cpu = bpf_get_smp_processor_id(), tag;
 	unsigned int chunk = (unsigned int)obj >> 16;
-	unsigned long long after;
 	nolock_bpf_slot_t *slot;
 
 	/* Elsewhere, not in the chunks that are open, or perhaps another node's, which goes home. */
@@ -292,9 +280,9 @@ NOLOCK_BPF_INLINE int nolock_bpf_fast_free(unsigned long long obj)
 		(nolock_bpf_tag_t *)(unsigned long long)((unsigned int)nolock_bpf_get(&h->off_tag) +
 							 chunk * 4));
 	slot = nolock_bpf_slot(h, cpu, tag & 0xff00);
-	if (!nolock_bpf_trylock(h, slot, cpu, &after))
+	if (!nolock_bpf_trylock(slot, cpu))
 		return 0;
-	return nolock_bpf_push(h, slot, tag, obj, after);
+	return nolock_bpf_push(h, slot, tag, obj, cpu);
 }
 
 /* Zero size bytes rounded up to 8: every object is as long as that. */

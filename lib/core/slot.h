@@ -40,20 +40,21 @@
  * where the thief moves on. 0 and back is atomic as ever: any CPU.
  */
 #ifdef __bpf__
-NL_INLINE int nl_slot_trylock(nl_slot_t *slot, nl_u32 who)
+NL_FUNC int nl_slot_trylock(nl_slot_t *slot NL_ARG, nl_u32 who)
 {
-	nl_u64 after;
-
-	return nolock_bpf_trylock(nolock_bpf_heap(), (nolock_bpf_slot_t *)slot, (who & 0xffff) - 1,
-				  &after);
+	return nolock_bpf_trylock((nolock_bpf_slot_t *)slot, (who & 0xffff) - 1) ||
+	       nl_cas(&slot->lock, 0, NL_HELD(who));
 }
 
 NL_INLINE void nl_slot_unlock(nl_slot_t *slot)
 {
-	nl_u64 lock = nl_load(&slot->lock), biased = (lock | 3) - 1;
+	nl_u64 lock = nl_load(&slot->lock);
+	nl_heap_t *h = (nl_heap_t *)nolock_bpf_heap();
 
-	nolock_bpf_unlock((nolock_bpf_slot_t *)slot,
-			  (lock & 2) ? biased : biased & nl_load(&nolock_bpf_heap()->bias));
+	if (lock & 2)
+		nl_store(&slot->lock, lock - 1); /* what is in the slot was stored before: volatile */
+	else
+		nl_store_release(&slot->lock, ((lock | 3) - 1) & nl_load(&h->bias));
 }
 #else
 /* bias.c: 1 if it was biased to the CPU that this thread runs on, and is ours now. One try. */

@@ -68,7 +68,7 @@ SEC("syscall") int storm(struct scribble *s)
 		r ^= r << 13;
 		r ^= r >> 17;
 		r ^= r << 5;
-		turn(r);
+		turn(s->sound && (r >> 8 & 7) == 4 ? r ^ 1 << 8 : r);
 	}
 	s->rng = r;
 	s->got = got;

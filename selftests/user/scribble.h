@@ -8,6 +8,7 @@ struct scribble {
 	unsigned int got;    /* objects */
 	unsigned int failed; /* allocations that returned NULL */
 	unsigned int rng;
+	unsigned int sound; /* frees what it has allocated, and nothing else */
 };
 
 #endif /* SCRIBBLE_H */

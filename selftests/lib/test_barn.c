@@ -51,6 +51,34 @@ Test(barn, grows_deeper)
 	expect_whole(heap, NULL, "after the cache");
 }
 
+/* What is flushed while somebody else has the barn's lock is no reason to grow. */
+Test(barn, locked_is_not_full)
+{
+	struct kmem_cache *s = kmem_cache_create("locked", 64, NULL, SLAB_NO_MERGE);
+	struct nolock_heap *heap = nolock_heap_default();
+	struct nolock_cache_stat before, after;
+	enum { FEW = 500 }; /* sheaves of a slot, not of a barn */
+	void *p[FEW];
+	nl_barn_t *barn;
+	int id;
+
+	cr_assert_not_null(s);
+	id = (int)nl_cache_id(s);
+	barn = &nl_cache(heap->h, (nl_u32)id)->barn[nl_here(heap)];
+	for (int i = 0; i < FEW; i++)
+		cr_assert_not_null(p[i] = kmem_cache_alloc(s, GFP_KERNEL));
+	cr_assert_eq(nolock_heap_cache_stat(heap, id, &before), 0);
+	nl_store(&barn->lock, NL_HELD(NL_OWNER_WHO(NL_OWNER(1, 999))));
+	for (int i = 0; i < FEW; i++)
+		kmem_cache_free(s, p[i]);
+	cr_expect_eq(nl_load(&barn->flushed), 0);
+	nl_store(&barn->lock, 0);
+	cr_assert_eq(nolock_heap_cache_stat(heap, id, &after), 0);
+	if (NL_BARN_MAX)
+		cr_expect_gt(after.stat[NOLOCK_SHEAF_FLUSH], before.stat[NOLOCK_SHEAF_FLUSH]);
+	cr_expect_eq(kmem_cache_destroy(s), 0);
+}
+
 /* Other caches are at work: the deep one is not used any more. */
 JOB(batches_end)
 {

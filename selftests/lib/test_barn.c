@@ -8,6 +8,8 @@
 #include <criterion/criterion.h>
 #include "internal.h"
 #include "util.h"
+#include "core/core.h"
+#include "core/slot.h"
 
 enum { N = 60000, ROUNDS = 4 };
 
@@ -77,6 +79,31 @@ Test(barn, locked_is_not_full)
 	if (NL_BARN_MAX)
 		cr_expect_gt(after.stat[NOLOCK_SHEAF_FLUSH], before.stat[NOLOCK_SHEAF_FLUSH]);
 	cr_expect_eq(kmem_cache_destroy(s), 0);
+}
+
+/* Whatever a client wrote to a barn's list and its counts: giving back ends. */
+Test(barn, flush_is_bounded)
+{
+	struct kmem_cache *s = kmem_cache_create("cyclic", 64, NULL, SLAB_NO_MERGE);
+	struct nolock_heap *heap = nolock_heap_default();
+	struct nolock_cache_stat before, after;
+	nl_barn_t *barn;
+	nl_u32 sheaf;
+	int id;
+
+	cr_assert_not_null(s);
+	id = (int)nl_cache_id(s);
+	barn = &nl_cache(heap->h, (nl_u32)id)->barn[nl_here(heap)];
+	sheaf = nl_sheaf_get(heap->h, (nl_u32)id, nl_who(heap));
+	cr_assert_neq(sheaf, 0);
+	nl_barn_push(heap->h, &barn->full, sheaf);
+	nl_store(&nl_sheaf(heap->h, sheaf - 1)->next, sheaf);
+	nl_store(&barn->full.nr, 1u << 28);
+	cr_assert_eq(nolock_heap_cache_stat(heap, id, &before), 0);
+	kmem_cache_shrink(s);
+	cr_assert_eq(nolock_heap_cache_stat(heap, id, &after), 0);
+	cr_expect_leq(after.stat[NOLOCK_SHEAF_FREE] - before.stat[NOLOCK_SHEAF_FREE],
+		      heap->h->nr_sheaves);
 }
 
 /* Other caches are at work: the deep one is not used any more. */

@@ -194,8 +194,6 @@ __attribute__((noinline)) int nolock_bpf_free(void NLA *p NL_ARG)
 	if (!nl_chunk_ok(h, chunk))
 		goto refused;
 	tag = nl_load(nl_tag(h, (nl_u32)chunk));
-	if (nolock_bpf_fast_free(obj))
-		return 0;
 	if (NL_TAG_KIND(tag) == NL_KIND_SLAB)
 		return nl_free(h, NL_TAG_CACHE(tag), cpu, who(cpu), obj);
 	if (NL_TAG_KIND(tag) == NL_KIND_LARGE && !(obj & (NL_CHUNK_SIZE - 1)) &&

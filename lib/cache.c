@@ -214,11 +214,11 @@ void nl_cache_forget(struct nolock_heap *heap, nl_u32 id)
 	for (nl_u32 node = 0; node < NL_MAX_NODES; node++) {
 		nl_barn_t *barn = &c->barn[node];
 
+		nl_barn_level(heap->h, barn, 0);
 		if (!nl_barn_lock(barn, nl_who(heap), NL_SPIN))
 			continue;
 		clear_words(&barn->full, sizeof(barn->full));
 		clear_words(&barn->empty, sizeof(barn->empty));
-		nl_barn_level(heap->h, barn, 0);
 		nl_barn_unlock(barn);
 	}
 	nl_store_release(&c->state, NL_CACHE_FREE);

@@ -187,7 +187,8 @@ void nl_decay(struct nolock_heap *heap)
 		inside_since = 0;
 	else if (!inside_since)
 		inside_since = t | 1;
-	if (inside_since && t - inside_since < (nl_u64)ms / 2 + 1)
+	/* It may be 1 ahead of t. */
+	if (inside_since && (int64_t)(t - inside_since) < ms / 2 + 1)
 		return;
 	next = nl_load(&heap->decay_next);
 	if ((int64_t)(t - next) < 0 ||

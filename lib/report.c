@@ -110,7 +110,8 @@ void nl_report_failure(const char *cache, size_t size, gfp_t gfp)
 	nl_u64 now = now_ms(), start = nl_load(&since);
 	nl_u32 before = 0;
 
-	if (now - start >= FAILURES_MS && nl_cas(&since, start, now))
+	/* Another thread may have set it meanwhile, to a time after now. */
+	if ((int64_t)(now - start) >= FAILURES_MS && nl_cas(&since, start, now))
 		before = __atomic_exchange_n(&seen, 0, __ATOMIC_RELAXED);
 	if (__atomic_fetch_add(&seen, 1, __ATOMIC_RELAXED) >= FAILURES_SHOWN)
 		return;

@@ -104,6 +104,10 @@ static int sane_header(const struct sane *s)
 	if (n > head->nr_sheaves / 64)
 		return bad(s, "its header's sheaf_hint is %u, of %u words", n,
 			   head->nr_sheaves / 64);
+	/* A private heap's alone; see sane_barn() and sane_chunk() too. */
+	if (nl_load(&s->h->deep))
+		return bad(s, "its header's deep is %#llx, in a shared heap",
+			   (unsigned long long)nl_load(&s->h->deep));
 	return 0;
 }
 
@@ -136,6 +140,8 @@ static int sane_barn(const struct sane *s, nl_barn_t *barn, nl_u32 id)
 			err = bad(s, "barn of cache %u: its %s list is of %u sheaves from %u on",
 				  id, i ? "empty" : "full", nr, first);
 	}
+	if (!err && (nl_load(&barn->deep) || nl_load(&barn->flushed)))
+		err = bad(s, "barn of cache %u: it is deeper than a shared heap's", id);
 	return err;
 }
 
@@ -265,7 +271,7 @@ static int sane_chunk(const struct sane *s, nl_u32 chunk, nl_slab_t *slab)
 
 	if (err)
 		return err;
-	if (NL_INTENT_OP(intent) > NL_INTENT_PURGE)
+	if (NL_INTENT_OP(intent) >= NL_INTENT_PURGE)
 		return bad(s, "chunk %u: its intent is %#llx", chunk, (unsigned long long)intent);
 	switch (NL_TAG_KIND(tag)) {
 	case NL_KIND_SLAB:

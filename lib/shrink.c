@@ -242,6 +242,9 @@ void nl_barn_flush(struct nolock_heap *heap, nl_u32 id, nl_u32 node, nl_u32 max)
 	nl_barn_t *barn = &nl_cache(h, id)->barn[node];
 	nl_slot_t *slot = nl_aslot(h, nl_cpu(heap), id);
 
+	/* Counts and lists of a shared heap may be anything; a sheaf is in one once. */
+	if (max > h->nr_sheaves)
+		max = h->nr_sheaves;
 	for (nl_u32 i = 0; i < max; i++) {
 		nl_u32 sheaf;
 

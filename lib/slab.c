@@ -530,12 +530,24 @@ twice:
 /* Refused, and counted as such already. */
 static const char free_already[] = "it is free already";
 
+/* The chunk that an address of the heap lies in, and its tag; false: metadata, or not opened. */
+static inline bool find_chunk(const struct nolock_heap *heap, const void *p, nl_u32 *chunk,
+			      nl_u32 *tag)
+{
+	nl_u64 at = ((nl_u64)p - (nl_u64)heap->base) >> NL_CHUNK_SHIFT;
+
+	if (!nl_chunk_ok(heap->h, at))
+		return false;
+	*chunk = (nl_u32)at;
+	*tag = nl_load(nl_tag(heap->h, *chunk));
+	return true;
+}
+
 /* Returns NULL, or why the pointer was refused. */
 static const char *free_any(const void *p)
 {
 	struct nolock_heap *heap;
-	nl_u64 chunk;
-	nl_u32 tag;
+	nl_u32 chunk, tag;
 	int err;
 
 	if (ZERO_OR_NULL_PTR(p))
@@ -544,10 +556,8 @@ static const char *free_any(const void *p)
 	if (!heap)
 		return "no heap's";
 	nl_heap_refresh(heap);
-	chunk = ((nl_u64)p - (nl_u64)heap->base) >> NL_CHUNK_SHIFT;
-	if (!nl_chunk_ok(heap->h, chunk))
+	if (!find_chunk(heap, p, &chunk, &tag))
 		return "metadata or not opened";
-	tag = nl_load(nl_tag(heap->h, (nl_u32)chunk));
 	switch (NL_TAG_KIND(tag)) {
 	case NL_KIND_SLAB:
 		err = free_object(heap, NL_TAG_CACHE(tag), p);
@@ -555,8 +565,7 @@ static const char *free_any(const void *p)
 			NL_PROBE3(free_refused, heap->h, p, free_already);
 		return !err ? NULL : err > 0 ? free_already : "inside an object";
 	case NL_KIND_LARGE:
-		if ((nl_u64)p % NL_CHUNK_SIZE ||
-		    nl_large_free(heap->h, (nl_u32)chunk, nl_who(heap)))
+		if ((nl_u64)p % NL_CHUNK_SIZE || nl_large_free(heap->h, chunk, nl_who(heap)))
 			return "inside a large object";
 		return NULL;
 	case NL_KIND_BODY:
@@ -635,29 +644,21 @@ static size_t size_by_tag(const struct nolock_heap *heap, const void *p, nl_u32 
 size_t ksize(const void *p)
 {
 	struct nolock_heap *heap = ZERO_OR_NULL_PTR(p) ? NULL : nolock_heap_of(p);
-	nl_u64 chunk;
+	nl_u32 chunk, tag;
 
-	if (!heap)
-		return 0;
-	chunk = ((nl_u64)p - (nl_u64)heap->base) >> NL_CHUNK_SHIFT;
-	if (!nl_chunk_ok(heap->h, chunk))
-		return 0;
-	return size_by_tag(heap, p, (nl_u32)chunk, nl_load(nl_tag(heap->h, (nl_u32)chunk)));
+	return heap && find_chunk(heap, p, &chunk, &tag) ? size_by_tag(heap, p, chunk, tag) : 0;
 }
 
 size_t nl_object_size(const struct nolock_heap *heap, const void *p, const char **why)
 {
-	nl_u32 tag, idx;
-	nl_u64 chunk;
+	nl_u32 chunk, tag, idx;
 
 	*why = "no heap's";
 	if (!heap)
 		return 0;
-	chunk = ((nl_u64)p - (nl_u64)heap->base) >> NL_CHUNK_SHIFT;
 	*why = "metadata or not opened";
-	if (!nl_chunk_ok(heap->h, chunk))
+	if (!find_chunk(heap, p, &chunk, &tag))
 		return 0;
-	tag = nl_load(nl_tag(heap->h, (nl_u32)chunk));
 	switch (NL_TAG_KIND(tag)) {
 	case NL_KIND_SLAB:
 		*why = "inside an object";
@@ -666,7 +667,7 @@ size_t nl_object_size(const struct nolock_heap *heap, const void *p, const char 
 		if (idx == ~0u)
 			return 0;
 		*why = "it is free already";
-		if (nl_slab_is_free(heap->h, (nl_u32)chunk, idx))
+		if (nl_slab_is_free(heap->h, chunk, idx))
 			return 0;
 		break;
 	case NL_KIND_LARGE:
@@ -681,7 +682,7 @@ size_t nl_object_size(const struct nolock_heap *heap, const void *p, const char 
 		*why = "free memory";
 		break;
 	}
-	return size_by_tag(heap, p, (nl_u32)chunk, tag);
+	return size_by_tag(heap, p, chunk, tag);
 }
 
 void *krealloc(const void *p, size_t new_size, gfp_t gfp)

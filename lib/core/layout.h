@@ -86,9 +86,9 @@
 #define NL_TRIES 3u
 
 /*
- * Who holds a lock: {client 16, thread 16, 1}, never 0. Free is 0, so that a holder that
- * comes and goes under an interrupted trylock leaves the word as it was. Clients: 1 to NL_MAX_CLIENTS,
- * a private heap's process is 1; NL_CLIENT_BPF has the CPU as its thread; NL_CLIENT_NOLOCKD repairs.
+ * Who holds a lock: {client 16, thread 16, 1}, never 0. Free is 0, so that a holder that comes and
+ * goes under an interrupted trylock leaves the word as it was. Clients: 1 to NL_MAX_CLIENTS, a
+ * private heap's process is 1; NL_CLIENT_BPF has the CPU as its thread; NL_CLIENT_NOLOCKD repairs.
  *
  * An A-slot may be free and kept for its CPU's BPF programs: biased (slot.h). Held by one of them and
  * biased before, both bits are set.

@@ -6,8 +6,9 @@
  * No run of n free chunks begins in a group below run_from[n]; those longer than a group count as
  * one length. Who looked for one in vain raises it, the giver lowers it. The raiser reads run_gives
  * before it looks, and once more after it raised; the giver sets bits, counts itself in run_gives,
- * then looks at run_from. All of these are full barriers, so if the giver saw the old value, the
- * raiser sees the giver, and takes it back.
+ * then looks at its neighbours' bits and at run_from. Each has a full barrier between what it writes
+ * and what it reads then: if the giver saw the old value, the raiser sees the giver, and takes it
+ * back; and of two neighbours that give at once, one sees both.
  *
  * It is a hint: bits that somebody holds for a moment and puts back (word.h), and map hints that
  * somebody clears for a moment (chunk.h), may lie below it. So it is forgotten now and then, and
@@ -55,6 +56,7 @@ NL_INLINE void nl_run_given(nl_heap_t *h, nl_u32 group)
 	nl_u32 at = group, longest;
 
 	nl_add(&h->run_gives, 1);
+	nl_mb(); /* pairs with the one in raise_from() (large.c): aarch64's addition is none */
 	/*
 	 * A new run begins here or in the group below: one that comes from further down was longer
 	 * than a group before, and known as such.

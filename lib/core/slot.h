@@ -216,9 +216,10 @@ NL_INLINE int nl_barn_room(nl_barn_t *barn)
  * want of room and is filled from the slabs again, the barn takes one more. All of them together
  * at most NL_SHEAVES_DEEP. What is not used, decay.c takes back. (A shared heap has nobody to do so.)
  */
+/* A full sheaf is to be flushed: for want of room, or since the barn is locked, which does not count. */
 NL_INLINE void nl_barn_was_full(nl_heap_t *h, nl_barn_t *barn)
 {
-	if (NL_SHEAVES_DEEP && nl_heap_is_private(h))
+	if (NL_SHEAVES_DEEP && nl_heap_is_private(h) && !nl_barn_room(barn))
 		nl_store(&barn->flushed, nl_load(&barn->flushed) + 1);
 }
 

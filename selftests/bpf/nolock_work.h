@@ -250,8 +250,8 @@ WORK_FUNC int work_bulk_check(work_t *w NL_ARG, nl_u32 nr)
 /* The bulk forms once, and a prefilled sheaf from which all but one object is taken. */
 WORK_FUNC int work_forms(work_t *w NL_ARG)
 {
-	nl_u64 cache = w ? w->form_cache : 0, sheaf;
-	nl_u32 nr = nl_zero(), n;
+	nl_u64 cache = w ? w->form_cache : 0;
+	nl_u32 n;
 
 	if (!cache)
 		return 0;
@@ -262,6 +262,17 @@ WORK_FUNC int work_forms(work_t *w NL_ARG)
 	} else {
 		w->fails++;
 	}
+	return 0;
+}
+
+WORK_FUNC int work_sheaf(work_t *w NL_ARG)
+{
+	nl_u64 cache = w ? w->form_cache : 0, sheaf;
+	nl_u32 nr = nl_zero(), n;
+
+	if (!cache)
+		return 0;
+	n = (nl_u32)work_rng(w) % WORK_BULK + 1;
 	sheaf = work_prefill(cache, n + 1);
 	if (!sheaf) {
 		w->fails++;
@@ -291,6 +302,7 @@ NL_INLINE void work_run(work_t *w)
 
 	w->runs++;
 	work_forms(w);
+	work_sheaf(w);
 	nl_for(i, turns) {
 		work_turn(w);
 	}

@@ -8,6 +8,8 @@
 #include <criterion/criterion.h>
 #include "internal.h"
 #include "util.h"
+#include "core/core.h"
+#include "core/slot.h"
 
 enum { N = 60000, ROUNDS = 4 };
 
@@ -49,6 +51,59 @@ Test(barn, grows_deeper)
 	cr_assert_eq(kmem_cache_destroy(s), 0);
 	cr_expect_eq(heap->h->deep, 0);
 	expect_whole(heap, NULL, "after the cache");
+}
+
+/* What is flushed while somebody else has the barn's lock is no reason to grow. */
+Test(barn, locked_is_not_full)
+{
+	struct kmem_cache *s = kmem_cache_create("locked", 64, NULL, SLAB_NO_MERGE);
+	struct nolock_heap *heap = nolock_heap_default();
+	struct nolock_cache_stat before, after;
+	enum { FEW = 500 }; /* sheaves of a slot, not of a barn */
+	void *p[FEW];
+	nl_barn_t *barn;
+	int id;
+
+	cr_assert_not_null(s);
+	id = (int)nl_cache_id(s);
+	barn = &nl_cache(heap->h, (nl_u32)id)->barn[nl_here(heap)];
+	for (int i = 0; i < FEW; i++)
+		cr_assert_not_null(p[i] = kmem_cache_alloc(s, GFP_KERNEL));
+	cr_assert_eq(nolock_heap_cache_stat(heap, id, &before), 0);
+	nl_store(&barn->lock, NL_HELD(NL_OWNER_WHO(NL_OWNER(1, 999))));
+	for (int i = 0; i < FEW; i++)
+		kmem_cache_free(s, p[i]);
+	cr_expect_eq(nl_load(&barn->flushed), 0);
+	nl_store(&barn->lock, 0);
+	cr_assert_eq(nolock_heap_cache_stat(heap, id, &after), 0);
+	if (NL_BARN_MAX)
+		cr_expect_gt(after.stat[NOLOCK_SHEAF_FLUSH], before.stat[NOLOCK_SHEAF_FLUSH]);
+	cr_expect_eq(kmem_cache_destroy(s), 0);
+}
+
+/* Whatever a client wrote to a barn's list and its counts: giving back ends. */
+Test(barn, flush_is_bounded)
+{
+	struct kmem_cache *s = kmem_cache_create("cyclic", 64, NULL, SLAB_NO_MERGE);
+	struct nolock_heap *heap = nolock_heap_default();
+	struct nolock_cache_stat before, after;
+	nl_barn_t *barn;
+	nl_u32 sheaf;
+	int id;
+
+	cr_assert_not_null(s);
+	id = (int)nl_cache_id(s);
+	barn = &nl_cache(heap->h, (nl_u32)id)->barn[nl_here(heap)];
+	sheaf = nl_sheaf_get(heap->h, (nl_u32)id, nl_who(heap));
+	cr_assert_neq(sheaf, 0);
+	nl_barn_push(heap->h, &barn->full, sheaf);
+	nl_store(&nl_sheaf(heap->h, sheaf - 1)->next, sheaf);
+	nl_store(&barn->full.nr, 1u << 28);
+	cr_assert_eq(nolock_heap_cache_stat(heap, id, &before), 0);
+	kmem_cache_shrink(s);
+	cr_assert_eq(nolock_heap_cache_stat(heap, id, &after), 0);
+	cr_expect_leq(after.stat[NOLOCK_SHEAF_FREE] - before.stat[NOLOCK_SHEAF_FREE],
+		      heap->h->nr_sheaves);
 }
 
 /* Other caches are at work: the deep one is not used any more. */

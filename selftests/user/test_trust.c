@@ -108,6 +108,7 @@ static size_t fill(struct target *t, const struct places *p)
 	HEADER(nr_large, BAD);
 	HEADER(reserve_target, BAD);
 	HEADER(sheaf_hint, BAD);
+	HEADER(deep, 1);
 	HEADER(epoch, BAD);
 	FIELD(h->name[0], '/', "header's name", NULL);
 	FIELD(h->root, BAD, NULL, NULL);
@@ -151,6 +152,8 @@ static size_t fill(struct target *t, const struct places *p)
 	FIELD(c->barn[0].full.nr, 200, NULL, "the counter says 200");
 	FIELD(c->barn[0].empty.first, BAD, "barn of|sheaf", NULL);
 	FIELD(c->barn[0].empty.nr, BAD, "barn of|sheaf", NULL);
+	FIELD(c->barn[0].deep, 1, "deeper than a shared heap's", NULL);
+	FIELD(c->barn[0].flushed, 1, "deeper than a shared heap's", NULL);
 
 #define SLOT(slot, kind)                                                                           \
 	FIELD(slot->lock, BAD, kind "-slot|barn of|sheaf", NULL);                                  \
@@ -198,6 +201,7 @@ static size_t fill(struct target *t, const struct places *p)
 	FIELD(slab->scan_end, BAD, NULL, NULL);
 	FIELD(slab->lock, BAD, "its lock is", NULL);
 	FIELD(slab->intent, BAD, "its intent is", NULL);
+	FIELD(slab->intent, NL_INTENT(NL_INTENT_PURGE, 0, 1, 0), "its intent is", NULL);
 	FIELD(slab->mask, BAD, NULL, NULL);
 	FIELD(large->nr_chunks, BAD, "a large object of", NULL);
 	FIELD(large->nr_chunks, 0, "a large object of", NULL);

@@ -247,7 +247,15 @@ WORK_FUNC int work_bulk_check(work_t *w NL_ARG, nl_u32 nr)
 	return 0;
 }
 
-/* The bulk forms once, and a prefilled sheaf from which all but one object is taken. */
+WORK_FUNC int work_free_each(work_t *w NL_ARG, nl_u32 nr)
+{
+	nl_for(i, nr) {
+		work_free(w->bulk[i & (WORK_BULK - 1)]);
+	}
+	return 0;
+}
+
+/* The bulk forms once. */
 WORK_FUNC int work_forms(work_t *w NL_ARG)
 {
 	nl_u64 cache = w ? w->form_cache : 0;
@@ -265,6 +273,7 @@ WORK_FUNC int work_forms(work_t *w NL_ARG)
 	return 0;
 }
 
+/* A prefilled sheaf, from which all but one object is taken. */
 WORK_FUNC int work_sheaf(work_t *w NL_ARG)
 {
 	nl_u64 cache = w ? w->form_cache : 0, sheaf;
@@ -289,9 +298,7 @@ WORK_FUNC int work_sheaf(work_t *w NL_ARG)
 		nr++;
 	}
 	work_bulk_check(w, nr);
-	nl_for(k, nr) {
-		work_free(w->bulk[k & (WORK_BULK - 1)]);
-	}
+	work_free_each(w, nr);
 	work_return(cache, sheaf);
 	return 0;
 }

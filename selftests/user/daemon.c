@@ -24,11 +24,12 @@
 
 #include "bpffs.h"
 #include "daemon.h"
+#include "temp.h"
 
 /* The janitor waits for the end of this pipe: no other process may keep it open. */
 static int alive_fd = -1;
 
-static char the_dir[64], the_sock[96], the_heap[32], the_arg[64];
+static char the_dir[TEMP_DIR_LEN], the_sock[96], the_heap[32], the_arg[64];
 static unsigned int nr_logs;
 
 static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
@@ -97,8 +98,7 @@ void setup(void)
 {
 	int alive[2], null;
 
-	strcpy(the_dir, "/tmp/nolock-test-XXXXXX");
-	cr_assert(mkdtemp(the_dir), "mkdtemp: %s", strerror(errno));
+	cr_assert_eq(temp_dir(the_dir, "nolock-test"), 0);
 	chmod(the_dir, 0755);
 	snprintf(the_sock, sizeof(the_sock), "%s/nolockd.sock", the_dir);
 	snprintf(the_heap, sizeof(the_heap), "t%d.%s", getpid(), the_dir + strlen(the_dir) - 6);

@@ -376,6 +376,70 @@ unsigned long long number(json_object *o, const char *key)
 	return json_object_get_uint64(v);
 }
 
+unsigned long long of_heap(const char *key)
+{
+	json_object *status = get_status();
+	unsigned long long n = number(first_heap(status), key);
+
+	json_object_put(status);
+	return n;
+}
+
+size_t nr_clients(void)
+{
+	json_object *status = get_status();
+	size_t n = json_object_array_length(json_object_object_get(first_heap(status), "clients"));
+
+	json_object_put(status);
+	return n;
+}
+
+void check_whole(void)
+{
+	static struct output o;
+
+	RUN(&o, "nolock", "check", "--heap", heap_name());
+	cr_assert_eq(o.status, 0, "%d: %s%s", o.status, o.out, o.err);
+}
+
+static char mounts_before[65536];
+
+static void read_mounts(char *text, size_t size)
+{
+	FILE *f = fopen("/proc/self/mounts", "r");
+	size_t n = f ? fread(text, 1, size - 1, f) : 0;
+
+	text[n] = 0;
+	if (f)
+		fclose(f);
+}
+
+void remember_mounts(void)
+{
+	read_mounts(mounts_before, sizeof(mounts_before));
+}
+
+static bool same_mounts(void)
+{
+	static char mounts[65536];
+
+	read_mounts(mounts, sizeof(mounts));
+	return !strcmp(mounts, mounts_before);
+}
+
+void nothing_left(void)
+{
+	static const char *const behind[] = { "", ":lock", ":new" };
+	char path[256];
+
+	cr_assert(EVENTUALLY(same_mounts()), "a mount is left behind");
+	cr_assert(!exists(sock()), "the socket is left behind");
+	for (size_t i = 0; i < sizeof(behind) / sizeof(*behind); i++) {
+		snprintf(path, sizeof(path), "%s%s", pin(), behind[i]);
+		cr_assert(!exists(path), "%s is left behind", path);
+	}
+}
+
 int lines(const char *text)
 {
 	int n = 0;

@@ -204,29 +204,47 @@ Test(adopt, pin_of_something_else)
 }
 
 /* Those who have the old heap keep it when a new one takes its name. */
-Test(adopt, reformat_under_a_client)
+static void reformat_under_a_client(unsigned int without)
 {
 	struct client c, fresh;
 	struct daemon d;
 	char reformat[64];
 
-	if (!can_bpf())
-		cr_skip_test("pins need root and BPF");
-	START(&d, heap_arg(), "--no-trace");
+	START_WITHOUT(&d, without, heap_arg(), "--no-trace");
 	client_start(&c, heap_name());
 	DO(&c, 'a');
 	daemon_stop(&d);
 	snprintf(reformat, sizeof(reformat), "--reformat=%s", heap_name());
-	START(&d, heap_arg(), "--no-trace", reformat, "--destroy-on-exit");
+	START_WITHOUT(&d, without, heap_arg(), "--no-trace", reformat);
+	cr_assert(strstr(daemon_said(&d), "made"), "%s", daemon_said(&d));
 	DO(&c, 'v');
 	client_start(&fresh, heap_name());
 	DO(&fresh, 'a');
+	cr_assert_eq(nr_clients(), 1);
+	/* The next nolockd finds the new one. */
+	daemon_stop(&d);
+	START_WITHOUT(&d, without, heap_arg(), "--no-trace", "--destroy-on-exit");
+	cr_assert(strstr(daemon_said(&d), "adopted"), "%s", daemon_said(&d));
+	cr_assert_eq(nr_clients(), 1);
 	DO(&c, 'f');
 	DO(&fresh, 'f');
+	client_kill(&fresh);
+	cr_assert(EVENTUALLY(nr_clients() == 0), "that was the old one");
 	check_whole();
 	client_kill(&c);
-	client_kill(&fresh);
 	daemon_stop(&d);
+}
+
+Test(adopt, reformat_under_a_client)
+{
+	NEEDS_ARENA();
+	reformat_under_a_client(0);
+}
+
+Test(adopt, reformat_under_a_client_without_bpf)
+{
+	NEEDS_CAPABILITIES();
+	reformat_under_a_client(WITHOUT_BPF);
 }
 
 Test(adopt, keeps_its_size)

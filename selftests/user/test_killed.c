@@ -66,6 +66,7 @@ static bool leaves_a_trace(const struct __ptrace_syscall_info *info)
 #endif
 	case SYS_mkdirat:
 	case SYS_unlinkat:
+	case SYS_renameat:
 	case SYS_renameat2:
 	case SYS_fchmodat:
 	case SYS_fchownat:
@@ -93,7 +94,7 @@ static bool leaves_a_trace(const struct __ptrace_syscall_info *info)
 enum phase {
 	UNTIL_READY,
 	UNTIL_REPLACED, /* the heap's name means another, and who asked for that was answered */
-	UNTIL_REPAIRED, /* a client is gone, and the keeper's report is in */
+	WHILE_IT_SERVES,
 	UNTIL_THE_END,
 };
 
@@ -105,13 +106,13 @@ static bool is_over(enum phase phase, const struct __ptrace_syscall_info *info, 
 	case UNTIL_REPLACED:
 		if (*replaced && info->entry.nr == SYS_sendmsg)
 			return true;
-		*replaced |= info->entry.nr == SYS_renameat2 || info->entry.nr == SYS_pwrite64;
+		*replaced |= info->entry.nr == SYS_renameat || info->entry.nr == SYS_renameat2 ||
+			     info->entry.nr == SYS_pwrite64;
 #ifdef SYS_rename
 		*replaced |= info->entry.nr == SYS_rename;
 #endif
 		return false;
-	case UNTIL_REPAIRED:
-		return info->entry.nr == SYS_sendmsg;
+	case WHILE_IT_SERVES:
 	case UNTIL_THE_END:
 		break;
 	}
@@ -320,6 +321,7 @@ static void adopts(unsigned int without)
 	client_kill(&c);
 	daemon_stop(&d);
 	none_left();
+	cr_assert_gt(n, 5);
 	printf("# killed: nolockd at %u steps of an adoption%s\n", n,
 	       without ? ", without BPF" : "");
 }
@@ -379,6 +381,7 @@ static void made_anew(unsigned int without)
 	struct client c;
 	struct daemon d;
 	unsigned int n, olds = 0, news = 0;
+	int status;
 	pid_t asker;
 	bool killed;
 
@@ -390,12 +393,13 @@ static void made_anew(unsigned int without)
 		asker = test_fork();
 		if (asker == 0) {
 			RUN(&o, "nolock", "rebuild", "--force", "--heap", heap_name());
-			_exit(0);
+			_exit(o.status);
 		}
 		killed = kill_at(d.pid, UNTIL_REPLACED, n);
 		if (killed)
 			cr_assert_eq(daemon_wait(&d), 128 + SIGKILL);
-		cr_assert_eq(waitpid(asker, NULL, 0), asker);
+		cr_assert_eq(waitpid(asker, &status, 0), asker);
+		cr_assert(killed || !status, "nolock rebuild: %#x", status);
 		DO(&c, 'v');
 		if (killed) {
 			START_WITHOUT(&d, without, heap_arg(), "--no-trace", "--destroy-on-exit");
@@ -418,6 +422,7 @@ static void made_anew(unsigned int without)
 		none_left();
 	}
 	cr_assert_gt(olds, 0);
+	cr_assert_gt(news, 0);
 	printf("# killed: nolockd at %u steps of a heap made anew%s: %u old, %u new\n", n - 1,
 	       without ? ", without BPF" : "", olds, news);
 }
@@ -432,6 +437,49 @@ Test(killed, when_it_makes_a_heap_anew_without_bpf)
 {
 	NEEDS_CAPABILITIES();
 	made_anew(WITHOUT_BPF);
+}
+
+/* It dies as it has the keeper repair what a client held, which died in a storm; the next one does it. */
+static void repairs(unsigned int without)
+{
+	enum { VICTIMS = 8 };
+	struct client c, busy;
+	struct daemon d;
+
+	START_WITHOUT(&d, without, heap_arg(), "--no-trace", "--destroy-on-exit");
+	client_start(&c, heap_name());
+	DO(&c, 'a');
+	for (unsigned int i = 0; i < VICTIMS; i++) {
+		client_start(&busy, heap_name());
+		DO(&busy, 's');
+		usleep(1000 + i * 150);
+		seize(&d);
+		client_kill(&busy);
+		/* After the order to the keeper, or what it does next. */
+		cr_assert(kill_at(d.pid, WHILE_IT_SERVES, i % 2));
+		cr_assert_eq(daemon_wait(&d), 128 + SIGKILL);
+		START_WITHOUT(&d, without, heap_arg(), "--no-trace", "--destroy-on-exit");
+		cr_assert(strstr(daemon_said(&d), "adopted"), "%s", daemon_said(&d));
+		cr_assert(EVENTUALLY(nr_clients() == 1));
+		DO(&c, 'v');
+		heap_serves();
+	}
+	DO(&c, 'f');
+	client_kill(&c);
+	daemon_stop(&d);
+	none_left();
+}
+
+Test(killed, when_it_repairs)
+{
+	NEEDS_ARENA();
+	repairs(0);
+}
+
+Test(killed, when_it_repairs_without_bpf)
+{
+	NEEDS_CAPABILITIES();
+	repairs(WITHOUT_BPF);
 }
 
 /* --- clients --- */
@@ -478,6 +526,7 @@ Test(killed, clients_between_two_instructions)
 	START(&d, heap_arg(), "--no-trace", "--destroy-on-exit");
 	cr_assert(!pipe2(pair, O_CLOEXEC));
 	program = start_program(pair[1]);
+	close(pair[1]);
 	cr_assert_eq(read(pair[0], &failed, sizeof(failed)), sizeof(failed));
 	for (unsigned int i = 0; i < VICTIMS; i++) {
 		client_start(&c, heap_name());

@@ -15,7 +15,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 #include "internal.h"
 #include "../lib/trap.h"
@@ -209,17 +208,10 @@ static bool find_functions(void)
 int main(void)
 {
 	struct sigaction sa = { .sa_sigaction = on_trap, .sa_flags = SA_SIGINFO };
-	size_t page = (size_t)sysconf(_SC_PAGESIZE), failed = 0;
-	uintptr_t from, to;
+	size_t failed = 0;
 
-	symbol_text(&from, &to);
-	from &= ~(uintptr_t)(page - 1);
-	to = (to + page - 1) & ~(uintptr_t)(page - 1);
-	if (!from || mprotect((void *)from, to - from, PROT_READ | PROT_WRITE | PROT_EXEC) ||
-	    sigaction(SIGTRAP, &sa, NULL)) {
-		perror("patch the program's text");
+	if (!symbol_text_writable() || sigaction(SIGTRAP, &sa, NULL))
 		return 2;
-	}
 	if (!find_functions())
 		return 1;
 	failed += !round_on(nolock_heap_default(), false);

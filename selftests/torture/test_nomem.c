@@ -2,8 +2,7 @@
 /*
  * test_nomem.c - memory runs out at every point where it can.
  *
- * The library gets its memory by mmap(), mprotect() and madvise(), which this program defines: the
- * Nth call fails with ENOMEM, that one alone or all from it on, while a workload makes a heap,
+ * The Nth call by which the library gets memory fails with ENOMEM, that one alone or all from it on, while a workload makes a heap,
  * caches, objects of all kinds and sheaves, populates, shrinks and trims. N goes up until none is
  * left to fail. Whatever fails, fails with ENOMEM, nothing is lost or damaged, and as soon as there
  * is memory again everything succeeds. On private heaps, and on a shared one.
@@ -13,44 +12,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include "internal.h"
 #include "row.h"
 #include "shared.h"
+#include "../lib/nomem.h"
 #include "../lib/util.h"
 
 enum { OBJECTS = 900 };
-
-static unsigned long calls, fail_from, fail_to, injected;
-
-static bool must_fail(void)
-{
-	calls++;
-	if (calls < fail_from || calls > fail_to)
-		return false;
-	injected++;
-	errno = ENOMEM;
-	return true;
-}
-
-void *mmap(void *addr, size_t len, int prot, int flags, int fd, off_t off)
-{
-	return must_fail() ? MAP_FAILED :
-			     (void *)syscall(SYS_mmap, addr, len, prot, flags, fd, off);
-}
-
-int mprotect(void *addr, size_t len, int prot)
-{
-	return must_fail() ? -1 : (int)syscall(SYS_mprotect, addr, len, prot);
-}
-
-int madvise(void *addr, size_t len, int advice)
-{
-	return must_fail() ? -1 : (int)syscall(SYS_madvise, addr, len, advice);
-}
 
 static unsigned long problems, refused_calls;
 
@@ -173,8 +143,8 @@ static void must_be_whole(struct nolock_heap *heap)
 /* Returns how many calls there were. */
 static unsigned long round_of(bool shared, unsigned long from, unsigned long to)
 {
+	unsigned long n, had = injected;
 	struct nolock_heap *heap = NULL;
-	unsigned long n;
 
 	fail_from = ~0ul;
 	if (shared)
@@ -186,7 +156,7 @@ static unsigned long round_of(bool shared, unsigned long from, unsigned long to)
 		errno = 0;
 		heap = nolock_heap_create(24 * MiB);
 		if (!heap) {
-			if (errno != ENOMEM || !injected)
+			if (errno != ENOMEM || injected == had)
 				problem("a heap was not made");
 			return calls;
 		}
@@ -227,7 +197,6 @@ int main(void)
 {
 	unsigned long before;
 
-	fail_from = ~0ul;
 	nolock_heap_default();
 	until_none_fails(false, "private heaps");
 	before = problems;

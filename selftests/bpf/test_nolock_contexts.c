@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * test_nolock_contexts.c - one CPU, one cache, four contexts that interrupt each other: a program in a
- * task, in softirqs, in timer interrupts, and in an NMI at each access to one word, each lock word
- * and each shared word in turn; then each word of the last level alone, with all slots held. Memory is
- * left all the time: no allocation may fail. What ran where, and at which level it was served, is said
+ * task, in softirqs, in timer interrupts, and in an NMI at each access to one word: of each lock, and
+ * of what slots, sheaves, the barn, slabs and chunks share, in turn; then each word of the last level
+ * alone, with all slots held. Memory is left all the time, so that neither the reserve nor growth is
+ * part of it: no allocation may fail. What ran where, and at which level it was served, is said
  * in the end.
  */
 #define _GNU_SOURCE

@@ -35,7 +35,7 @@ struct function {
 static struct function functions[200];
 static unsigned int nr_functions;
 static struct function *stepping; /* over the first instruction of this one */
-static unsigned long traps, strange;
+static unsigned long seen, strange;
 static struct api api;
 
 /* What the workload does not call, and why. */
@@ -89,7 +89,6 @@ static void on_trap(int sig, siginfo_t *si, void *context)
 
 	(void)sig;
 	(void)si;
-	traps++;
 	if (stepping) {
 		patch(stepping, INT3);
 		stepping = NULL;
@@ -102,6 +101,7 @@ static void on_trap(int sig, siginfo_t *si, void *context)
 		strange++;
 		return;
 	}
+	seen++;
 	patch(f, f->byte);
 	trap_set_ip(context, ip);
 	if (from_driver(context)) {
@@ -153,7 +153,8 @@ static unsigned long missing(const char *by, const char *suffix)
 	}
 	printf("# covered: of %lu exported functions *%s, %lu are missed by %s\n", all, suffix, n,
 	       by);
-	row(by, all, traps, "calls seen", n);
+	row(by, all, seen, "calls seen", n);
+	seen = 0;
 	return n;
 }
 

@@ -140,11 +140,10 @@ static void must_be_whole(struct nolock_heap *heap)
 	fail_from = from;
 }
 
-/* Returns how many calls there were. */
-static unsigned long round_of(bool shared, unsigned long from, unsigned long to)
+static void round_of(bool shared, unsigned long from, unsigned long to)
 {
-	unsigned long n, had = injected;
 	struct nolock_heap *heap = NULL;
+	unsigned long had = injected;
 
 	fail_from = ~0ul;
 	if (shared)
@@ -158,11 +157,10 @@ static unsigned long round_of(bool shared, unsigned long from, unsigned long to)
 		if (!heap) {
 			if (errno != ENOMEM || injected == had)
 				problem("a heap was not made");
-			return calls;
+			return;
 		}
 	}
 	use(heap, false);
-	n = calls;
 	must_be_whole(heap);
 	/* There is memory again. */
 	fail_from = ~0ul;
@@ -170,7 +168,6 @@ static unsigned long round_of(bool shared, unsigned long from, unsigned long to)
 	must_be_whole(heap);
 	if (nolock_heap_close(heap))
 		problem("a heap could not be closed");
-	return n;
 }
 
 static void until_none_fails(bool shared, const char *name)
@@ -187,6 +184,8 @@ static void until_none_fails(bool shared, const char *name)
 			if (injected == had)
 				break;
 		}
+	if (refused_calls == refused)
+		problem("nothing was refused");
 	printf("# memory runs out, %s: %lu rounds, %lu calls made to fail, %lu allocations "
 	       "refused\n",
 	       name, rounds, injected - before, refused_calls - refused);

@@ -468,6 +468,8 @@ static void repairs(unsigned int without)
 	client_kill(&c);
 	daemon_stop(&d);
 	none_left();
+	printf("# killed: nolockd as it had %u clients repaired%s\n", (unsigned int)VICTIMS,
+	       without ? ", without BPF" : "");
 }
 
 Test(killed, when_it_repairs)

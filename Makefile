@@ -147,7 +147,7 @@ BPF_OBJS := $(BPF_SRCS:%.bpf.c=$(BPFOUT)/%.bpf.o)
 SKELS := $(BPF_OBJS:.bpf.o=.skel.h)
 
 # Sources of other directories that a directory's programs are linked with, too.
-selftests/torture_SHARES := selftests/lib/common.c selftests/lib/plain.c
+selftests/torture_SHARES := selftests/lib/common.c selftests/lib/plain.c user/temp.c
 selftests/malloc_SHARES := selftests/lib/plain.c
 # What libnolock's header puts in line refers to it, and it is preloaded, or not there.
 bench/load_LDFLAGS := -Wl,-z,dynamic-undefined-weak

@@ -30,6 +30,7 @@
 #include "spec.h"
 #include "stat_table.h"
 #include "table.h"
+#include "temp.h"
 
 #define HEAP "demo"
 #define HEAP_SPEC HEAP ":256M:16M"
@@ -43,7 +44,7 @@ static struct shared {
 } * shared;
 
 static struct run {
-	char dir[64]; /* of the socket and of the load's files */
+	char dir[TEMP_DIR_LEN]; /* of the socket and of the load's files */
 	char socket[96];
 	char self[PATH_MAX];
 	pid_t nolockd, handlers, load;
@@ -154,12 +155,8 @@ static int start(void)
 		warn("cannot start");
 		return -1;
 	}
-	strcpy(run.dir, "/tmp/nolock-run-XXXXXX");
-	if (!mkdtemp(run.dir)) {
-		warn("%s", run.dir);
-		*run.dir = 0;
+	if (temp_dir(run.dir, "nolock-run"))
 		return -1;
-	}
 	snprintf(run.socket, sizeof(run.socket), "%s/nolockd.sock", run.dir);
 	setenv(NL_SOCKET_ENV, run.socket, 1);
 	if (start_nolockd() || start_children())

@@ -12,7 +12,6 @@
 #include "ask.h"
 #include "cmd.h"
 #include "json.h"
-#include "spec.h"
 
 /*
  * The check means something at a quiescent point. While the heap is in use, one that catches an
@@ -47,25 +46,11 @@ static struct {
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
 	switch (key) {
-	case 'H':
-		if (!spec_name_ok(arg))
-			argp_failure(state, EXIT_TROUBLE, 0, "--heap=%s: not the name of a heap",
-				     arg);
-		args.heap = arg;
-		break;
 	case 'j':
 		args.json = true;
 		break;
-	case ARGP_KEY_ARG:
-		argp_failure(state, EXIT_TROUBLE, 0, "'%s': name the heap as --heap=%s", arg, arg);
-		break;
-	case ARGP_KEY_END:
-		if (!args.heap)
-			argp_failure(state, EXIT_TROUBLE, 0,
-				     "say which heap: --heap=NAME; nolock status lists them");
-		break;
 	default:
-		return ARGP_ERR_UNKNOWN;
+		return cmd_parse_heap(key, arg, state, &args.heap);
 	}
 	return 0;
 }

@@ -11,7 +11,6 @@
 
 #include "ask.h"
 #include "cmd.h"
-#include "spec.h"
 
 static const char doc[] =
 	"Have nolockd make a shared heap anew: empty, under the same name, with the same owner and "
@@ -43,25 +42,11 @@ static struct {
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
 	switch (key) {
-	case 'H':
-		if (!spec_name_ok(arg))
-			argp_failure(state, EXIT_TROUBLE, 0, "--heap=%s: not the name of a heap",
-				     arg);
-		args.heap = arg;
-		break;
 	case 'f':
 		args.force = true;
 		break;
-	case ARGP_KEY_ARG:
-		argp_failure(state, EXIT_TROUBLE, 0, "'%s': name the heap as --heap=%s", arg, arg);
-		break;
-	case ARGP_KEY_END:
-		if (!args.heap)
-			argp_failure(state, EXIT_TROUBLE, 0,
-				     "say which heap: --heap=NAME; nolock status lists them");
-		break;
 	default:
-		return ARGP_ERR_UNKNOWN;
+		return cmd_parse_heap(key, arg, state, &args.heap);
 	}
 	return 0;
 }

@@ -99,10 +99,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 	switch (key) {
 	case 'H':
-		if (!spec_name_ok(arg))
-			argp_failure(state, EXIT_TROUBLE, 0, "--heap=%s: not the name of a heap",
-				     arg);
-		args.heap = arg;
+		args.heap = cmd_heap_name(state, arg);
 		break;
 	case 'p':
 		if (spec_number(arg, 1, INT32_MAX, &value))

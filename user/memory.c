@@ -266,30 +266,41 @@ static int retire_memfd(int fd)
 	return n == sizeof(magic) ? 0 : n < 0 ? -errno : -EIO;
 }
 
-/* Adopt the memfd at a path in /proc; @fresh: retire it instead. Returns 0 or a negative errno. */
+/*
+ * The memfd at a path in /proc: adopt it, or, if @fresh, retire it. Returns 0 when it is adopted,
+ * -ENOENT when it is none to adopt, or not any more, and another negative errno, after a line, when
+ * it could not be retired.
+ */
 static int adopt_memfd(struct memory *m, const char *path, bool fresh)
 {
 	uint64_t base, magic;
+	int fd, err = 0;
 	struct stat st;
-	int fd;
 
 	/* A description of its own, so that the lock is nobody else's. */
 	fd = open(path, O_RDWR | O_CLOEXEC);
 	if (fd < 0)
-		return -errno;
+		return -ENOENT;
 	if (!is_our_memfd(fd) || fstat(fd, &st) || flock(fd, LOCK_EX | LOCK_NB) ||
 	    pread(fd, &magic, sizeof(magic), offsetof(struct nl_heap, magic)) != sizeof(magic) ||
-	    magic == RETIRED || (fresh && retire_memfd(fd) <= 0) ||
-	    pread(fd, &base, sizeof(base), offsetof(struct nl_heap, base)) != sizeof(base) ||
-	    !take_base(base)) {
-		close(fd);
-		return -EINVAL;
+	    magic == RETIRED)
+		goto none;
+	if (fresh) {
+		err = retire_memfd(fd);
+		if (err)
+			complain(
+				"heap '%s': the old one, %s, cannot be retired (%s): end its clients, "
+				"or choose another name",
+				m->name, path, strerror(-err));
+		goto none;
 	}
+	if (pread(fd, &base, sizeof(base), offsetof(struct nl_heap, base)) != sizeof(base) ||
+	    !take_base(base))
+		goto none;
 	m->fd = open(path, O_RDWR | O_CLOEXEC);
 	if (m->fd < 0) {
 		give_base(base);
-		close(fd);
-		return -EINVAL;
+		goto none;
 	}
 	m->type = NOLOCK_HEAP_MEMFD;
 	m->lock = fd;
@@ -297,9 +308,12 @@ static int adopt_memfd(struct memory *m, const char *path, bool fresh)
 	m->size = st.st_size;
 	m->adopted = true;
 	return 0;
+none:
+	close(fd);
+	return err ? err : -ENOENT;
 }
 
-/* Look through the descriptors of one process. */
+/* Look through the descriptors of one process. Returns as adopt_memfd() does. */
 static int find_memfd_in(struct memory *m, const char *pid, const char *want, bool fresh)
 {
 	char dir[64], path[PATH_MAX], link[128];
@@ -312,7 +326,7 @@ static int find_memfd_in(struct memory *m, const char *pid, const char *want, bo
 	d = opendir(dir);
 	if (!d)
 		return -ENOENT;
-	while (err && (e = readdir(d))) {
+	while (err == -ENOENT && (e = readdir(d))) {
 		n = readlinkat(dirfd(d), e->d_name, link, sizeof(link) - 1);
 		if (n < 0)
 			continue;
@@ -328,7 +342,7 @@ static int find_memfd_in(struct memory *m, const char *pid, const char *want, bo
 
 /*
  * A memfd of that name that some client still has open; @fresh: none, and those that there are will
- * not be found again. Returns 0 or -ENOENT.
+ * not be found again. Returns 0, -ENOENT, or another negative errno after a line.
  */
 static int find_memfd(struct memory *m, bool fresh)
 {
@@ -342,11 +356,11 @@ static int find_memfd(struct memory *m, bool fresh)
 	d = opendir("/proc");
 	if (!d)
 		return -ENOENT;
-	while (err && (e = readdir(d)))
+	while (err == -ENOENT && (e = readdir(d)))
 		if (isdigit((unsigned char)*e->d_name))
 			err = find_memfd_in(m, e->d_name, want, fresh);
 	closedir(d);
-	return err ? -ENOENT : 0;
+	return err;
 }
 
 static int make_memfd(struct memory *m, uint64_t size)
@@ -415,7 +429,7 @@ static void memory_init(struct memory *m, const char *name)
 
 int memory_open(struct memory *m, const struct heap_spec *spec, bool fresh)
 {
-	int err, locked = 0;
+	int err, no_arena, locked = 0;
 
 	memory_init(m, spec->name);
 	err = find_arena(m, fresh);
@@ -435,12 +449,12 @@ int memory_open(struct memory *m, const struct heap_spec *spec, bool fresh)
 	}
 	bpffs_unlock(m->name, m->lock);
 	m->lock = -1;
-	if (!find_memfd(m, fresh)) {
-		err = 0;
+	no_arena = err;
+	err = find_memfd(m, fresh);
+	if (err != -ENOENT)
 		goto out;
-	}
 	say("heap '%s': %s: a sealed memfd, which user space shares and BPF programs cannot use",
-	    m->name, no_arena_why(err));
+	    m->name, no_arena_why(no_arena));
 	err = make_memfd(m, spec->size);
 out:
 	if (err) {

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * test_nolock_contexts.c - one CPU, one cache, four contexts that interrupt each other: a program in a
- * task, in softirqs, in timer interrupts, and in an NMI at each access to one word, each lock word
- * and each shared word in turn; then each word of the last level alone, with all slots held. Memory is
- * left all the time: no allocation may fail. What ran where, and at which level it was served, is said
+ * task, in softirqs, in timer interrupts, and in an NMI at each access to one word: of each lock, and
+ * of what slots, sheaves, the barn, slabs and chunks share, in turn; then each word of the last level
+ * alone, with all slots held. Memory is left all the time, so that neither the reserve nor growth is
+ * part of it: no allocation may fail. What ran where, and at which level it was served, is said
  * in the end.
  */
 #define _GNU_SOURCE
@@ -262,6 +263,17 @@ static void hold_slots(nl_u64 held)
 		nl_store(&nl_aslot(heap->h, cpu, id)->lock, held);
 }
 
+/* Operations that a slot has served so far. */
+static nl_u64 by_slots(void)
+{
+	nl_u64 n = 0;
+
+	for (unsigned int c = CTX_TASK; c < NR_CTX; c++)
+		n += s->bss->served[c][AT_SLOT] + s->bss->served[c][AT_REFILL] +
+		     s->bss->served[c][AT_FREE_SLOT] + s->bss->served[c][AT_FREE_ROOM];
+	return n;
+}
+
 /* Few accesses to a word may mean that another one of its kind was used: then to that one, too. */
 #define ENOUGH 20u
 #define TRIES 30u
@@ -274,9 +286,11 @@ static void attack(unsigned int n, nl_u64 held)
 	unsigned int turn = 0;
 
 	do {
+		nl_u64 slots;
 		int fd;
 
 		round_of_all();
+		slots = by_slots();
 		find_words(words, turn);
 		hold_slots(held);
 		fd = break_kernel(heap, words[n].at, words[n].len, CPU, s->progs.in_nmi);
@@ -288,6 +302,8 @@ static void attack(unsigned int n, nl_u64 held)
 		for (unsigned int cpu = 0; held && cpu < nr_cpus(); cpu++)
 			cr_assert_eq(nl_aslot(heap->h, cpu, id)->lock, held,
 				     "somebody let go of our lock");
+		cr_assert(!held || by_slots() == slots, "%s: a slot that is held has served",
+			  words[n].name);
 		hold_slots(0);
 		settle(words[n].name);
 	} while (s->bss->hits - before < ENOUGH && turn++ < TRIES);
@@ -311,7 +327,7 @@ Test(nolock_contexts, each_word, .timeout = 300)
 	nested();
 }
 
-/* The slots are held all the time, as by somebody who was preempted: slabs and chunks serve alone. */
+/* Under attack all slots are held, as by somebody who was preempted: slabs and chunks serve alone. */
 Test(nolock_contexts, last_level_alone, .timeout = 300)
 {
 	static const char *const last[] = { "slab->free[0]",

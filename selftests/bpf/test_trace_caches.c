@@ -18,6 +18,7 @@
 #include <unistd.h>
 #include "arena.h"
 #include "nolock_help.h"
+#include "temp.h"
 #include "trace_help.h"
 
 /* The iterator came with 6.13: what needs it is skipped before. */
@@ -324,11 +325,11 @@ static void write_file(const char *dir, const char *name, const char *text)
 /* A directory of the form that CONFIG_SLUB_STATS gives. */
 Test(trace_caches, slub_counters)
 {
-	char dir[] = "/tmp/nl-slub-XXXXXX", cache[64], path[128];
+	char dir[TEMP_DIR_LEN], cache[96], path[128];
 	uint64_t v[NL_SLUB_STATS];
 	int i, seen = 0;
 
-	cr_assert(mkdtemp(dir));
+	cr_assert_eq(temp_dir(dir, "nolock-slub"), 0);
 	cr_expect_not(nl_slub_have(dir));
 	snprintf(cache, sizeof(cache), "%s/kmalloc-64", dir);
 	cr_assert_eq(mkdir(cache, 0755), 0);

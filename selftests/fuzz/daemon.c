@@ -6,6 +6,7 @@
 #include <cap-ng.h>
 #include <err.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -16,8 +17,9 @@
 #include "loop.h"
 #include "say.h"
 #include "server.h"
+#include "temp.h"
 
-static char dir[] = "/tmp/nolock-fuzz-XXXXXX";
+static char dir[TEMP_DIR_LEN];
 static struct heaps_options opts = { .watermark = 4 << 10, .access.mode = 0600 };
 static pid_t us;
 
@@ -52,8 +54,8 @@ void fuzz_daemon_start(char *path, size_t size)
 	}
 	opts.access.uid = geteuid();
 	opts.access.gid = getegid();
-	if (!mkdtemp(dir))
-		err(1, "%s", dir);
+	if (temp_dir(dir, "nolock-fuzz"))
+		exit(1);
 	us = getpid();
 	snprintf(path, size, "%s/s", dir);
 	if (loop_init() || server_bind(path, &opts.access))

@@ -66,6 +66,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	there = pair[1];
 	fuzz_daemon_start(path, sizeof(path));
 	take_keeper();
+	FUZZ_ASSERT(keeper >= 0);
 	return 0;
 }
 
@@ -92,8 +93,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	/* Damaged by the last one's report, or its keeper was given up. */
 	if (!heaps_find(FUZZ_HEAP) || heap_why(heaps_find(FUZZ_HEAP))) {
 		heaps_stop();
+		close(keeper);
+		keeper = -1;
 		fuzz_heap_start();
 		take_keeper();
+		FUZZ_ASSERT(keeper >= 0);
 	}
 	while (in.left) {
 		unsigned int how = (unsigned int)input_number(&in, 1);

@@ -4,7 +4,6 @@
  * process; an input is one connection's packets, with descriptors beside them or not.
  */
 #define _GNU_SOURCE
-#include <cap-ng.h>
 #include <err.h>
 #include <errno.h>
 #include <fcntl.h>

@@ -22,19 +22,33 @@ void stamp(void *p, uint32_t size, uint32_t seed)
 	pat_fill((char *)p + sizeof(head), size - sizeof(head), (uint64_t)seed << 32 | size);
 }
 
-uint32_t stamp_check(const void *p)
+/* Its size, 0 when the head is damaged; *seed is its pattern's. */
+static uint32_t stamp_head(const void *p, uint64_t *seed)
 {
 	uint32_t head[2], size;
 
 	memcpy(head, p, sizeof(head));
 	size = head[0] ^ 0x51ab51abu;
+	*seed = (uint64_t)head[1] << 32 | size;
 	/* A size that no test uses means that the head itself is damaged: do not read that far. */
-	if (size < sizeof(head) || size > 64 * MiB)
-		return 0;
-	if (!pat_check((const char *)p + sizeof(head), size - sizeof(head),
-		       (uint64_t)head[1] << 32 | size))
-		return 0;
-	return size;
+	return size < sizeof(head) || size > 64 * MiB ? 0 : size;
+}
+
+uint32_t stamp_check(const void *p)
+{
+	uint64_t seed;
+	uint32_t size = stamp_head(p, &seed);
+
+	return size && pat_check((const char *)p + 8, size - 8, seed) ? size : 0;
+}
+
+bool stamp_begins(const void *p, size_t n)
+{
+	uint64_t seed;
+	uint32_t size = stamp_head(p, &seed);
+
+	/* A whole number of words is the same pattern, whatever the object's size. */
+	return n <= size && pat_check((const char *)p + 8, (n - 8) / 8 * 8, seed);
 }
 
 void report(const char *fmt, ...)

@@ -18,6 +18,7 @@
 #include "internal.h"
 #include "debug.h"
 #include "forbid.h"
+#include "kinds.h"
 #include "trap.h"
 #include "util.h"
 
@@ -580,25 +581,8 @@ Test(debug, bulk_sheaves_and_zero)
 
 Test(debug, not_in_shared_heaps)
 {
-	enum { SIZE = 64 << 20 };
-	const nl_u64 base = 0x200000000000ULL;
-	struct nl_shape shape = { .base = base,
-				  .size = SIZE,
-				  .type = NL_HEAP_MEMFD,
-				  .nr_slots = 2,
-				  .nr_nodes = 1,
-				  .slot_by_cpu = 1,
-				  .name = "shared" };
-	int fd = memfd_create("heap", 0);
-	struct nolock_heap *heap;
-	void *mem;
+	struct nolock_heap *heap = heap_of_kind(NOLOCK_HEAP_MEMFD, 64 * MiB);
 
-	cr_assert_eq(ftruncate(fd, SIZE), 0);
-	mem = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	cr_assert_neq(mem, MAP_FAILED);
-	cr_assert_eq(nl_heap_format(mem, &shape), 0);
-	munmap(mem, SIZE);
-	cr_assert_not_null(heap = nl_heap_map(fd, NL_HEAP_MEMFD, base, SIZE, 1));
 	errno = 0;
 	cr_expect_null(nolock_heap_kmem_cache_create(heap, "no", 64, NULL, SLAB_POISON));
 	cr_expect_eq(errno, EINVAL);

@@ -59,6 +59,8 @@ static inline void rng_init(struct rng *r, uint64_t seed)
 void stamp(void *p, uint32_t size, uint32_t seed);
 /* The object's size, or 0 when any byte is not what stamp() wrote. */
 uint32_t stamp_check(const void *p);
+/* Are the first n bytes, which are left of a stamped object, as stamp() wrote them? At least 8. */
+bool stamp_begins(const void *p, size_t n);
 
 /* Slots through which threads and handlers pass objects: put returns what was there. Handler. */
 #define MAILBOX_SLOTS 64

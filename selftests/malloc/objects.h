@@ -139,13 +139,4 @@ static inline void flow_end(struct flow *f)
 	}
 }
 
-/* On now_ns()'s clock: when a storm that begins now has lasted NOLOCK_STORM_SECONDS (1). */
-static inline uint64_t storm_end(void)
-{
-	const char *text = getenv("NOLOCK_STORM_SECONDS");
-	double seconds = text ? atof(text) : 0;
-
-	return now_ns() + (uint64_t)((seconds > 0 ? seconds : 1) * 1e9);
-}
-
 #endif /* NOLOCK_SELFTESTS_OBJECTS_H */

@@ -3,9 +3,8 @@
  * test_nomem.c - the drop-in when the system has no memory: calls fail with ENOMEM, and nothing
  * else happens.
  *
- * The library gets its memory by mmap(), mprotect(), mremap() and madvise(), which this program
- * defines: the Nth call fails, that one alone or all from it on, while a child allocates by every
- * function that there is. N goes up until none is left to fail: by larger and larger steps, but with
+ * The Nth call by which the library gets memory fails, that one alone or all from it on, while a
+ * child allocates by every function that there is. N goes up until none is left to fail: by larger and larger steps, but with
  * TORTURE_SECONDS set by ones, as long as its share of those seconds lasts. As soon as there is
  * memory again, everything succeeds; what was allocated keeps its contents all along; the heap is
  * whole at the end.
@@ -14,59 +13,14 @@
 #include <errno.h>
 #include <malloc.h>
 #include <pthread.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
+#include "../lib/nomem.h"
 #include "../torture/row.h"
 #include "dropin.h"
 
 enum { OBJECTS = 600 };
-
-static unsigned long calls, fail_from = ~0ul, fail_to, injected;
-
-static bool must_fail(void)
-{
-	unsigned long n;
-
-	if (fail_from == ~0ul)
-		return false;
-	n = __atomic_add_fetch(&calls, 1, __ATOMIC_RELAXED);
-	if (n < fail_from || n > fail_to)
-		return false;
-	__atomic_fetch_add(&injected, 1, __ATOMIC_RELAXED);
-	errno = ENOMEM;
-	return true;
-}
-
-void *mmap(void *addr, size_t len, int prot, int flags, int fd, off_t off)
-{
-	return must_fail() ? MAP_FAILED :
-			     (void *)syscall(SYS_mmap, addr, len, prot, flags, fd, off);
-}
-
-int mprotect(void *addr, size_t len, int prot)
-{
-	return must_fail() ? -1 : (int)syscall(SYS_mprotect, addr, len, prot);
-}
-
-void *mremap(void *old, size_t old_len, size_t len, int flags, ...)
-{
-	va_list args;
-	void *to;
-
-	va_start(args, flags);
-	to = flags & MREMAP_FIXED ? va_arg(args, void *) : NULL;
-	va_end(args);
-	return must_fail() ? MAP_FAILED : (void *)syscall(SYS_mremap, old, old_len, len, flags, to);
-}
-
-int madvise(void *addr, size_t len, int advice)
-{
-	return must_fail() ? -1 : (int)syscall(SYS_madvise, addr, len, advice);
-}
 
 static unsigned long refused;
 

@@ -15,18 +15,11 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include "../torture/row.h"
-#include "objects.h"
+#include "storm.h"
 
-#ifndef sigev_notify_thread_id
-#define sigev_notify_thread_id _sigev_un._tid
-#endif
-
-static const int signals[] = { SIGUSR1, SIGUSR2, SIGURG };
-#define NR_SIGNALS ARRAY_LEN(signals)
 enum { MOST = 8, LEAST = 4 };
 
 struct worker {
@@ -91,29 +84,20 @@ static bool take(int *n)
 						      __ATOMIC_RELAXED);
 }
 
-static void exchange(struct flow *f)
-{
-	object_free(f, __atomic_exchange_n(&mailbox[rng(&f->s) % ARRAY_LEN(mailbox)], object_new(f),
-					   __ATOMIC_ACQ_REL));
-}
-
 /* In a handler nothing but _Fork() may be called; the child returns to what was interrupted. */
 static void on_signal(int sig)
 {
 	struct worker *w = self;
 	int saved = errno;
-	unsigned int k = 0;
 	struct flow *f;
 
 	if (!w || is_child)
 		return;
-	while (signals[k] != sig)
-		k++;
-	f = &w->handler[k];
+	f = &w->handler[signal_index(sig)];
 	w->nested += w->depth++ != 0;
 	w->entered++;
 	flow_step(f);
-	exchange(f);
+	exchange(f, mailbox, ARRAY_LEN(mailbox));
 	if (take(&wanted[1])) {
 		uint64_t r = rng(&f->s);
 		pid_t pid = _Fork();
@@ -187,22 +171,17 @@ static void fork_here(struct flow *f)
 
 static void *work(void *arg)
 {
-	struct sigevent ev = { .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGURG };
-	struct itimerspec every = { .it_interval.tv_nsec = 300000, .it_value.tv_nsec = 1 };
 	struct worker *w = arg;
 	timer_t timer;
 
-	ev.sigev_notify_thread_id = (pid_t)syscall(SYS_gettid);
 	self = w;
-	/* A child has no timers, if a handler forks in between. */
-	CHECK(!timer_create(CLOCK_MONOTONIC, &ev, &timer), "timer_create");
-	CHECK(!timer_settime(timer, 0, &every, NULL) || is_child, "timer_settime");
+	CHECK(thread_timer(&timer, 1, 300000) || is_child, "timer_settime");
 	while (!__atomic_load_n(&w->end, __ATOMIC_RELAXED)) {
 		for (int i = 0; i < 20 && !is_child; i++)
 			flow_step(&w->main);
 		if (is_child)
 			end_of_child(&w->main, false);
-		exchange(&w->main);
+		exchange(&w->main, mailbox, ARRAY_LEN(mailbox));
 		if (take(&wanted[0]))
 			fork_here(&w->main);
 	}
@@ -236,7 +215,6 @@ static void random_points(unsigned int threads)
 {
 	struct outside *o =
 		mmap(NULL, sizeof(*o), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	struct sigaction sa = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
 	uint64_t end = storm_end();
 	unsigned long entered = 0, nested = 0, ops = 0;
 	uint64_t s = 4711 + threads;
@@ -248,9 +226,7 @@ static void random_points(unsigned int threads)
 	if (!stopper)
 		stop_and_go(pid, o);
 	CHECK(stopper > 0, "fork");
-	/* Each may interrupt the other two, but not itself. */
-	for (size_t i = 0; i < NR_SIGNALS; i++)
-		CHECK(!sigaction(signals[i], &sa, NULL), "sigaction");
+	catch_signals(on_signal);
 	for (unsigned int i = 0; i < threads; i++) {
 		workers[i].main.s = 1000 + i;
 		for (unsigned int k = 0; k < NR_SIGNALS; k++)

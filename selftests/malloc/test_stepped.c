@@ -12,7 +12,6 @@
 #if defined(__x86_64__)
 #include <errno.h>
 #include <signal.h>
-#include <time.h>
 #include "../lib/trap.h"
 #include "../torture/row.h"
 
@@ -105,19 +104,11 @@ static void each_call(unsigned int i)
 	}
 }
 
-static double seconds(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
-
 static void stepped(const char *name)
 {
 	const char *text = getenv("NOLOCK_STORM_SECONDS");
 	struct sigaction sa = { .sa_sigaction = on_trap, .sa_flags = SA_SIGINFO };
-	double end = seconds() + (text ? atof(text) : 0);
+	uint64_t end = now_ns() + (text ? (uint64_t)(atof(text) * 1e9) : 0);
 	unsigned long rounds = 0;
 
 	flow.s = 7;
@@ -130,7 +121,7 @@ static void stepped(const char *name)
 		for (unsigned int i = 0; i < ROUNDS; i++)
 			each_call(i + 7 * (unsigned int)rounds);
 		rounds++;
-	} while (seconds() < end);
+	} while (now_ns() < end);
 	for (size_t i = 0; i < ARRAY_LEN(mailbox); i++)
 		object_free(&flow, mailbox[i]);
 	flow_end(&flow);

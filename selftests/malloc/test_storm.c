@@ -10,17 +10,9 @@
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include "../torture/row.h"
-#include "objects.h"
-
-#ifndef sigev_notify_thread_id
-#define sigev_notify_thread_id _sigev_un._tid
-#endif
-
-static const int signals[] = { SIGUSR1, SIGUSR2, SIGURG };
-#define NR_SIGNALS ARRAY_LEN(signals)
+#include "storm.h"
 
 struct worker {
 	pthread_t thread;
@@ -35,48 +27,36 @@ static void *mailbox[64];
 static volatile int stop;
 static __thread struct worker *self;
 
-static void exchange(struct flow *f)
-{
-	object_free(f, __atomic_exchange_n(&mailbox[rng(&f->s) % ARRAY_LEN(mailbox)], object_new(f),
-					   __ATOMIC_ACQ_REL));
-}
-
 static void on_signal(int sig)
 {
 	struct worker *w = self;
 	int saved = errno;
-	unsigned int k = 0;
+	unsigned int k = signal_index(sig);
 
 	if (!w)
 		return;
-	while (signals[k] != sig)
-		k++;
 	if (w->depth++)
 		w->nested++;
 	w->hits += w->inside != 0;
 	w->entered[k]++;
 	for (int i = 0; i < 3; i++)
 		flow_step(&w->handler[k]);
-	exchange(&w->handler[k]);
+	exchange(&w->handler[k], mailbox, ARRAY_LEN(mailbox));
 	w->depth--;
 	errno = saved;
 }
 
 static void *work(void *arg)
 {
-	struct sigevent ev = { .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGURG };
-	struct itimerspec every = { .it_interval.tv_nsec = 400000, .it_value.tv_nsec = 400000 };
 	timer_t timer;
 
 	self = arg;
-	ev.sigev_notify_thread_id = (pid_t)syscall(SYS_gettid);
-	CHECK(!timer_create(CLOCK_MONOTONIC, &ev, &timer), "timer_create");
-	CHECK(!timer_settime(timer, 0, &every, NULL), "timer_settime");
+	CHECK(thread_timer(&timer, 400000, 400000), "timer_settime");
 	while (!stop) {
 		self->inside = 1;
 		for (int i = 0; i < 50; i++)
 			flow_step(&self->main);
-		exchange(&self->main);
+		exchange(&self->main, mailbox, ARRAY_LEN(mailbox));
 		self->inside = 0;
 	}
 	timer_delete(timer);
@@ -87,12 +67,9 @@ static void storm(unsigned int threads)
 {
 	uint64_t end = storm_end();
 	unsigned long entered = 0, nested = 0, hits = 0, ops = 0;
-	struct sigaction sa = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
 
 	nr_workers = threads;
-	/* Each may interrupt the other two, but not itself. */
-	for (size_t i = 0; i < NR_SIGNALS; i++)
-		CHECK(!sigaction(signals[i], &sa, NULL), "sigaction");
+	catch_signals(on_signal);
 	for (unsigned int i = 0; i < threads; i++) {
 		struct worker *w = &workers[i];
 

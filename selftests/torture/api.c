@@ -220,8 +220,7 @@ static DRIVER void resize(struct api *a, void *p, size_t from, size_t to)
 		WRONG(failed, true);
 		q = p;
 	}
-	if (to >= from)
-		look(a, q);
+	WRONG(bad, !stamp_begins(q, to < from ? to : from));
 	CALL(kfree(q));
 }
 

@@ -42,9 +42,11 @@ int nolockd_start(struct nolockd *d, bool bpf)
 	ssize_t n;
 
 	memset(d, 0, sizeof(*d));
-	strcpy(d->dir, "/tmp/nolock-torture-XXXXXX");
-	if (!mkdtemp(d->dir) || pipe(out)) {
-		perror(d->dir);
+	if (temp_dir(d->dir, "nolock-torture"))
+		return -1;
+	if (pipe(out)) {
+		perror("pipe");
+		rmdir(d->dir);
 		return -1;
 	}
 	snprintf(d->heap, sizeof(d->heap), "t%d.%s", getpid(), d->dir + strlen(d->dir) - 6);

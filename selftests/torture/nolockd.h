@@ -7,11 +7,12 @@
 
 #include <stdbool.h>
 #include <sys/types.h>
+#include "temp.h"
 
 struct nolockd {
 	pid_t pid, keeper;
 	char heap[32]; /* for nolock_heap_open() */
-	char dir[64];
+	char dir[TEMP_DIR_LEN];
 };
 
 /*

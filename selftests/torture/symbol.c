@@ -110,6 +110,23 @@ void symbol_text(uintptr_t *from, uintptr_t *to)
 	*to = text_to;
 }
 
+bool symbol_text_writable(void)
+{
+	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from, to;
+
+	open_table();
+	from = text_from & ~(page - 1);
+	to = (text_to + page - 1) & ~(page - 1);
+	if (!from) {
+		printf("this program's text is not to be found\n");
+		return false;
+	}
+	if (!mprotect((void *)from, to - from, PROT_READ | PROT_WRITE | PROT_EXEC))
+		return true;
+	perror("patch the program's text");
+	return false;
+}
+
 const char *symbol_name(char *buf, size_t len, uintptr_t ip)
 {
 	const ElfW(Sym) *best = NULL;

@@ -18,6 +18,9 @@ const char *symbol_line(char *buf, size_t len, uintptr_t ip);
 /* This program's text: [*from, *to). */
 void symbol_text(uintptr_t *from, uintptr_t *to);
 
+/* Make that text writable, for breakpoints; false with a line that says why not. */
+bool symbol_text_writable(void);
+
 /* Where a function of this program begins, or 0. */
 uintptr_t symbol_address(const char *name);
 

@@ -30,11 +30,10 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/wait.h>
 #include <unistd.h>
 #include "internal.h"
 #include "../lib/trap.h"
+#include "again.h"
 #include "api.h"
 #include "row.h"
 #include "shared.h"
@@ -304,52 +303,16 @@ static int torture(struct nolock_heap *heap, const char *name, bool all, unsigne
 	return 0;
 }
 
-static int begin(void)
-{
-	struct sigaction sa = { .sa_sigaction = on_trap, .sa_flags = SA_SIGINFO };
-	long page = sysconf(_SC_PAGESIZE);
-	uintptr_t from, to;
-
-	symbol_text(&text_start, &text_end);
-	if (!text_start)
-		return -1;
-	from = text_start & ~(uintptr_t)(page - 1);
-	to = (text_end + (uintptr_t)page - 1) & ~(uintptr_t)(page - 1);
-	if (mprotect((void *)from, to - from, PROT_READ | PROT_WRITE | PROT_EXEC))
-		return -1;
-	return sigaction(SIGTRAP, &sa, NULL);
-}
-
-/* The library reads its environment once. */
-static int without_rseq(const char *name)
-{
-	int status = 0;
-	pid_t pid;
-
-	fflush(stdout);
-	pid = fork();
-	if (!pid) {
-		die_with_parent();
-		setenv("NOLOCK_RSEQ", "0", 1);
-		execl("/proc/self/exe", name, "no-rseq", (char *)NULL);
-		_exit(127);
-	}
-	if (pid > 0 && waitpid(pid, &status, 0) == pid && !status)
-		return 0;
-	printf("the run without rseq ended with status %#x\n", status);
-	return 1;
-}
-
 int main(int argc, char **argv)
 {
 	bool all = env_number("TORTURE_SECONDS", 0) != 0;
+	struct sigaction sa = { .sa_sigaction = on_trap, .sa_flags = SA_SIGINFO };
 	unsigned long seconds = UNDER_ASAN ? 8 : PLAIN_BUILD ? 4 : 1, tried = 1, failed = 0;
 	struct nolock_heap *heap;
 
-	if (begin()) {
-		perror("patch the program's text");
+	symbol_text(&text_start, &text_end);
+	if (!symbol_text_writable() || sigaction(SIGTRAP, &sa, NULL))
 		return 2;
-	}
 	/* The shortest that there is; the library reads it once. */
 	setenv("NOLOCK_DECAY_MS", "1", 1);
 	heap = nolock_heap_default();
@@ -366,7 +329,7 @@ int main(int argc, char **argv)
 	}
 	failed += (unsigned long)torture(shared_make(64 * MiB), "shared heap", all, seconds);
 	if (PLAIN_BUILD && all) {
-		failed += (unsigned long)without_rseq(argv[0]);
+		failed += !run_without_rseq(argv[0], "no-rseq");
 		tried++;
 	}
 	printf("%lu passed, %lu failed, 0 skipped\n", tried - failed, failed);

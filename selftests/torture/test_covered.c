@@ -15,7 +15,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 #include "internal.h"
 #include "../lib/trap.h"
@@ -36,7 +35,7 @@ struct function {
 static struct function functions[200];
 static unsigned int nr_functions;
 static struct function *stepping; /* over the first instruction of this one */
-static unsigned long traps, strange;
+static unsigned long seen, strange;
 static struct api api;
 
 /* What the workload does not call, and why. */
@@ -90,7 +89,6 @@ static void on_trap(int sig, siginfo_t *si, void *context)
 
 	(void)sig;
 	(void)si;
-	traps++;
 	if (stepping) {
 		patch(stepping, INT3);
 		stepping = NULL;
@@ -103,6 +101,7 @@ static void on_trap(int sig, siginfo_t *si, void *context)
 		strange++;
 		return;
 	}
+	seen++;
 	patch(f, f->byte);
 	trap_set_ip(context, ip);
 	if (from_driver(context)) {
@@ -154,7 +153,8 @@ static unsigned long missing(const char *by, const char *suffix)
 	}
 	printf("# covered: of %lu exported functions *%s, %lu are missed by %s\n", all, suffix, n,
 	       by);
-	row(by, all, traps, "calls seen", n);
+	row(by, all, seen, "calls seen", n);
+	seen = 0;
 	return n;
 }
 
@@ -209,17 +209,10 @@ static bool find_functions(void)
 int main(void)
 {
 	struct sigaction sa = { .sa_sigaction = on_trap, .sa_flags = SA_SIGINFO };
-	size_t page = (size_t)sysconf(_SC_PAGESIZE), failed = 0;
-	uintptr_t from, to;
+	size_t failed = 0;
 
-	symbol_text(&from, &to);
-	from &= ~(uintptr_t)(page - 1);
-	to = (to + page - 1) & ~(uintptr_t)(page - 1);
-	if (!from || mprotect((void *)from, to - from, PROT_READ | PROT_WRITE | PROT_EXEC) ||
-	    sigaction(SIGTRAP, &sa, NULL)) {
-		perror("patch the program's text");
+	if (!symbol_text_writable() || sigaction(SIGTRAP, &sa, NULL))
 		return 2;
-	}
 	if (!find_functions())
 		return 1;
 	failed += !round_on(nolock_heap_default(), false);

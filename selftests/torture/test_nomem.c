@@ -2,8 +2,7 @@
 /*
  * test_nomem.c - memory runs out at every point where it can.
  *
- * The library gets its memory by mmap(), mprotect() and madvise(), which this program defines: the
- * Nth call fails with ENOMEM, that one alone or all from it on, while a workload makes a heap,
+ * The Nth call by which the library gets memory fails with ENOMEM, that one alone or all from it on, while a workload makes a heap,
  * caches, objects of all kinds and sheaves, populates, shrinks and trims. N goes up until none is
  * left to fail. Whatever fails, fails with ENOMEM, nothing is lost or damaged, and as soon as there
  * is memory again everything succeeds. On private heaps, and on a shared one.
@@ -13,44 +12,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include "internal.h"
 #include "row.h"
 #include "shared.h"
+#include "../lib/nomem.h"
 #include "../lib/util.h"
 
 enum { OBJECTS = 900 };
-
-static unsigned long calls, fail_from, fail_to, injected;
-
-static bool must_fail(void)
-{
-	calls++;
-	if (calls < fail_from || calls > fail_to)
-		return false;
-	injected++;
-	errno = ENOMEM;
-	return true;
-}
-
-void *mmap(void *addr, size_t len, int prot, int flags, int fd, off_t off)
-{
-	return must_fail() ? MAP_FAILED :
-			     (void *)syscall(SYS_mmap, addr, len, prot, flags, fd, off);
-}
-
-int mprotect(void *addr, size_t len, int prot)
-{
-	return must_fail() ? -1 : (int)syscall(SYS_mprotect, addr, len, prot);
-}
-
-int madvise(void *addr, size_t len, int advice)
-{
-	return must_fail() ? -1 : (int)syscall(SYS_madvise, addr, len, advice);
-}
 
 static unsigned long problems, refused_calls;
 
@@ -170,11 +140,10 @@ static void must_be_whole(struct nolock_heap *heap)
 	fail_from = from;
 }
 
-/* Returns how many calls there were. */
-static unsigned long round_of(bool shared, unsigned long from, unsigned long to)
+static void round_of(bool shared, unsigned long from, unsigned long to)
 {
 	struct nolock_heap *heap = NULL;
-	unsigned long n;
+	unsigned long had = injected;
 
 	fail_from = ~0ul;
 	if (shared)
@@ -186,13 +155,12 @@ static unsigned long round_of(bool shared, unsigned long from, unsigned long to)
 		errno = 0;
 		heap = nolock_heap_create(24 * MiB);
 		if (!heap) {
-			if (errno != ENOMEM || !injected)
+			if (errno != ENOMEM || injected == had)
 				problem("a heap was not made");
-			return calls;
+			return;
 		}
 	}
 	use(heap, false);
-	n = calls;
 	must_be_whole(heap);
 	/* There is memory again. */
 	fail_from = ~0ul;
@@ -200,7 +168,6 @@ static unsigned long round_of(bool shared, unsigned long from, unsigned long to)
 	must_be_whole(heap);
 	if (nolock_heap_close(heap))
 		problem("a heap could not be closed");
-	return n;
 }
 
 static void until_none_fails(bool shared, const char *name)
@@ -217,6 +184,8 @@ static void until_none_fails(bool shared, const char *name)
 			if (injected == had)
 				break;
 		}
+	if (refused_calls == refused)
+		problem("nothing was refused");
 	printf("# memory runs out, %s: %lu rounds, %lu calls made to fail, %lu allocations "
 	       "refused\n",
 	       name, rounds, injected - before, refused_calls - refused);
@@ -227,7 +196,6 @@ int main(void)
 {
 	unsigned long before;
 
-	fail_from = ~0ul;
 	nolock_heap_default();
 	until_none_fails(false, "private heaps");
 	before = problems;

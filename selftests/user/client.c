@@ -11,12 +11,15 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <nolock/heap.h>
 
 #include "client.h"
 #include "daemon.h"
+#include "proto.h"
 
 #define OBJECTS 2000
 
@@ -160,6 +163,57 @@ void client_start(struct client *c, const char *name)
 	c->from = from[0];
 	answer = answer_of(c);
 	cr_assert_str_eq(answer, "ok", "client: %s", answer);
+}
+
+int dial(void)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	int conn = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+
+	strcpy(addr.sun_path, sock());
+	if (conn < 0 || !connect(conn, (struct sockaddr *)&addr, sizeof(addr)))
+		return conn;
+	close(conn);
+	return -1;
+}
+
+static bool request(int conn, enum nl_op op)
+{
+	struct nl_request req = { .magic = NL_PROTO_MAGIC, .version = NL_PROTO_VERSION, .op = op };
+
+	strcpy(req.name, heap_name());
+	return send(conn, &req, sizeof(req), MSG_NOSIGNAL) == sizeof(req);
+}
+
+int dial_heap(int *error)
+{
+	struct nl_reply rep;
+	int conn = dial();
+
+	if (conn < 0)
+		return -1;
+	if (!request(conn, NL_OP_OPEN) || recv(conn, &rep, sizeof(rep), 0) != sizeof(rep)) {
+		close(conn);
+		return -1;
+	}
+	*error = rep.error;
+	return conn;
+}
+
+bool close_heap(int conn)
+{
+	return request(conn, NL_OP_CLOSE);
+}
+
+void heap_serves(void)
+{
+	struct client c;
+
+	client_start(&c, heap_name());
+	DO(&c, 'a');
+	DO(&c, 'f');
+	check_whole();
+	client_kill(&c);
 }
 
 const char *client_do(struct client *c, char order)

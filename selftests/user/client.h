@@ -35,4 +35,16 @@ void client_kill(struct client *c);
 		cr_assert_str_eq(answer_, "ok", "client, order '%c': %s", (order), answer_);       \
 	} while (0)
 
+/* A client can allocate and free in the test's heap, which is whole then; asserts. */
+void heap_serves(void);
+
+/*
+ * Connections by hand: dial - to nolockd; dial_heap - one that is the test's heap's client's, or is
+ * refused, and nolockd's error; both return -1 when there is none. close_heap - say that the client
+ * has closed the heap; false if that cannot be said.
+ */
+int dial(void);
+int dial_heap(int *error);
+bool close_heap(int conn);
+
 #endif /* CLIENT_H */

@@ -24,11 +24,12 @@
 
 #include "bpffs.h"
 #include "daemon.h"
+#include "temp.h"
 
 /* The janitor waits for the end of this pipe: no other process may keep it open. */
 static int alive_fd = -1;
 
-static char the_dir[64], the_sock[96], the_heap[32], the_arg[64];
+static char the_dir[TEMP_DIR_LEN], the_sock[96], the_heap[32], the_arg[64];
 static unsigned int nr_logs;
 
 static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
@@ -97,8 +98,7 @@ void setup(void)
 {
 	int alive[2], null;
 
-	strcpy(the_dir, "/tmp/nolock-test-XXXXXX");
-	cr_assert(mkdtemp(the_dir), "mkdtemp: %s", strerror(errno));
+	cr_assert_eq(temp_dir(the_dir, "nolock-test"), 0);
 	chmod(the_dir, 0755);
 	snprintf(the_sock, sizeof(the_sock), "%s/nolockd.sock", the_dir);
 	snprintf(the_heap, sizeof(the_heap), "t%d.%s", getpid(), the_dir + strlen(the_dir) - 6);
@@ -374,6 +374,70 @@ unsigned long long number(json_object *o, const char *key)
 
 	cr_assert(json_object_object_get_ex(o, key, &v), "no member %s", key);
 	return json_object_get_uint64(v);
+}
+
+unsigned long long of_heap(const char *key)
+{
+	json_object *status = get_status();
+	unsigned long long n = number(first_heap(status), key);
+
+	json_object_put(status);
+	return n;
+}
+
+size_t nr_clients(void)
+{
+	json_object *status = get_status();
+	size_t n = json_object_array_length(json_object_object_get(first_heap(status), "clients"));
+
+	json_object_put(status);
+	return n;
+}
+
+void check_whole(void)
+{
+	static struct output o;
+
+	RUN(&o, "nolock", "check", "--heap", heap_name());
+	cr_assert_eq(o.status, 0, "%d: %s%s", o.status, o.out, o.err);
+}
+
+static char mounts_before[65536];
+
+static void read_mounts(char *text, size_t size)
+{
+	FILE *f = fopen("/proc/self/mounts", "r");
+	size_t n = f ? fread(text, 1, size - 1, f) : 0;
+
+	text[n] = 0;
+	if (f)
+		fclose(f);
+}
+
+void remember_mounts(void)
+{
+	read_mounts(mounts_before, sizeof(mounts_before));
+}
+
+static bool same_mounts(void)
+{
+	static char mounts[65536];
+
+	read_mounts(mounts, sizeof(mounts));
+	return !strcmp(mounts, mounts_before);
+}
+
+void nothing_left(void)
+{
+	static const char *const behind[] = { "", ":lock", ":new" };
+	char path[256];
+
+	cr_assert(EVENTUALLY(same_mounts()), "a mount is left behind");
+	cr_assert(!exists(sock()), "the socket is left behind");
+	for (size_t i = 0; i < sizeof(behind) / sizeof(*behind); i++) {
+		snprintf(path, sizeof(path), "%s%s", pin(), behind[i]);
+		cr_assert(!exists(path), "%s is left behind", path);
+	}
 }
 
 int lines(const char *text)

@@ -105,6 +105,32 @@ json_object *get_status(void);
 json_object *first_heap(json_object *status);
 unsigned long long number(json_object *o, const char *key);
 
+/* The same number without the JSON; how many clients the first heap has. */
+unsigned long long of_heap(const char *key);
+size_t nr_clients(void);
+
+/* nolock check says that the test's heap is whole; asserts. */
+void check_whole(void);
+
+/*
+ * nothing_left - after a nolockd that ended well: no mount that was not there at the time of
+ * remember_mounts(), no socket, and of the test's heap no pin, lock or successor; asserts
+ */
+void remember_mounts(void);
+void nothing_left(void);
+
+/* Skip a test that cannot do without an arena, or that takes nolockd's capabilities away. */
+#define NEEDS_ARENA()                                                                              \
+	do {                                                                                       \
+		if (!can_bpf())                                                                    \
+			cr_skip_test("an arena needs root and BPF");                               \
+	} while (0)
+#define NEEDS_CAPABILITIES()                                                                       \
+	do {                                                                                       \
+		if (geteuid())                                                                     \
+			cr_skip_test("drops capabilities");                                        \
+	} while (0)
+
 /* How many lines a text has. */
 int lines(const char *text);
 

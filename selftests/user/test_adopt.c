@@ -21,14 +21,8 @@ static struct output o;
 
 TestSuite(adopt, .init = setup, .timeout = 120);
 
-static void check_whole(void)
-{
-	RUN(&o, "nolock", "check", "--heap", heap_name());
-	cr_assert_eq(o.status, 0, "%d: %s%s", o.status, o.out, o.err);
-}
-
 /* Killed again and again while a client has live objects and others allocate and free. */
-static void killed_and_started(bool no_bpf)
+static void killed_and_started(unsigned int without)
 {
 	const char *const argv[] = { "nolockd", heap_arg(), "--no-trace", "--destroy-on-exit",
 				     NULL };
@@ -36,7 +30,7 @@ static void killed_and_started(bool no_bpf)
 	struct daemon d;
 	int i;
 
-	daemon_spawn(&d, no_bpf, argv);
+	daemon_spawn(&d, without, argv);
 	cr_assert(daemon_ready(&d), "%s", daemon_said(&d));
 	client_start(&c, heap_name());
 	client_start(&busy, heap_name());
@@ -47,17 +41,14 @@ static void killed_and_started(bool no_bpf)
 		kill(d.pid, SIGKILL);
 		cr_assert_eq(daemon_wait(&d), 128 + SIGKILL);
 		DO(&c, 'v');
-		daemon_spawn(&d, no_bpf, argv);
+		daemon_spawn(&d, without, argv);
 		cr_assert(daemon_ready(&d), "%s", daemon_said(&d));
 		cr_assert(strstr(daemon_said(&d), "adopted"), "%s", daemon_said(&d));
 		DO(&c, 'v');
-		cr_assert_eq(json_object_array_length(
-				     json_object_object_get(first_heap(get_status()), "clients")),
-			     2);
+		cr_assert_eq(nr_clients(), 2);
 	}
 	client_kill(&busy);
-	cr_assert(EVENTUALLY(json_object_array_length(json_object_object_get(
-				     first_heap(get_status()), "clients")) == 1),
+	cr_assert(EVENTUALLY(nr_clients() == 1),
 		  "the new nolockd does not notice the end of the old one's client");
 	client_start(&late, heap_name());
 	DO(&late, 'a');
@@ -74,16 +65,14 @@ static void killed_and_started(bool no_bpf)
 
 Test(adopt, arena)
 {
-	if (!can_bpf())
-		cr_skip_test("an arena needs root and BPF");
-	killed_and_started(false);
+	NEEDS_ARENA();
+	killed_and_started(0);
 }
 
 Test(adopt, memfd_without_bpf)
 {
-	if (geteuid())
-		cr_skip_test("drops capabilities");
-	killed_and_started(true);
+	NEEDS_CAPABILITIES();
+	killed_and_started(WITHOUT_BPF);
 }
 
 Test(adopt, memfd_says_why)
@@ -92,8 +81,7 @@ Test(adopt, memfd_says_why)
 	json_object *status;
 	struct daemon d;
 
-	if (geteuid())
-		cr_skip_test("drops capabilities");
+	NEEDS_CAPABILITIES();
 	daemon_spawn(&d, WITHOUT_BPF, argv);
 	cr_assert(daemon_ready(&d), "%s", daemon_said(&d));
 	cr_assert(strstr(daemon_said(&d), "CAP_BPF"), "%s", daemon_said(&d));
@@ -117,8 +105,7 @@ Test(adopt, foreign_memfd)
 	char name[64];
 	int fd;
 
-	if (geteuid())
-		cr_skip_test("drops capabilities");
+	NEEDS_CAPABILITIES();
 	snprintf(name, sizeof(name), "nolock:%s", heap_name());
 	fd = memfd_create(name, 0);
 	cr_assert(fd >= 0 && !ftruncate(fd, 64 << 20));
@@ -217,29 +204,47 @@ Test(adopt, pin_of_something_else)
 }
 
 /* Those who have the old heap keep it when a new one takes its name. */
-Test(adopt, reformat_under_a_client)
+static void reformat_under_a_client(unsigned int without)
 {
 	struct client c, fresh;
 	struct daemon d;
 	char reformat[64];
 
-	if (!can_bpf())
-		cr_skip_test("pins need root and BPF");
-	START(&d, heap_arg(), "--no-trace");
+	START_WITHOUT(&d, without, heap_arg(), "--no-trace");
 	client_start(&c, heap_name());
 	DO(&c, 'a');
 	daemon_stop(&d);
 	snprintf(reformat, sizeof(reformat), "--reformat=%s", heap_name());
-	START(&d, heap_arg(), "--no-trace", reformat, "--destroy-on-exit");
+	START_WITHOUT(&d, without, heap_arg(), "--no-trace", reformat);
+	cr_assert(strstr(daemon_said(&d), "made"), "%s", daemon_said(&d));
 	DO(&c, 'v');
 	client_start(&fresh, heap_name());
 	DO(&fresh, 'a');
+	cr_assert_eq(nr_clients(), 1);
+	/* The next nolockd finds the new one. */
+	daemon_stop(&d);
+	START_WITHOUT(&d, without, heap_arg(), "--no-trace", "--destroy-on-exit");
+	cr_assert(strstr(daemon_said(&d), "adopted"), "%s", daemon_said(&d));
+	cr_assert_eq(nr_clients(), 1);
 	DO(&c, 'f');
 	DO(&fresh, 'f');
+	client_kill(&fresh);
+	cr_assert(EVENTUALLY(nr_clients() == 0), "that was the old one");
 	check_whole();
 	client_kill(&c);
-	client_kill(&fresh);
 	daemon_stop(&d);
+}
+
+Test(adopt, reformat_under_a_client)
+{
+	NEEDS_ARENA();
+	reformat_under_a_client(0);
+}
+
+Test(adopt, reformat_under_a_client_without_bpf)
+{
+	NEEDS_CAPABILITIES();
+	reformat_under_a_client(WITHOUT_BPF);
 }
 
 Test(adopt, keeps_its_size)

@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 #include <nolock/heap.h>
 
@@ -20,30 +19,6 @@
 static struct output o;
 
 TestSuite(clients, .init = setup, .timeout = 120);
-
-static size_t nr_clients(void)
-{
-	json_object *status = get_status();
-	size_t n = json_object_array_length(json_object_object_get(first_heap(status), "clients"));
-
-	json_object_put(status);
-	return n;
-}
-
-static unsigned long long of_heap(const char *key)
-{
-	json_object *status = get_status();
-	unsigned long long n = number(first_heap(status), key);
-
-	json_object_put(status);
-	return n;
-}
-
-static void check_whole(void)
-{
-	RUN(&o, "nolock", "check", "--heap", heap_name());
-	cr_assert_eq(o.status, 0, "%d: %s%s", o.status, o.out, o.err);
-}
 
 Test(clients, come_and_go)
 {
@@ -99,7 +74,8 @@ Test(clients, without_descriptors)
 	client_start(&c, heap_name());
 	DO(&c, 'a');
 	DO(&c, 'd');
-	usleep(200000);
+	/* Its answer comes when nolockd and the keeper have done all that was asked before. */
+	check_whole();
 	cr_assert_eq(nr_clients(), 1);
 	DO(&c, 'v');
 	DO(&c, 'f');
@@ -136,29 +112,19 @@ Test(clients, killed_in_a_storm)
 
 Test(clients, as_many_as_there_can_be)
 {
-	struct nl_request req = { .magic = NL_PROTO_MAGIC,
-				  .version = NL_PROTO_VERSION,
-				  .op = NL_OP_OPEN };
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	struct nl_reply rep;
 	struct daemon d;
-	int conn[257], i;
+	int conn[257], error, i;
 
 	START(&d, heap_arg(), "--no-trace", "--destroy-on-exit");
-	strcpy(addr.sun_path, sock());
-	strcpy(req.name, heap_name());
 	for (i = 0; i < 257; i++) {
-		conn[i] = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-		cr_assert(!connect(conn[i], (struct sockaddr *)&addr, sizeof(addr)));
-		cr_assert_eq(send(conn[i], &req, sizeof(req), 0), sizeof(req));
-		cr_assert_eq(recv(conn[i], &rep, sizeof(rep), 0), sizeof(rep));
-		cr_assert_eq(rep.error, i < 256 ? 0 : EUSERS, "client %d: %d", i, rep.error);
+		conn[i] = dial_heap(&error);
+		cr_assert_geq(conn[i], 0, "%s", strerror(errno));
+		cr_assert_eq(error, i < 256 ? 0 : EUSERS, "client %d: %d", i, error);
 	}
 	errno = 0;
 	cr_assert_null(nolock_heap_open(heap_name()));
 	cr_assert_eq(errno, EUSERS);
-	req.op = NL_OP_CLOSE;
-	cr_assert_eq(send(conn[0], &req, sizeof(req), 0), sizeof(req));
+	cr_assert(close_heap(conn[0]));
 	cr_assert(EVENTUALLY(nolock_heap_open(heap_name())));
 	daemon_stop(&d);
 }
@@ -231,16 +197,6 @@ Test(clients, keeper_killed)
 	daemon_stop(&d);
 }
 
-static int dial(void)
-{
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-
-	strcpy(addr.sun_path, sock());
-	cr_assert(!connect(fd, (struct sockaddr *)&addr, sizeof(addr)), "%s", strerror(errno));
-	return fd;
-}
-
 /* What no client says: each gets an error or the end of the connection, and nolockd goes on. */
 Test(clients, garbage_on_the_socket)
 {
@@ -256,6 +212,7 @@ Test(clients, garbage_on_the_socket)
 
 		memset(noise, i, sizeof(noise));
 		fd = dial();
+		cr_assert_geq(fd, 0, "%s", strerror(errno));
 		cr_assert(send(fd, noise, len, MSG_NOSIGNAL) > 0);
 		cr_assert_eq(recv(fd, &rep, sizeof(rep), 0), sizeof(rep));
 		cr_assert_eq(rep.error, EPROTO);
@@ -268,6 +225,7 @@ Test(clients, garbage_on_the_socket)
 		req.op = i;
 		memset(req.name, 0xff, sizeof(req.name)); /* unterminated */
 		fd = dial();
+		cr_assert_geq(fd, 0, "%s", strerror(errno));
 		cr_assert_eq(send(fd, &req, sizeof(req), MSG_NOSIGNAL), sizeof(req));
 		cr_assert_eq(recv(fd, &rep, sizeof(rep), 0), sizeof(rep));
 		if (i != NL_OP_STATUS && i != NL_OP_KERNEL)
@@ -279,6 +237,7 @@ Test(clients, garbage_on_the_socket)
 		req.version = NL_PROTO_VERSION;
 		req.op = NL_OP_STATUS;
 		fd = dial();
+		cr_assert_geq(fd, 0, "%s", strerror(errno));
 		cr_assert_eq(send(fd, &req, sizeof(req), MSG_NOSIGNAL), sizeof(req));
 	}
 	check_whole();

@@ -32,25 +32,13 @@
 
 static struct output o;
 
-static char mounts_before[65536];
-
-static void read_mounts(char *text, size_t size)
-{
-	FILE *f = fopen("/proc/self/mounts", "r");
-	size_t n = f ? fread(text, 1, size - 1, f) : 0;
-
-	text[n] = 0;
-	if (f)
-		fclose(f);
-}
-
 /* Mounts of its own: no other nolockd's bpffs comes or goes among them. */
 static void begin(void)
 {
 	cr_assert(geteuid() || (!unshare(CLONE_NEWNS) &&
 				!mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL)),
 		  "%s", strerror(errno));
-	read_mounts(mounts_before, sizeof(mounts_before));
+	remember_mounts();
 	setup();
 }
 
@@ -78,6 +66,7 @@ static bool leaves_a_trace(const struct __ptrace_syscall_info *info)
 #endif
 	case SYS_mkdirat:
 	case SYS_unlinkat:
+	case SYS_renameat:
 	case SYS_renameat2:
 	case SYS_fchmodat:
 	case SYS_fchownat:
@@ -105,7 +94,7 @@ static bool leaves_a_trace(const struct __ptrace_syscall_info *info)
 enum phase {
 	UNTIL_READY,
 	UNTIL_REPLACED, /* the heap's name means another, and who asked for that was answered */
-	UNTIL_REPAIRED, /* a client is gone, and the keeper's report is in */
+	WHILE_IT_SERVES,
 	UNTIL_THE_END,
 };
 
@@ -117,13 +106,13 @@ static bool is_over(enum phase phase, const struct __ptrace_syscall_info *info, 
 	case UNTIL_REPLACED:
 		if (*replaced && info->entry.nr == SYS_sendmsg)
 			return true;
-		*replaced |= info->entry.nr == SYS_renameat2 || info->entry.nr == SYS_pwrite64;
+		*replaced |= info->entry.nr == SYS_renameat || info->entry.nr == SYS_renameat2 ||
+			     info->entry.nr == SYS_pwrite64;
 #ifdef SYS_rename
 		*replaced |= info->entry.nr == SYS_rename;
 #endif
 		return false;
-	case UNTIL_REPAIRED:
-		return info->entry.nr == SYS_sendmsg;
+	case WHILE_IT_SERVES:
 	case UNTIL_THE_END:
 		break;
 	}
@@ -239,39 +228,11 @@ static unsigned int nr_arenas(void)
 	return n;
 }
 
-static bool same_mounts(void)
+/* After a nolockd that ended well: nothing of its own or of the killed. */
+static void none_left(void)
 {
-	static char mounts[65536];
-
-	read_mounts(mounts, sizeof(mounts));
-	return !strcmp(mounts, mounts_before);
-}
-
-/* After a nolockd that ended well: neither its own files nor those of the killed. */
-static void nothing_left(void)
-{
-	char path[256];
-
-	cr_assert(EVENTUALLY(same_mounts()), "a mount is left behind");
-	cr_assert(!exists(sock()), "the socket is left behind");
-	cr_assert(!exists(pin()), "the pin is left behind");
-	snprintf(path, sizeof(path), "%s:lock", pin());
-	cr_assert(!exists(path), "%s is left behind", path);
-	snprintf(path, sizeof(path), "%s:new", pin());
-	cr_assert(!exists(path), "%s is left behind", path);
+	nothing_left();
 	cr_assert(EVENTUALLY(nr_arenas() == 0), "an arena is left behind");
-}
-
-static void serves(void)
-{
-	struct client c;
-
-	client_start(&c, heap_name());
-	DO(&c, 'a');
-	DO(&c, 'f');
-	RUN(&o, "nolock", "check", "--heap", heap_name());
-	cr_assert_eq(o.status, 0, "%s%s", o.out, o.err);
-	client_kill(&c);
 }
 
 static const char *args(const char *const **argv, bool destroy)
@@ -295,13 +256,13 @@ static void starts(unsigned int without)
 	args(&argv, true);
 	for (n = 0; start_and_kill(&d, without, argv, n); n++) {
 		START_WITHOUT(&d, without, heap_arg(), "--no-trace", "--destroy-on-exit");
-		serves();
+		heap_serves();
 		cr_assert(EVENTUALLY(nr_arenas() == (can_bpf() && !without)));
 		daemon_stop(&d);
-		nothing_left();
+		none_left();
 	}
 	daemon_stop(&d);
-	nothing_left();
+	none_left();
 	cr_assert_gt(n, 5);
 	printf("# killed: nolockd at %u steps of its start%s\n", n, without ? ", without BPF" : "");
 }
@@ -313,8 +274,7 @@ Test(killed, when_it_starts)
 
 Test(killed, when_it_starts_without_bpf)
 {
-	if (geteuid())
-		cr_skip_test("drops capabilities");
+	NEEDS_CAPABILITIES();
 	starts(WITHOUT_BPF);
 }
 
@@ -354,29 +314,27 @@ static void adopts(unsigned int without)
 	}
 	if (n % 4 != 1)
 		client_kill(&busy);
-	cr_assert(EVENTUALLY(json_object_array_length(json_object_object_get(
-				     first_heap(get_status()), "clients")) == 1));
+	cr_assert(EVENTUALLY(nr_clients() == 1));
 	DO(&c, 'v');
 	DO(&c, 'f');
-	serves();
+	heap_serves();
 	client_kill(&c);
 	daemon_stop(&d);
-	nothing_left();
+	none_left();
+	cr_assert_gt(n, 5);
 	printf("# killed: nolockd at %u steps of an adoption%s\n", n,
 	       without ? ", without BPF" : "");
 }
 
 Test(killed, when_it_adopts)
 {
-	if (!can_bpf())
-		cr_skip_test("an arena needs root and BPF");
+	NEEDS_ARENA();
 	adopts(0);
 }
 
 Test(killed, when_it_adopts_without_bpf)
 {
-	if (geteuid())
-		cr_skip_test("drops capabilities");
+	NEEDS_CAPABILITIES();
 	adopts(WITHOUT_BPF);
 }
 
@@ -391,22 +349,22 @@ static void stops(bool destroy)
 		args(&argv, destroy);
 		daemon_spawn(&d, 0, argv);
 		cr_assert(daemon_ready(&d), "%s", daemon_said(&d));
-		serves();
+		heap_serves();
 		seize(&d);
 		kill(d.pid, SIGTERM);
 		if (!kill_at(d.pid, UNTIL_THE_END, n))
 			break;
 		cr_assert_eq(daemon_wait(&d), 128 + SIGKILL);
 		START(&d, heap_arg(), "--no-trace", "--destroy-on-exit");
-		serves();
+		heap_serves();
 		daemon_stop(&d);
-		nothing_left();
+		none_left();
 	}
 	if (!destroy) {
 		START(&d, heap_arg(), "--no-trace", "--destroy-on-exit");
 		daemon_stop(&d);
 	}
-	nothing_left();
+	none_left();
 	cr_assert_gt(n, 2);
 	printf("# killed: nolockd at %u steps of its end\n", n);
 }
@@ -423,6 +381,7 @@ static void made_anew(unsigned int without)
 	struct client c;
 	struct daemon d;
 	unsigned int n, olds = 0, news = 0;
+	int status;
 	pid_t asker;
 	bool killed;
 
@@ -434,23 +393,23 @@ static void made_anew(unsigned int without)
 		asker = test_fork();
 		if (asker == 0) {
 			RUN(&o, "nolock", "rebuild", "--force", "--heap", heap_name());
-			_exit(0);
+			_exit(o.status);
 		}
 		killed = kill_at(d.pid, UNTIL_REPLACED, n);
 		if (killed)
 			cr_assert_eq(daemon_wait(&d), 128 + SIGKILL);
-		cr_assert_eq(waitpid(asker, NULL, 0), asker);
+		cr_assert_eq(waitpid(asker, &status, 0), asker);
+		cr_assert(killed || !status, "nolock rebuild: %#x", status);
 		DO(&c, 'v');
 		if (killed) {
 			START_WITHOUT(&d, without, heap_arg(), "--no-trace", "--destroy-on-exit");
-			if (json_object_array_length(
-				    json_object_object_get(first_heap(get_status()), "clients")))
+			if (nr_clients())
 				olds++;
 			else
 				news++;
 		}
 		DO(&c, 'v');
-		serves();
+		heap_serves();
 		DO(&c, 'f');
 		client_kill(&c);
 		if (!killed) {
@@ -460,37 +419,72 @@ static void made_anew(unsigned int without)
 			START_WITHOUT(&d, without, heap_arg(), "--no-trace", "--destroy-on-exit");
 		}
 		daemon_stop(&d);
-		nothing_left();
+		none_left();
 	}
 	cr_assert_gt(olds, 0);
+	cr_assert_gt(news, 0);
 	printf("# killed: nolockd at %u steps of a heap made anew%s: %u old, %u new\n", n - 1,
 	       without ? ", without BPF" : "", olds, news);
 }
 
 Test(killed, when_it_makes_a_heap_anew)
 {
-	if (!can_bpf())
-		cr_skip_test("an arena needs root and BPF");
+	NEEDS_ARENA();
 	made_anew(0);
 }
 
 Test(killed, when_it_makes_a_heap_anew_without_bpf)
 {
-	if (geteuid())
-		cr_skip_test("drops capabilities");
+	NEEDS_CAPABILITIES();
 	made_anew(WITHOUT_BPF);
 }
 
-/* --- clients --- */
-
-static unsigned long long of_heap(const char *key)
+/* It dies as it has the keeper repair what a client held, which died in a storm; the next one does it. */
+static void repairs(unsigned int without)
 {
-	json_object *status = get_status();
-	unsigned long long n = number(first_heap(status), key);
+	enum { VICTIMS = 8 };
+	struct client c, busy;
+	struct daemon d;
 
-	json_object_put(status);
-	return n;
+	START_WITHOUT(&d, without, heap_arg(), "--no-trace", "--destroy-on-exit");
+	client_start(&c, heap_name());
+	DO(&c, 'a');
+	for (unsigned int i = 0; i < VICTIMS; i++) {
+		client_start(&busy, heap_name());
+		DO(&busy, 's');
+		usleep(1000 + i * 150);
+		seize(&d);
+		client_kill(&busy);
+		/* After the order to the keeper, or what it does next. */
+		cr_assert(kill_at(d.pid, WHILE_IT_SERVES, i % 2));
+		cr_assert_eq(daemon_wait(&d), 128 + SIGKILL);
+		START_WITHOUT(&d, without, heap_arg(), "--no-trace", "--destroy-on-exit");
+		cr_assert(strstr(daemon_said(&d), "adopted"), "%s", daemon_said(&d));
+		cr_assert(EVENTUALLY(nr_clients() == 1));
+		DO(&c, 'v');
+		heap_serves();
+	}
+	DO(&c, 'f');
+	client_kill(&c);
+	daemon_stop(&d);
+	none_left();
+	printf("# killed: nolockd as it had %u clients repaired%s\n", (unsigned int)VICTIMS,
+	       without ? ", without BPF" : "");
 }
+
+Test(killed, when_it_repairs)
+{
+	NEEDS_ARENA();
+	repairs(0);
+}
+
+Test(killed, when_it_repairs_without_bpf)
+{
+	NEEDS_CAPABILITIES();
+	repairs(WITHOUT_BPF);
+}
+
+/* --- clients --- */
 
 /* A process whose BPF program is at work in the heap all the time, and which counts its runs. */
 static pid_t start_program(int out)
@@ -530,11 +524,11 @@ Test(killed, clients_between_two_instructions)
 	int pair[2], status;
 	pid_t program;
 
-	if (!can_bpf())
-		cr_skip_test("an arena needs root and BPF");
+	NEEDS_ARENA();
 	START(&d, heap_arg(), "--no-trace", "--destroy-on-exit");
 	cr_assert(!pipe2(pair, O_CLOEXEC));
 	program = start_program(pair[1]);
+	close(pair[1]);
 	cr_assert_eq(read(pair[0], &failed, sizeof(failed)), sizeof(failed));
 	for (unsigned int i = 0; i < VICTIMS; i++) {
 		client_start(&c, heap_name());
@@ -555,8 +549,7 @@ Test(killed, clients_between_two_instructions)
 		/* The program goes on: another run, and it is not starved. */
 		cr_assert_eq(read(pair[0], &failed, sizeof(failed)), sizeof(failed));
 	}
-	RUN(&o, "nolock", "check", "--heap", heap_name());
-	cr_assert_eq(o.status, 0, "%s%s", o.out, o.err);
+	check_whole();
 	cr_assert(!of_heap("locks_repaired") || strstr(daemon_said(&d), "locks: repaired"), "%s",
 		  daemon_said(&d));
 	printf("# killed: %u clients inside a call or between two, %llu locks taken over, at most %llu "

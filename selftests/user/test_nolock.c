@@ -403,7 +403,7 @@ Test(nolock, closed_pipe)
 	signal(SIGPIPE, SIG_DFL);
 	for (i = 0; i < sizeof(commands) / sizeof(*commands); i++) {
 		snprintf(line, sizeof(line),
-			 "(timeout 20 %s %s; echo $? >%s/status) 2>%s/err | "
+			 "(timeout 20 '%s' %s; echo $? >'%s/status') 2>'%s/err' | "
 			 "head -n 1 >/dev/null",
 			 build_path("user/nolock"), commands[i], dir(), dir());
 		cr_assert_eq(system(line), 0);

@@ -16,32 +16,10 @@
 
 static struct output o;
 
-static char mounts_before[65536];
-
-static void read_mounts(char *text, size_t size)
-{
-	FILE *f = fopen("/proc/self/mounts", "r");
-	size_t n = f ? fread(text, 1, size - 1, f) : 0;
-
-	text[n] = 0;
-	if (f)
-		fclose(f);
-}
-
 static void begin(void)
 {
-	read_mounts(mounts_before, sizeof(mounts_before));
+	remember_mounts();
 	setup();
-}
-
-static void nothing_left(void)
-{
-	static char mounts[65536];
-
-	read_mounts(mounts, sizeof(mounts));
-	cr_assert_str_eq(mounts, mounts_before, "a mount is left behind");
-	cr_assert(!exists(sock()), "the socket is left behind");
-	cr_assert(!exists(pin()), "the pin is left behind");
 }
 
 TestSuite(refused, .init = begin, .timeout = 120);
@@ -65,20 +43,10 @@ static const char *text(json_object *of, const char *key)
 	return json_object_get_string(json_object_object_get(of, key));
 }
 
-/* The heap of a nolockd that cannot trace is as good as any. */
-static void heap_works(void)
-{
-	struct client c;
-
-	client_start(&c, heap_name());
-	DO(&c, 'a');
-	DO(&c, 'f');
-	RUN(&o, "nolock", "check", "--heap", heap_name());
-	cr_assert_eq(o.status, 0, "%s%s", o.out, o.err);
-	client_kill(&c);
-}
-
-/* nolockd with a heap, without something: it serves, says so once, and ends with 3. */
+/*
+ * nolockd with a heap, without something: it serves, says so once, and ends with 3. The heap of one
+ * that cannot trace is as good as any.
+ */
 static void served_in_part(unsigned int without, const char *word, const char *type)
 {
 	json_object *status, *tracing, *heap;
@@ -101,7 +69,7 @@ static void served_in_part(unsigned int without, const char *word, const char *t
 		cr_assert(*text(heap, "why") && *text(heap, "any_context_why"));
 		cr_assert_eq(number(heap, "set_up_bytes") + number(heap, "grown_bytes"), 0);
 	}
-	heap_works();
+	heap_serves();
 	RUN(&o, "nolock", "trace", "--duration=1");
 	cr_assert_eq(o.status, 2, "%s", o.out);
 	cr_assert(strstr(o.err, word), "%s", o.err);
@@ -132,7 +100,7 @@ static void asked_for_less(unsigned int without)
 
 	START_WITHOUT(&d, without, heap_arg(), "--no-trace", "--destroy-on-exit");
 	cr_assert(!strstr(daemon_said(&d), "tracing"), "%s", daemon_said(&d));
-	heap_works();
+	heap_serves();
 	daemon_stop_with(&d, 0);
 	nothing_left();
 }
@@ -198,7 +166,7 @@ Test(refused, in_the_background)
 	f = fopen(path, "r");
 	cr_assert(f && fscanf(f, "%d", &pid) == 1);
 	fclose(f);
-	heap_works();
+	heap_serves();
 	cr_assert(!kill(pid, SIGTERM));
 	snprintf(gone, sizeof(gone), "/proc/%d/stat", pid);
 	cr_assert(EVENTUALLY(!exists(gone)));
@@ -245,13 +213,13 @@ Test(refused, nothing_is)
 	cr_assert_eq(truth(arena, "any_context"), !*text(arena, "any_context_why"));
 	RUN(&o, "nolock", "status");
 	cr_assert(strstr(o.out, "pages by BPF programs: "), "%s", o.out);
-	heap_works();
+	heap_serves();
 	daemon_stop_with(&d, 0);
 
 	START(&d, heap_arg(), "--no-trace", "--destroy-on-exit");
 	arena = json_object_object_get(first_heap(get_status()), "arena");
 	cr_assert(truth(arena, "programs") && !truth(arena, "set_up"), "%s", text(arena, "why"));
-	heap_works();
+	heap_serves();
 	daemon_stop_with(&d, 0);
 	nothing_left();
 }

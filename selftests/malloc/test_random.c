@@ -159,14 +159,16 @@ static void fork_here(struct flow *f)
 
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
-	pid = fork();
+	/* A handler's child meanwhile: another thread may have been in fork(), with its locks. */
+	pid = is_child ? -1 : fork();
 	if (!pid) {
 		is_child = 1;
 		pthread_sigmask(SIG_SETMASK, &before, NULL);
 		end_of_child(f, r & 2);
 	}
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	wait_for_child(pid, r & 1, r >> 2);
+	if (!is_child)
+		wait_for_child(pid, r & 1, r >> 2);
 }
 
 static void *work(void *arg)

@@ -137,6 +137,8 @@ struct nolock_work_bpf *work_load(int fd, const char *const *progs)
 		bpf_program__set_autoload(p, true);
 	}
 	cr_assert_eq(bpf_map__reuse_fd(s->maps.nolock_heap, fd), 0);
+	/* As nolock_bpf_attach_heap(), which wants a handle. */
+	s->rodata->nolock_bpf_unpreempted = nolock_bpf_is_unpreempted(s->obj);
 	cr_assert_eq(nolock_work_bpf__load(s), 0, "cannot load the programs");
 	return s;
 }

@@ -8,6 +8,7 @@
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+#include <nolock/bpf.h>
 #include <nolock/heap.h>
 #include <nolock/slab.h>
 #include "internal.h"

@@ -27,6 +27,7 @@ struct worker {
 	struct flow main, handler[NR_SIGNALS];
 	unsigned long entered, nested;
 	volatile sig_atomic_t depth;
+	bool leaves;
 	int end;
 };
 
@@ -98,7 +99,7 @@ static void on_signal(int sig)
 	w->entered++;
 	flow_step(f);
 	exchange(f, mailbox, ARRAY_LEN(mailbox));
-	if (take(&wanted[1])) {
+	if (!__atomic_load_n(&w->leaves, __ATOMIC_RELAXED) && take(&wanted[1])) {
 		uint64_t r = rng(&f->s);
 		pid_t pid = _Fork();
 
@@ -187,6 +188,11 @@ static void *work(void *arg)
 		if (take(&wanted[0]))
 			fork_here(&w->main);
 	}
+	/* From here on handlers do not fork: a child could not end by way of a thread's end. */
+	__atomic_store_n(&w->leaves, true, __ATOMIC_RELAXED);
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	if (is_child)
+		end_of_child(&w->main, false);
 	timer_delete(timer);
 	/* Signals are still coming; what the thread had its successor has. */
 	return NULL;
@@ -210,6 +216,7 @@ static _Noreturn void stop_and_go(pid_t pid, struct outside *o)
 static void start(struct worker *w)
 {
 	__atomic_store_n(&w->end, 0, __ATOMIC_RELAXED);
+	__atomic_store_n(&w->leaves, false, __ATOMIC_RELAXED);
 	CHECK(!pthread_create(&w->thread, NULL, work, w), "pthread_create");
 }
 

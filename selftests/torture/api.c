@@ -684,10 +684,23 @@ static DRIVER void handle_free(struct api *a, void *p, unsigned long seed)
 		rcu.waiting++;
 }
 
+/*
+ * As BPF programs leave a shared heap's A-slots (core/slot.h): free, and theirs until somebody on their
+ * CPU takes them. From 0 to that is what a program of that CPU does at any time.
+ */
+static DRIVER void leave_biased(struct api *a)
+{
+	nl_u32 id = ((struct nl_cache *)a->cache)->id;
+
+	for (nl_u32 cpu = 0; a->heap->type != NL_HEAP_PRIVATE && cpu < a->heap->nr_slots; cpu++)
+		(void)nl_cas(&nl_aslot(a->heap->h, cpu, id)->lock, 0, NL_BIASED(cpu));
+}
+
 DRIVER void api_handler(struct api *a, unsigned long seed)
 {
 	void *p;
 
+	leave_biased(a);
 	switch (seed % 4) {
 	case 0:
 		p = nolock_heap_kmalloc_nolock(a->heap, a->size, 0, NUMA_NO_NODE);

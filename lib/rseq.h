@@ -275,8 +275,7 @@ NL_INLINE bool nl_rseq_cas_on_cpu(nl_u64 *word, nl_u64 old, nl_u64 val, nl_u32 c
 
 	__asm__ volatile(NL_RSEQ_ARM "cmpl %[cpu], %%fs:4(%[rseq])\n\t"
 				     "jne 7f\n\t"
-				     "lock cmpxchgq %[val], %[word]\n" NL_RSEQ_FAILURE
-				     "4:\n"
+				     "lock cmpxchgq %[val], %[word]\n" NL_RSEQ_FAILURE "4:\n"
 				     "7:\tmovq %[val], %[seen]\n\t"
 				     "jmp 9f\n\t"
 				     ".popsection\n"

@@ -52,7 +52,8 @@ NL_INLINE void nl_slot_unlock(nl_slot_t *slot)
 	nl_heap_t *h = (nl_heap_t *)nolock_bpf_heap();
 
 	if (lock & 2)
-		nl_store(&slot->lock, lock - 1); /* what is in the slot was stored before: volatile */
+		nl_store(&slot->lock,
+			 lock - 1); /* what is in the slot was stored before: volatile */
 	else
 		nl_store_release(&slot->lock, ((lock | 3) - 1) & nl_load(&h->bias));
 }

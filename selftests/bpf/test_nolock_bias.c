@@ -249,8 +249,7 @@ Test(nolock_bias, all_at_once, .timeout = 300)
 				 nl_load(&h->task->runs) > 10 * ROUNDS &&
 				 nl_load(&h->user->runs) > 10 * ROUNDS &&
 				 nl_load(&h->nmi->runs) > ROUNDS;
-			seen += nl_load(aslot_lock(heap, s, (nl_u32)cpu)) ==
-				NL_BIASED((nl_u32)cpu);
+			seen += nl_load(aslot_lock(heap, s, (nl_u32)cpu)) == NL_BIASED((nl_u32)cpu);
 		}
 	} while (!enough);
 	nl_store(&end, 1);
@@ -301,7 +300,8 @@ Test(nolock_bias, ends_where_nobody_could_take)
 		run_packet(bpf->progs.work_tc);
 	cr_expect_eq(*aslot_lock(heap, s, 0), 0);
 	work_good((struct nolock_work *)bpf->bss->work_of[TYPE_TC], "unbiased");
-	heap_whole(heap, 1 + ((struct nolock_work *)bpf->bss->work_of[TYPE_TC])->allocs -
-				 ((struct nolock_work *)bpf->bss->work_of[TYPE_TC])->frees,
+	heap_whole(heap,
+		   1 + ((struct nolock_work *)bpf->bss->work_of[TYPE_TC])->allocs -
+			   ((struct nolock_work *)bpf->bss->work_of[TYPE_TC])->frees,
 		   "unbiased");
 }

@@ -85,7 +85,8 @@ static void *contend(void *arg)
 		shared.taken[n]++;
 		nl_slot_unlock(&shared.slot);
 		/* Without sequences nobody could take it back. */
-		if (has_rseq() && nl_cas(&shared.slot.lock, 0, NL_BIASED((n + shared.taken[n]) % 2)))
+		if (has_rseq() &&
+		    nl_cas(&shared.slot.lock, 0, NL_BIASED((n + shared.taken[n]) % 2)))
 			nl_add(&shared.biased, 1);
 	}
 	return NULL;

@@ -78,6 +78,7 @@ searches()
 		echo good barn
 		echo good chunk -DNO_HANDLER -DCALLS=2
 		echo good chunk -DNO_OTHER -DCALLS=2
+		echo good bias
 		echo good hint -DNO_HANDLER -DCALLS=2
 		echo good hint -DNO_NESTED
 		echo good hint -DNO_OTHER
@@ -88,6 +89,7 @@ searches()
 		mutants slab -DNO_HANDLER FORGET TWICE EARLY SURE ORDER
 		mutants barn '' OWNER LINKED LATE
 		mutants chunk '-DNO_HANDLER -DCALLS=2' CLAIM STRAY OPEN LOOK SURE BITS TRANSIT
+		mutants bias '' MOVED PREEMPT REMOTE RESTORE
 		mutants hint '-DNO_HANDLER -DCALLS=2' LOOK FIRST LEVELS STOP REPAIR
 		;;
 	long)
@@ -95,6 +97,7 @@ searches()
 		echo good slab -DNO_OTHER -DCALLS=2
 		echo good slab
 		echo good barn -DCALLS=4
+		echo good bias -DFIRST=FREE
 		echo good hint -DNO_OTHER -DCALLS=2
 		echo good slot -DSHARED -DNO_OTHER
 		echo good slot -DSHARED -DNO_HANDLER -DOBJECTS=2

@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <nolock/bpf.h>
 
 #include "bench.h"
 #include "examples/hash.h"
@@ -63,7 +64,7 @@ static const char *open_side(struct side *s, bool large)
 		bpf_map__set_max_entries(s->skel->maps.many, 1);
 		bpf_map__set_max_entries(s->skel->maps.many_lazy, 1);
 	}
-	error = bpf_map__reuse_fd(s->skel->maps.nolock_heap, nolock_heap_fd(s->heap));
+	error = nolock_bpf_attach_heap(s->skel->obj, s->heap);
 	if (!error)
 		error = maps_bpf__load(s->skel);
 	return error ? bpf_because("the kernel refuses the BPF programs", -error) : NULL;

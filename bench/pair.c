@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+#include <nolock/bpf.h>
 
 #include "bench.h"
 #include "internal.h"
@@ -124,7 +125,7 @@ const char *bpf_pairs(unsigned int rounds, double *ns[NR_BENCH_BPF])
 		problem = bpf_because("cannot open the BPF object", errno);
 		goto close;
 	}
-	error = bpf_map__reuse_fd(skel->maps.nolock_heap, nolock_heap_fd(heap));
+	error = nolock_bpf_attach_heap(skel->obj, heap);
 	if (!error)
 		error = pairs_bpf__load(skel);
 	if (error) {

@@ -51,7 +51,7 @@ static struct env start(void)
 	nolock_heap_set_root(e.heap, e.a);
 	e.s = examples_all_bpf__open();
 	cr_assert(e.s);
-	cr_assert_eq(bpf_map__reuse_fd(e.s->maps.nolock_heap, nolock_heap_fd(e.heap)), 0);
+	cr_assert_eq(nolock_bpf_attach_heap(e.s->obj, e.heap), 0);
 	cr_assert_eq(examples_all_bpf__load(e.s), 0, "cannot load the programs");
 	return e;
 }

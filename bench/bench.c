@@ -229,14 +229,14 @@ static void run_bpf(struct report *r, const struct options *o)
 		free(ns[i]);
 }
 
-/* One row of maps.c, on one CPU. */
+/* One row of maps.c, on one CPU unless it says otherwise. */
 static void run_maps(struct report *r, const struct options *o, unsigned int row)
 {
 	const char *problem;
 	cpu_set_t old;
 
 	pin(o, &old);
-	problem = maps_run(r, row, bpf_rounds(o));
+	problem = maps_run(r, row, bpf_rounds(o), o);
 	unpin(&old);
 	if (problem)
 		report_skip(r, "%s: %s", maps_rows[row].name, problem);

@@ -182,6 +182,7 @@ double bpf_packet(const struct bpf_program *prog);
  */
 enum {
 	MAPS_BATCHES,
+	MAPS_CPUS,
 	MAPS_TABLE,
 	NR_MAPS,
 };
@@ -189,7 +190,8 @@ extern const struct maps_row {
 	const char *name;
 	const char *what;
 } maps_rows[NR_MAPS];
-const char *maps_run(struct report *r, unsigned int row, unsigned int rounds);
+const char *maps_run(struct report *r, unsigned int row, unsigned int rounds,
+		     const struct options *o);
 
 /* decay.c: what each allocator has of 64 MiB that were freed, as time goes by. */
 #define DECAY_SAMPLES 7

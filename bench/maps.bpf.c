@@ -27,8 +27,8 @@ HASH_MAP(few_lazy, 2 * MAPS_BATCH, struct maps_value, BPF_F_NO_PREALLOC);
 HASH_MAP(many, MAPS_RECORDS, __u64, 0);
 HASH_MAP(many_lazy, MAPS_RECORDS, __u64, BPF_F_NO_PREALLOC);
 
-/* turns: batches, or records; batch: records of one; from: the first record's number. */
-__u64 turns, batch, from;
+/* turns: batches, or records; batch: records of one; from, first: the first record's number. */
+__u64 turns, batch, from, first;
 __u64 done, failed, sum;
 /* In the heap: pointers of a batch, the cache of its objects. The table is at its root. */
 __u64 array, cache;
@@ -56,7 +56,7 @@ STEP empty_step(__u64 at)
 		__asm__ volatile("" : "+r"(i));
 }
 
-STEP batch_heap_step(__u64 at)
+STEP heap_fill_step(__u64 at)
 {
 	__u64 __arena *p = (__u64 __arena *)array;
 	__u64 nr = batch;
@@ -70,8 +70,21 @@ STEP batch_heap_step(__u64 at)
 			failed++;
 		p[i] = (__u64)v;
 	}
+}
+
+STEP heap_drain_step(__u64 at)
+{
+	__u64 __arena *p = (__u64 __arena *)array;
+	__u64 nr = batch;
+
 	EACH(k, nr)
 		kfree_nolock((void __arena *)p[k]);
+}
+
+STEP batch_heap_step(__u64 at)
+{
+	heap_fill_step(at);
+	heap_drain_step(at);
 }
 
 STEP batch_bulk_step(__u64 at)
@@ -109,24 +122,46 @@ STEP map_delete_one(void *map, __u64 i)
 		failed++;
 }
 
-STEP batch_of_map(void *map)
+STEP fill_map(void *map)
 {
 	__u64 nr = batch;
 
 	EACH(i, nr)
-		batch_map_update(map, i);
-	EACH(k, nr)
-		map_delete_one(map, k);
+		batch_map_update(map, first + i);
+}
+
+STEP drain_map(void *map)
+{
+	__u64 nr = batch;
+
+	EACH(i, nr)
+		map_delete_one(map, first + i);
+}
+
+STEP batch_of_map(void *map)
+{
+	fill_map(map);
+	drain_map(map);
 }
 
 #define batch_map_step(at) batch_of_map(&few)
 #define batch_lazy_step(at) batch_of_map(&few_lazy)
+#define map_fill_step(at) fill_map(&few)
+#define map_drain_step(at) drain_map(&few)
+#define lazy_fill_step(at) fill_map(&few_lazy)
+#define lazy_drain_step(at) drain_map(&few_lazy)
 
 PROGRAM(empty)
 PROGRAM(batch_heap)
 PROGRAM(batch_bulk)
 PROGRAM(batch_map)
 PROGRAM(batch_lazy)
+PROGRAM(heap_fill)
+PROGRAM(heap_drain)
+PROGRAM(map_fill)
+PROGRAM(map_drain)
+PROGRAM(lazy_fill)
+PROGRAM(lazy_drain)
 
 STEP table_insert_step(__u64 at)
 {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * maps.c - the heap in BPF programs against BPF_MAP_TYPE_HASH, preallocated and not: records that
- * come and go in batches, and a table of a million, in time and in memory; and what it costs user
- * space to read that table.
+ * come and go in batches, on one CPU and on two, and a table of a million, in time and in memory; and
+ * what it costs user space to read that table.
  *
  * Time is what BPF_PROG_TEST_RUN says; the sides take turns within each round.
  */
@@ -11,6 +11,8 @@
 #include <bpf/libbpf.h>
 #include <err.h>
 #include <errno.h>
+#include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +34,7 @@
 
 const struct maps_row maps_rows[NR_MAPS] = {
 	{ "bpf-batch", "records of 64 B that come and go, in a BPF program, and in hash maps" },
+	{ "bpf-cpus", "the same on two CPUs at once, and handed from one CPU to the other" },
 	{ "bpf-table", "a table of a million records in a heap, and hash maps of as many" },
 };
 
@@ -48,6 +51,12 @@ struct side {
 	struct maps_bpf *skel;
 };
 
+static void leave_out_large(struct maps_bpf *skel)
+{
+	bpf_map__set_max_entries(skel->maps.many, 1);
+	bpf_map__set_max_entries(skel->maps.many_lazy, 1);
+}
+
 /* Load what a row needs: the large maps take memory merely by being there. */
 static const char *open_side(struct side *s, bool large)
 {
@@ -60,10 +69,8 @@ static const char *open_side(struct side *s, bool large)
 	s->skel = maps_bpf__open();
 	if (!s->skel)
 		return bpf_because("cannot open the BPF object", errno);
-	if (!large) {
-		bpf_map__set_max_entries(s->skel->maps.many, 1);
-		bpf_map__set_max_entries(s->skel->maps.many_lazy, 1);
-	}
+	if (!large)
+		leave_out_large(s->skel);
 	error = nolock_bpf_attach_heap(s->skel->obj, s->heap);
 	if (!error)
 		error = maps_bpf__load(s->skel);
@@ -187,6 +194,210 @@ static const char *run_batches(struct report *r, struct side *s, unsigned int ro
 	for (unsigned int i = 0; i < NR_SIDES; i++)
 		free(ns[i]);
 	free(ratio);
+	return problem;
+}
+
+/* --- two CPUs --- */
+
+enum { C_HEAP, C_MAP, C_LAZY, NR_C };
+static const char *const c_names[NR_C] = { "kmalloc_nolock", "hash map", "hash map, no prealloc" };
+/* At once: each CPU its own records. Handed on: what one makes, the other frees. */
+static const struct {
+	const char *name;
+	unsigned int batch;
+	bool handed;
+} c_rows[] = { { "at once, batches of 1", 1, false },
+	       { "at once, batches of 100", 100, false },
+	       { "handed on, batches of 1000", 1000, true } };
+#define NR_C_ROWS (sizeof(c_rows) / sizeof(c_rows[0]))
+
+/* The same heap and maps for a second CPU, and figures of its own. */
+static const char *open_second(struct side *s, const struct side *one)
+{
+	int error;
+
+	s->skel = maps_bpf__open();
+	if (!s->skel)
+		return bpf_because("cannot open the BPF object", errno);
+	leave_out_large(s->skel);
+	error = nolock_bpf_attach_heap(s->skel->obj, one->heap);
+	if (!error)
+		error = bpf_map__reuse_fd(s->skel->maps.few, bpf_map__fd(one->skel->maps.few));
+	if (!error)
+		error = bpf_map__reuse_fd(s->skel->maps.few_lazy,
+					  bpf_map__fd(one->skel->maps.few_lazy));
+	if (!error)
+		error = maps_bpf__load(s->skel);
+	if (error)
+		return bpf_because("the kernel refuses the BPF programs", -error);
+	s->skel->bss->first = MAPS_BATCH;
+	return NULL;
+}
+
+static void be_on(int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	sched_setaffinity(0, sizeof(set), &set);
+}
+
+struct c_thread {
+	struct side *s;
+	const struct bpf_program *prog;
+	pthread_barrier_t *start;
+	int cpu;
+	unsigned int batch;
+	double ns;
+};
+
+static void *run_at_once(void *arg)
+{
+	struct c_thread *t = arg;
+
+	be_on(t->cpu);
+	pthread_barrier_wait(t->start);
+	t->s->skel->bss->batch = t->batch;
+	t->ns = run(t->s, t->prog, RUN_RECORDS / t->batch);
+	return NULL;
+}
+
+static const struct bpf_program *c_prog(const struct side *s, unsigned int which, unsigned int step)
+{
+	const struct maps_bpf *k = s->skel;
+	const struct bpf_program *const progs[NR_C][3] = {
+		{ k->progs.batch_heap, k->progs.heap_fill, k->progs.heap_drain },
+		{ k->progs.batch_map, k->progs.map_fill, k->progs.map_drain },
+		{ k->progs.batch_lazy, k->progs.lazy_fill, k->progs.lazy_drain },
+	};
+
+	return progs[which][step];
+}
+
+/* ns of a record, by one CPU; or a negative errno. */
+static double at_once(struct side *s, unsigned int which, unsigned int batch, const int *cpus)
+{
+	pthread_barrier_t start;
+	struct c_thread t[2];
+	pthread_t thread[2];
+	double ns = 0;
+
+	pthread_barrier_init(&start, NULL, 2);
+	for (int i = 0; i < 2; i++) {
+		t[i] = (struct c_thread){ .s = &s[i],
+					  .prog = c_prog(&s[i], which, 0),
+					  .start = &start,
+					  .cpu = cpus[i],
+					  .batch = batch };
+		if (pthread_create(&thread[i], NULL, run_at_once, &t[i]))
+			errx(1, "cannot make a thread");
+	}
+	for (int i = 0; i < 2; i++)
+		pthread_join(thread[i], NULL);
+	pthread_barrier_destroy(&start);
+	for (int i = 0; i < 2; i++) {
+		if (t[i].ns < 0)
+			return t[i].ns;
+		ns += t[i].ns / (2 * RUN_RECORDS);
+	}
+	return ns;
+}
+
+static double handed_on(struct side *s, unsigned int which, unsigned int batch, const int *cpus)
+{
+	double ns = 0;
+
+	s->skel->bss->batch = batch;
+	for (unsigned int i = 0; i < RUN_RECORDS / batch; i++) {
+		for (unsigned int step = 0; step < 2; step++) {
+			double t;
+
+			be_on(cpus[step]);
+			t = run(s, c_prog(s, which, 1 + step), 1);
+			if (t < 0)
+				return t;
+			ns += t;
+		}
+	}
+	return ns / RUN_RECORDS;
+}
+
+static void report_cpus(json_object *all, struct table *t, const char *name, unsigned int rounds,
+			double *ns[NR_C], double *ratio)
+{
+	json_object *row = json_must(json_object_new_object());
+	struct spread s;
+
+	json_object_object_add(row, "row", json_must(json_object_new_string(name)));
+	table_cell(t, "  %s", name);
+	for (unsigned int k = C_MAP; k < NR_C; k++) {
+		char key[64];
+
+		for (unsigned int round = 0; round < rounds; round++)
+			ratio[round] = ns[C_HEAP][round] / ns[k][round];
+		snprintf(key, sizeof(key), "%s : %s", c_names[C_HEAP], c_names[k]);
+		json_object_object_add(row, key, figures(ratio, rounds, &s));
+		table_cell(t, "1/%.1f", 1 / s.median);
+	}
+	for (unsigned int i = 0; i < NR_C; i++) {
+		json_object_object_add(row, c_names[i], figures(ns[i], rounds, &s));
+		table_cell(t, "%.1f", s.median);
+	}
+	json_object_array_add(all, row);
+}
+
+static const char *run_cpus(struct report *r, struct side *one, unsigned int rounds,
+			    const struct options *o)
+{
+	static const char *const heads[] = { "<",   "one : map", "one : lazy", "one",
+					     "map", "lazy",	 NULL };
+	json_object *all = json_must(json_object_new_array());
+	double *ns[NR_C], *ratio = calloc(rounds, sizeof(*ratio));
+	struct table *t = table_new(heads);
+	struct side s[2] = { *one, { 0 } };
+	const char *problem = open_second(&s[1], one);
+
+	for (unsigned int i = 0; i < NR_C; i++) {
+		ns[i] = calloc(rounds, sizeof(*ns[i]));
+		if (!ns[i] || !ratio)
+			errx(1, "out of memory");
+	}
+	for (unsigned int i = 0; i < 2 && !problem; i++) {
+		s[i].skel->bss->array =
+			(__u64)nolock_heap_kmalloc(one->heap, MAPS_BATCH * 8, GFP_KERNEL);
+		if (!s[i].skel->bss->array)
+			problem = bpf_because("cannot allocate in the heap", errno);
+	}
+	for (unsigned int i = 0; i < NR_C_ROWS && !problem; i++) {
+		/* The first round is to warm up. */
+		for (unsigned int round = 0; round <= rounds && !problem; round++) {
+			for (unsigned int k = 0; k < NR_C && !problem; k++) {
+				double n = c_rows[i].handed ?
+						   handed_on(s, k, c_rows[i].batch, o->cpus) :
+						   at_once(s, k, c_rows[i].batch, o->cpus);
+
+				if (n < 0)
+					problem =
+						bpf_because("a BPF loop did not end well", -(int)n);
+				else if (round)
+					ns[k][round - 1] = n;
+			}
+		}
+		if (!problem)
+			report_cpus(all, t, c_rows[i].name, rounds, ns, ratio);
+	}
+	if (!problem) {
+		printf("\n%s: records of %d B in BPF programs on two CPUs: ratios, then ns a record "
+		       "on one of them\n",
+		       maps_rows[MAPS_CPUS].name, MAPS_VALUE);
+		table_print(t);
+		json_object_object_add(report_root(r), maps_rows[MAPS_CPUS].name, all);
+	}
+	for (unsigned int i = 0; i < NR_C; i++)
+		free(ns[i]);
+	free(ratio);
+	maps_bpf__destroy(s[1].skel);
 	return problem;
 }
 
@@ -389,13 +600,21 @@ static const char *run_table(struct report *r, struct side *s, unsigned int roun
 	return NULL;
 }
 
-const char *maps_run(struct report *r, unsigned int row, unsigned int rounds)
+const char *maps_run(struct report *r, unsigned int row, unsigned int rounds,
+		     const struct options *o)
 {
 	struct side s = { 0 };
-	const char *problem = open_side(&s, row == MAPS_TABLE);
+	const char *problem;
 
-	if (!problem)
-		problem = row == MAPS_TABLE ? run_table(r, &s, rounds) : run_batches(r, &s, rounds);
+	if (row == MAPS_CPUS && o->nr_cpus < 2)
+		return "it takes two CPUs";
+	problem = open_side(&s, row == MAPS_TABLE);
+	if (!problem && row == MAPS_TABLE)
+		problem = run_table(r, &s, rounds);
+	else if (!problem && row == MAPS_CPUS)
+		problem = run_cpus(r, &s, rounds, o);
+	else if (!problem)
+		problem = run_batches(r, &s, rounds);
 	close_side(&s);
 	fflush(stdout);
 	return problem;

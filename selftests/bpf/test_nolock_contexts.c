@@ -3,9 +3,9 @@
  * test_nolock_contexts.c - one CPU, one cache, four contexts that interrupt each other: a program in a
  * task, in softirqs, in timer interrupts, and in an NMI at each access to one word: of each lock, and
  * of what slots, sheaves, the barn, slabs and chunks share, in turn; then each word of the last level
- * alone, with all slots held. Memory is left all the time, so that neither the reserve nor growth is
- * part of it: no allocation may fail. What ran where, and at which level it was served, is said
- * in the end.
+ * alone, with all slots held, and those of the reserve, with no other chunk free. Memory is left all
+ * the time: no allocation may fail. (Growth is test_arena_grow's.) What ran where, and at which level
+ * it was served, is said in the end.
  */
 #define _GNU_SOURCE
 #include <criterion/criterion.h>
@@ -37,6 +37,8 @@ static struct bpf_link *links[2];
 static int clock_fd;
 static nl_u64 inside[NR_CTX][NR_CTX], served[NR_CTX][NR_AT];
 static unsigned long long all_hits;
+/* Bytes: the free chunks lie in the reserve, where a program finds them by the last scan alone. */
+static size_t set_aside;
 
 static int perf_clock(void)
 {
@@ -119,6 +121,9 @@ static void give_back(void)
 	for (unsigned int i = CTX_TASK; i < NR_CTX; i++)
 		work_drain(work[i]);
 	kmem_cache_shrink(cache);
+	/* What there is, which may be less. */
+	if (set_aside)
+		nolock_heap_populate(heap, set_aside);
 }
 
 static void settle(const char *what)
@@ -208,6 +213,7 @@ static nl_u32 slab_chunk(unsigned int turn)
 }
 
 #define MAX_WORDS 40
+#define NR_RESERVE_WORDS 2u
 
 struct word {
 	const char *name;
@@ -253,6 +259,9 @@ static unsigned int find_words(struct word *w, unsigned int turn)
 	WORD(nl_cache(h, id)->nr_slabs, 4);
 	WORD(nl_cache(h, id)->state, 4);
 	WORD(h->nr_open, 4);
+	/* The last NR_RESERVE_WORDS: touched only while no other chunk is free. */
+	WORD(nl_group(h, g)->reserve, 8);
+	WORD(h->nr_reserve, 4);
 #undef WORD
 	return n;
 }
@@ -318,7 +327,7 @@ Test(nolock_contexts, each_word, .timeout = 300)
 
 	begin();
 	round_of_all();
-	n = find_words(words, 0);
+	n = find_words(words, 0) - NR_RESERVE_WORDS;
 	for (unsigned int i = 0; i < n; i++)
 		attack(i, 0);
 	figure("%u words", n);
@@ -355,4 +364,23 @@ Test(nolock_contexts, last_level_alone, .timeout = 300)
 	end();
 	summary("the last level alone");
 	nested();
+}
+
+Test(nolock_contexts, reserve_alone, .timeout = 300)
+{
+	struct nolock_heap_report r;
+	struct word words[MAX_WORDS];
+	unsigned int n;
+
+	begin();
+	cr_assert_eq(nolock_heap_check(heap, &r), 0);
+	set_aside = r.chunks_free * (size_t)NL_CHUNK_SIZE;
+	cr_assert_eq(nolock_heap_populate(heap, set_aside), 0);
+	round_of_all();
+	n = find_words(words, 0);
+	for (unsigned int i = n - NR_RESERVE_WORDS; i < n; i++)
+		attack(i, 0);
+	cr_assert_gt(heap->h->nr_reserve, 0);
+	end();
+	summary("the reserve");
 }

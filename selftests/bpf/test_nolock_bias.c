@@ -88,6 +88,37 @@ Test(nolock_bias, who_is_not_preempted)
 	}
 }
 
+/* What a program leaves to be called later may be preempted, by whatever name it asks for that. */
+Test(nolock_bias, who_is_called_later)
+{
+	static const char *const later[] = {
+		"bpf_wq_init",
+		"bpf_wq_init___old",
+		"bpf_wq_set_callback_impl",
+		"bpf_task_work_schedule_signal",
+		"bpf_task_work_schedule_signal_impl",
+		"bpf_task_work_schedule_resume_impl",
+	};
+
+	for (size_t i = 0; i < sizeof(later) / sizeof(later[0]); i++) {
+		struct nolock_work_bpf *s = nolock_work_bpf__open();
+		struct bpf_program *p;
+		struct btf *btf;
+		int proto;
+
+		cr_assert(s);
+		bpf_object__for_each_program(p, s->obj)
+			bpf_program__set_autoload(p, p == s->progs.work_tc);
+		cr_expect_eq(nolock_bpf_is_unpreempted(s->obj), !preempt_rt());
+		btf = bpf_object__btf(s->obj);
+		proto = btf__add_func_proto(btf, 0);
+		cr_assert_gt(proto, 0);
+		cr_assert_gt(btf__add_func(btf, later[i], BTF_FUNC_EXTERN, proto), 0);
+		cr_expect_eq(nolock_bpf_is_unpreempted(s->obj), 0, "%s", later[i]);
+		nolock_work_bpf__destroy(s);
+	}
+}
+
 /* Between the load and the store that take the lock, and after each: the same slot, by an NMI. */
 static void nested(const char *const *progs, const char *what)
 {

@@ -67,24 +67,41 @@ static inline unsigned int nolock_bpf_layout_of(struct bpf_object *obj)
 }
 
 /*
+ * Does the object call one of the kernel's functions that have a callback run later, in a task: by a
+ * work queue, or on the way back to user space? Their names differ from kernel to kernel by what
+ * they end in, as does what libbpf makes of a name.
+ */
+static inline int nolock_bpf_calls_later(const struct bpf_object *obj)
+{
+	static const char *const later[] = { "bpf_wq_", "bpf_task_work_" };
+	const struct btf *btf = bpf_object__btf(obj);
+	const struct btf_type *t;
+	const char *name;
+
+	for (__u32 id = 1; btf && id < btf__type_cnt(btf); id++) {
+		t = btf__type_by_id(btf, id);
+		name = btf_is_func(t) ? btf__name_by_offset(btf, t->name_off) : NULL;
+		for (size_t i = 0; name && i < sizeof(later) / sizeof(later[0]); i++)
+			if (!strncmp(name, later[i], strlen(later[i])))
+				return 1;
+	}
+	return !btf;
+}
+
+/*
  * 1 if the kernel preempts none of the object's programs: those of XDP run, and those of tc, with
- * bottom halves disabled, those of perf events in an NMI or with interrupts disabled. All others may
- * be preempted, on one kernel or another; so are what any of them leaves to a work queue or a task's
- * return to user space, and all with PREEMPT_RT.
+ * bottom halves disabled, those of perf events in an NMI, with interrupts disabled or, of software
+ * events, with preemption disabled. All others may be preempted, on one kernel or another; so are
+ * what any of them leaves to a work queue or a task's return to user space, and all with PREEMPT_RT.
+ * (What it leaves to a timer runs in a softirq.)
  */
 static inline unsigned int nolock_bpf_is_unpreempted(struct bpf_object *obj)
 {
-	static const char *const later[] = { "bpf_wq_init", "bpf_task_work_schedule_signal",
-					     "bpf_task_work_schedule_resume" };
-	const struct btf *btf = bpf_object__btf(obj);
 	struct bpf_program *prog;
 	struct utsname kernel;
 
-	if (uname(&kernel) || strstr(kernel.version, "PREEMPT_RT"))
+	if (uname(&kernel) || strstr(kernel.version, "PREEMPT_RT") || nolock_bpf_calls_later(obj))
 		return 0;
-	for (size_t i = 0; i < sizeof(later) / sizeof(later[0]); i++)
-		if (!btf || btf__find_by_name_kind(btf, later[i], BTF_KIND_FUNC) > 0)
-			return 0;
 	bpf_object__for_each_program(prog, obj) {
 		enum bpf_prog_type type = bpf_program__type(prog);
 

@@ -311,6 +311,7 @@ static void handle_start(struct nolock_heap *heap, void *mem, nl_u64 size, nl_u3
 	heap->rseq_off = (nl_u64)__rseq_offset;
 #endif
 	heap->slot_off = heap->rseq_off + slot_off;
+	nl_slot_may_steal(slot_off);
 	/* A section does not look whether its index is in range: it must be, by construction. */
 	heap->rseq_slots = slot_off && h->nr_slots >= possible_cpus() ? h->nr_slots : 0;
 	/* The fast path asks for no node. */

@@ -88,6 +88,9 @@ NL_HIDDEN nl_u32 nl_cpu(const struct nolock_heap *heap);
 /* Take a note of groups that somebody else may have opened. */
 NL_HIDDEN void nl_heap_refresh(struct nolock_heap *heap);
 
+/* bias.c: may threads take A-slots back from BPF programs? Not where sequences are switched off. */
+NL_HIDDEN void nl_slot_may_steal(bool may);
+
 static inline nl_u32 nl_cache_id(const struct kmem_cache *s)
 {
 	return ((const struct nl_cache *)s)->id;

@@ -268,7 +268,10 @@ NL_INLINE nl_u64 nl_rseq_lock_once(const struct nolock_heap *heap, nl_u64 slot, 
 	return t;
 }
 
-/* While this thread is on that CPU, one try of a cmpxchg of the word, which is the commit. */
+/*
+ * While this thread is on that CPU, one try of a cmpxchg of the word, which is the commit. Not where
+ * threads are not registered: bias.c knows.
+ */
 NL_INLINE bool nl_rseq_cas_on_cpu(nl_u64 *word, nl_u64 old, nl_u64 val, nl_u32 cpu)
 {
 	nl_u64 t, seen = old;
@@ -393,7 +396,10 @@ NL_INLINE nl_u64 nl_rseq_lock_once(const struct nolock_heap *heap, nl_u64 slot, 
 	return t;
 }
 
-/* The store of an exclusive pair is the commit: another CPU's store in between makes it fail. */
+/*
+ * The store of an exclusive pair is the commit: another CPU's store in between makes it fail, and so does
+ * whatever interrupts this CPU, as the return from it ends the pair.
+ */
 NL_INLINE bool nl_rseq_cas_on_cpu(nl_u64 *word, nl_u64 old, nl_u64 val, nl_u32 cpu)
 {
 	nl_u64 t;

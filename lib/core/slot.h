@@ -58,7 +58,10 @@ NL_INLINE void nl_slot_unlock(nl_slot_t *slot)
 		nl_store_release(&slot->lock, ((lock | 3) - 1) & nl_load(&h->bias));
 }
 #else
-/* bias.c: 1 if it was biased to the CPU that this thread runs on, and is ours now. One try. */
+/*
+ * bias.c: 1 if it was biased to the CPU that this thread runs on, and is ours now. An aborted sequence
+ * is tried once more.
+ */
 NL_FUNC int nl_slot_steal(nl_slot_t *slot, nl_u32 who);
 
 NL_INLINE int nl_slot_trylock(nl_slot_t *slot, nl_u32 who)

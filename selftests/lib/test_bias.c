@@ -65,6 +65,20 @@ Test(bias, taken_on_its_cpu_alone)
 	cr_expect_not(take(&slot));
 }
 
+/* Where sequences are switched off, no other way is taken. */
+JOB(without_rseq)
+{
+	nl_slot_t slot = { .lock = NL_BIASED(0) };
+
+	be_on(0);
+	return has_rseq() || take(&slot) || slot.lock != NL_BIASED(0);
+}
+
+Test(bias, not_taken_without_rseq)
+{
+	cr_expect_eq(job_run("without_rseq", "NOLOCK_RSEQ", "0"), 0);
+}
+
 /* Threads on two CPUs, and what programs do: bias it whenever it is free. */
 static struct {
 	nl_slot_t slot;

@@ -199,7 +199,10 @@ static void forget_slot(nl_heap_t *h, nl_slot_t *slot)
 
 	nl_add(&h->refused, nl_load(&stat[NL_STAT_FREE_REFUSED]));
 	nl_add(&h->lost, balance);
-	clear_words(slot, sizeof(*slot));
+	/* What is biased, held or not, no other CPU takes away: a bad free may have a program at it. */
+	if (!(nl_load(&slot->lock) & NL_BIAS))
+		nl_store(&slot->lock, 0);
+	clear_words(&slot->word, sizeof(*slot) - offsetof(struct nl_slot, word));
 }
 
 void nl_cache_forget(struct nolock_heap *heap, nl_u32 id)

@@ -97,7 +97,8 @@
 #define NL_CLIENT_NOLOCKD 0xfffeu
 #define NL_OWNER(client, thread) (((nl_u64)(client) << 48) | ((nl_u64)(nl_u16)(thread) << 32))
 #define NL_HELD(who) ((nl_u64)(who) << 32 | 1)
-#define NL_BIASED(cpu) (NL_OWNER(NL_CLIENT_BPF, (cpu) + 1) | 2)
+#define NL_BIAS 2ULL
+#define NL_BIASED(cpu) (NL_OWNER(NL_CLIENT_BPF, (cpu) + 1) | NL_BIAS)
 #define NL_IS_HELD(lock) ((int)((lock)&1))
 #define NL_OWNER_CLIENT(owner) ((nl_u32)((owner) >> 48))
 #define NL_OWNER_WHO(owner) ((nl_u32)((owner) >> 32))

@@ -204,23 +204,29 @@ static void empty_here(struct nolock_heap *heap, nl_u32 cpu, nl_u32 id, nl_u32 w
 	empty_aslot(heap->h, nl_aslot(heap->h, cpu, id), id, who);
 }
 
+/* One that has to be emptied on its CPU: an R-slot, where sections run, or a biased A-slot. */
+static bool used_there(const struct nolock_heap *heap, nl_u32 cpu, nl_u32 id)
+{
+	nl_slot_t *a = nl_aslot(heap->h, cpu, id);
+
+	return (heap->rseq_slots && slot_used(nl_rslot(heap->h, cpu, id))) ||
+	       (slot_used(a) && nl_load(&a->lock) == NL_BIASED(cpu));
+}
+
 static void empty_shared_slots(struct nolock_heap *heap, nl_u32 from, nl_u32 to)
 {
 	nl_u32 who = nl_who(heap);
 	cpu_set_t before, one;
 	bool moved = false;
 
-	if (!heap->rseq_slots || sched_getaffinity(0, sizeof(before), &before))
+	/* Without sequences there is no way to those that others use. */
+	if (heap->slot_off == heap->rseq_off || sched_getaffinity(0, sizeof(before), &before))
 		return;
 	for (nl_u32 cpu = 0; cpu < heap->nr_slots && cpu < CPU_SETSIZE; cpu++) {
 		bool there = false;
 
 		for (nl_u32 id = from; id < to; id++) {
-			nl_slot_t *a = nl_aslot(heap->h, cpu, id);
-
-			if (!cache_live(heap->h, id) ||
-			    (!slot_used(nl_rslot(heap->h, cpu, id)) &&
-			     (!slot_used(a) || nl_load(&a->lock) != NL_BIASED(cpu))))
+			if (!cache_live(heap->h, id) || !used_there(heap, cpu, id))
 				continue;
 			CPU_ZERO(&one);
 			CPU_SET(cpu, &one);

@@ -148,10 +148,22 @@ Test(bias, shrink_empties_them)
 	cr_assert_gt(n, 0);
 	expect_whole(heap, NULL, "biased");
 	if (has_rseq()) {
-		cr_expect_gt(kmem_cache_shrink(s), 0);
-		for (nl_u32 cpu = 0; cpu < heap->nr_slots; cpu++)
+		nl_u32 slots = heap->rseq_slots;
+
+		/* A process that does not see how many CPUs there are has sequences, and no R-slots. */
+		nl_store(&heap->rseq_slots, 0);
+		kmem_cache_shrink(s);
+		nl_store(&heap->rseq_slots, slots);
+		for (nl_u32 cpu = 0; cpu < heap->nr_slots; cpu++) {
 			cr_expect_eq(nl_aslot(heap->h, cpu, id)->main, 0, "CPU %u", cpu);
+			nl_aslot(heap->h, cpu, id)->lock = NL_BIASED(cpu);
+		}
+		cr_expect_gt(kmem_cache_shrink(s), 0);
 		cr_expect_eq(kmem_cache_destroy(s), 0);
+		/* Whoever destroys it is on another CPU than most: what is biased stays so. */
+		for (nl_u32 cpu = 0; cpu < heap->nr_slots; cpu++)
+			cr_expect_eq(nl_aslot(heap->h, cpu, id)->lock, NL_BIASED(cpu), "CPU %u",
+				     cpu);
 	}
 	expect_whole(heap, NULL, "after that");
 }

@@ -46,8 +46,6 @@ NL_INLINE nl_u32 who(nl_u32 cpu)
 			       __builtin_offsetof(struct real, field),                             \
 		       #real "." #field)
 SAME(nolock_bpf_heap, nl_heap, base);
-SAME(nolock_bpf_heap, nl_heap, first_chunk);
-SAME(nolock_bpf_heap, nl_heap, nr_slots);
 SAME(nolock_bpf_heap, nl_heap, nr_nodes);
 SAME(nolock_bpf_heap, nl_heap, off_cache);
 SAME(nolock_bpf_heap, nl_heap, off_aslot);
@@ -69,8 +67,6 @@ _Static_assert(NOLOCK_BPF_CACHE_BYTES == sizeof(struct nl_cache) &&
 		       NOLOCK_BPF_CACHE_LIVE == NL_CACHE_LIVE &&
 		       NOLOCK_BPF_NO_CACHE == NL_MAX_CACHES &&
 		       NOLOCK_BPF_KIND_SLAB << 16 == NL_TAG(NL_KIND_SLAB, 0) &&
-		       NOLOCK_BPF_SLAB_MAX == NL_SLAB_WORDS * 64 &&
-		       NOLOCK_BPF_SHEAF_MAX == NL_SHEAF_MAX &&
 		       KMALLOC_MAX_CACHE_SIZE == NL_MAX_SIZE && NL_CLIENT_BPF == 0xffff,
 	       "constants");
 

@@ -83,9 +83,7 @@ struct nolock_bpf_heap {
 	unsigned long long pad[2];
 	unsigned long long base;
 	unsigned long long pad2;
-	unsigned int pad3;
-	unsigned int first_chunk;
-	unsigned int nr_slots;
+	unsigned int pad3[3];
 	unsigned int nr_nodes;
 	unsigned int pad4[2];
 	unsigned long long off_cache;
@@ -130,8 +128,6 @@ struct nolock_bpf_oversize {
 #endif
 #define NOLOCK_BPF_CACHE_LIVE 2u
 #define NOLOCK_BPF_KIND_SLAB 2u
-#define NOLOCK_BPF_SLAB_MAX 4096u
-#define NOLOCK_BPF_SHEAF_MAX 126u
 
 #define nolock_bpf_get(p) (*(volatile __typeof__(*(p)) *)(p))
 #define nolock_bpf_set(p, v) (*(volatile __typeof__(*(p)) *)(p) = (v))
@@ -173,7 +169,7 @@ const volatile unsigned int nolock_bpf_unpreempted __attribute__((weak)) = 0;
 /* What the lock of that CPU's slots is while they are free and biased: after the first call. */
 NOLOCK_BPF_INLINE unsigned long long nolock_bpf_biased(unsigned int cpu)
 {
-	return (0xffff0000ULL | ((cpu + 1) & 0xffff)) << 32 | 2;
+	return (0xffff0001ULL + cpu) << 32 | 2;
 }
 
 /* Take a biased slot: slot.h says why this is a lock. 1: it is ours. An acquire. */
@@ -197,7 +193,10 @@ NOLOCK_BPF_INLINE void nolock_bpf_unlock(nolock_bpf_slot_t *slot, unsigned int c
 	nolock_bpf_set(&slot->lock, nolock_bpf_biased(cpu));
 }
 
-/* The CPU's A-slot is free and has an object: that object's address, else 0. */
+/*
+ * The CPU's A-slot is free and has an object: that object's address, else 0. That the heap has a slot
+ * of this number nobody asks: nothing but one that is biased has the lock of one.
+ */
 NOLOCK_BPF_INLINE unsigned long long nolock_bpf_fast_alloc(unsigned int at)
 {
 	nolock_bpf_heap_t *h = nolock_bpf_heap();
@@ -205,8 +204,6 @@ NOLOCK_BPF_INLINE unsigned long long nolock_bpf_fast_alloc(unsigned int at)
 	unsigned long long word, n, obj = 0;
 	nolock_bpf_slot_t *slot;
 
-	if (cpu >= nolock_bpf_get(&h->nr_slots))
-		return 0;
 	slot = nolock_bpf_slot(h, cpu, at);
 	if (!nolock_bpf_trylock(slot, cpu))
 		return 0;
@@ -250,9 +247,7 @@ NOLOCK_BPF_INLINE int nolock_bpf_push(nolock_bpf_heap_t *h, nolock_bpf_slot_t *s
 	bad = (tag >> 16) ^ NOLOCK_BPF_KIND_SLAB;
 	bad |= (idx * nolock_bpf_get(&c->size)) ^ off;
 	bad |= nolock_bpf_less(nolock_bpf_get(&c->per_slab), idx + 1);
-	bad |= idx / NOLOCK_BPF_SLAB_MAX;
 	bad |= nolock_bpf_less(nolock_bpf_get(&slot->cap), n + 1);
-	bad |= (n + (128 - NOLOCK_BPF_SHEAF_MAX)) / 128;
 	if (!bad) {
 		nolock_bpf_set((nolock_bpf_word_t *)nolock_bpf_get(&slot->objs) + n, obj);
 		__asm__ volatile("" ::: "memory"); /* the object before the size */
@@ -271,9 +266,11 @@ NOLOCK_BPF_INLINE int nolock_bpf_fast_free(unsigned long long obj)
 	unsigned int chunk = (unsigned int)obj >> 16;
 	nolock_bpf_slot_t *slot;
 
-	/* Elsewhere, not in the chunks that are open, or perhaps another node's, which goes home. */
-	if ((obj ^ nolock_bpf_get(&h->base)) >> 32 || cpu >= nolock_bpf_get(&h->nr_slots) ||
-	    nolock_bpf_get(&h->nr_nodes) != 1 || chunk < nolock_bpf_get(&h->first_chunk) ||
+	/*
+	 * Elsewhere, not in the chunks that are open, or perhaps another node's, which goes home. The
+	 * metadata's chunks have other tags than a slab's.
+	 */
+	if ((obj ^ nolock_bpf_get(&h->base)) >> 32 || nolock_bpf_get(&h->nr_nodes) != 1 ||
 	    chunk >> 6 >= nolock_bpf_get(&h->nr_open))
 		return 0;
 	tag = nolock_bpf_get(

@@ -21,6 +21,7 @@
 
 #include "core/grow.h"
 #include "internal.h"
+#include "keeper.h"
 #include "memory.h"
 #include "say.h"
 
@@ -86,8 +87,12 @@ static void give_base(uint64_t base)
 /* Lock the pin's place. Returns 0, -EBUSY after a line, or another negative errno. */
 static int lock_pin(struct memory *m)
 {
-	int fd = bpffs_lock(m->name);
+	unsigned int tries = 0;
+	int fd;
 
+	do
+		fd = bpffs_lock(m->name);
+	while (fd == -EBUSY && keepers_end(&tries));
 	if (fd == -EBUSY)
 		complain(
 			"heap '%s': another nolockd keeps it; stop that one, or choose another name",

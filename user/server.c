@@ -24,6 +24,7 @@
 
 #include "heaps.h"
 #include "json.h"
+#include "keeper.h"
 #include "loop.h"
 #include "proto.h"
 #include "say.h"
@@ -529,6 +530,7 @@ static int bind_and_listen(const struct sockaddr_un *addr, const struct access *
 int server_bind(const char *path, const struct access *access)
 {
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	unsigned int tries = 0;
 	int dir, err;
 
 	if (strlen(path) >= sizeof(addr.sun_path)) {
@@ -542,7 +544,9 @@ int server_bind(const char *path, const struct access *access)
 		return dir;
 	/* Two that start at once must not both find a stale socket and remove each other's. */
 	flock(dir, LOCK_EX);
-	err = probe(&addr);
+	do
+		err = probe(&addr);
+	while (err == -EADDRINUSE && keepers_end(&tries));
 	if (!err) {
 		listener.fd = bind_and_listen(&addr, access);
 		if (listener.fd < 0)

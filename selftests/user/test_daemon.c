@@ -134,6 +134,33 @@ Test(daemon, stale_socket_is_replaced)
 	cr_assert(!exists(sock()));
 }
 
+/* Keepers end with a nolockd that is killed, but not before: they have its socket for a moment. */
+Test(daemon, socket_of_a_killed_ones_keeper_is_replaced)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	struct daemon d;
+	int status;
+	pid_t pid;
+
+	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", sock());
+	pid = fork();
+	cr_assert_geq(pid, 0);
+	if (!pid) {
+		int fd = socket(AF_UNIX, SOCK_SEQPACKET, 0);
+
+		if (bind(fd, (struct sockaddr *)&addr, sizeof(addr)) || listen(fd, 1))
+			_exit(1);
+		if (!fork())
+			usleep(300000);
+		_exit(0);
+	}
+	cr_assert_eq(waitpid(pid, &status, 0), pid);
+	cr_assert_eq(status, 0);
+	START(&d, "--no-trace");
+	json_object_put(get_status());
+	daemon_stop(&d);
+}
+
 Test(daemon, a_file_in_the_sockets_place_is_left_alone)
 {
 	FILE *f = fopen(sock(), "w");

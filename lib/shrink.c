@@ -194,6 +194,7 @@ static void empty_aslot(nl_heap_t *h, nl_slot_t *slot, nl_u32 id, nl_u32 who)
 
 static void empty_here(struct nolock_heap *heap, nl_u32 cpu, nl_u32 id, nl_u32 who)
 {
+	nl_slot_t *a = nl_aslot(heap->h, cpu, id);
 	nl_u64 res = NL_RSEQ_RETRY(heap, nl_rseq_lock_once(heap, (nl_u64)id << NL_SLOT_SHIFT,
 							   NL_HELD(who)));
 
@@ -201,7 +202,11 @@ static void empty_here(struct nolock_heap *heap, nl_u32 cpu, nl_u32 id, nl_u32 w
 		nl_slot_empty(heap->h, (nl_slot_t *)res, id, who);
 		nl_rslot_unlock((nl_slot_t *)res);
 	}
-	empty_aslot(heap->h, nl_aslot(heap->h, cpu, id), id, who);
+	/* Bound to this CPU, the thread needs no sequence to take a biased slot. */
+	if (slot_used(a) && nl_cas(&a->lock, NL_BIASED(cpu), NL_HELD(who))) {
+		nl_slot_empty(heap->h, a, id, who);
+		nl_slot_unlock(a);
+	}
 }
 
 /* One that has to be emptied on its CPU: an R-slot, where sections run, or a biased A-slot. */
@@ -219,8 +224,7 @@ static void empty_shared_slots(struct nolock_heap *heap, nl_u32 from, nl_u32 to)
 	cpu_set_t before, one;
 	bool moved = false;
 
-	/* Without sequences there is no way to those that others use. */
-	if (heap->slot_off == heap->rseq_off || sched_getaffinity(0, sizeof(before), &before))
+	if (sched_getaffinity(0, sizeof(before), &before))
 		return;
 	for (nl_u32 cpu = 0; cpu < heap->nr_slots && cpu < CPU_SETSIZE; cpu++) {
 		bool there = false;

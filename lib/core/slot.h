@@ -32,8 +32,9 @@
  *   bpf.h) does so by a load and a store: whoever comes in between is gone again before it goes on,
  *   and has left the value as it was. Others, which may be preempted, by cmpxchg.
  * - A thread of user space on that CPU, by a cmpxchg that is the commit of a restartable sequence
- *   (nl_slot_steal()): while it runs there, no program that cannot be preempted is half way through
- *   there, and one that comes in between ends before the thread goes on. What it releases is 0.
+ *   (nl_slot_steal()), or while it is bound to that CPU (shrink.c): while it runs there, no program
+ *   that cannot be preempted is half way through there, and one that comes in between ends before the
+ *   thread goes on. What it releases is 0.
  * Nobody on another CPU takes it, and what was biased when a program took it is so when it lets go:
  * the store of a program that has just seen it biased overwrites nothing else. All that sees a
  * biased slot's content is on its CPU, so that this release needs no barrier: the kernel has one
@@ -51,9 +52,9 @@ NL_INLINE void nl_slot_unlock(nl_slot_t *slot)
 	nl_u64 lock = nl_load(&slot->lock);
 	nl_heap_t *h = (nl_heap_t *)nolock_bpf_heap();
 
+	/* What is in the slot is stored before: volatile. */
 	if (lock & 2)
-		nl_store(&slot->lock,
-			 lock - 1); /* what is in the slot was stored before: volatile */
+		nl_store(&slot->lock, lock - 1);
 	else
 		nl_store_release(&slot->lock, ((lock | 3) - 1) & nl_load(&h->bias));
 }

@@ -178,7 +178,7 @@ static void *work(void *arg)
 	timer_t timer;
 
 	self = w;
-	CHECK(thread_timer(&timer, 1, 300000) || is_child, "timer_settime");
+	CHECK(thread_timer(&timer, 1, 300000) || is_child, "no timer");
 	while (!__atomic_load_n(&w->end, __ATOMIC_RELAXED)) {
 		for (int i = 0; i < 20 && !is_child; i++)
 			flow_step(&w->main);

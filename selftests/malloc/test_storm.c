@@ -51,7 +51,7 @@ static void *work(void *arg)
 	timer_t timer;
 
 	self = arg;
-	CHECK(thread_timer(&timer, 400000, 400000), "timer_settime");
+	CHECK(thread_timer(&timer, 400000, 400000), "no timer");
 	while (!stop) {
 		self->inside = 1;
 		for (int i = 0; i < 50; i++)

@@ -47,7 +47,7 @@ struct nolock_heap *bpf_heap(uint64_t size)
 	int fd, error;
 	void *mem;
 
-	shape.nr_slots = (nl_u32)libbpf_num_possible_cpus();
+	shape.nr_slots = nl_possible_cpus();
 	fd = bpf_map_create(MAP_TYPE_ARENA, "nolock_bench", 0, 0, (__u32)(size / NL_PAGE), &opts);
 	if (fd < 0)
 		return NULL;

@@ -192,8 +192,7 @@ void nl_heap_refresh(struct nolock_heap *heap)
 		nl_store(&nl_free_map.span, end);
 }
 
-/* "0-3,8" to 9: how many CPUs there can ever be. No malloc, no stdio: any context. */
-static nl_u32 possible_cpus(void)
+nl_u32 nl_possible_cpus(void)
 {
 	static nl_u32 cached;
 	char text[256];
@@ -313,7 +312,7 @@ static void handle_start(struct nolock_heap *heap, void *mem, nl_u64 size, nl_u3
 	heap->slot_off = heap->rseq_off + slot_off;
 	nl_slot_may_steal(slot_off);
 	/* A section does not look whether its index is in range: it must be, by construction. */
-	heap->rseq_slots = slot_off && h->nr_slots >= possible_cpus() ? h->nr_slots : 0;
+	heap->rseq_slots = slot_off && h->nr_slots >= nl_possible_cpus() ? h->nr_slots : 0;
 	/* The fast path asks for no node. */
 	heap->small = heap->rseq_slots && h->nr_nodes == 1 ? NL_SMALL_MAX : 0;
 	for (nl_u32 i = 0; i < NL_SMALL_MAX / 16; i++)
@@ -489,7 +488,7 @@ static struct nolock_heap *private_new(nl_u64 size, nl_u64 least)
 
 	if (!heap)
 		return NULL;
-	shape.nr_slots = possible_cpus();
+	shape.nr_slots = nl_possible_cpus();
 	/* An mm_cid may be on this node now and on that one then. */
 	shape.slot_by_cpu = shape.nr_nodes > 1 || rseq_index_offset(true) == RSEQ_CPU_ID;
 	limit = least < size ? space_limit(size) : 0;

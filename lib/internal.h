@@ -88,6 +88,12 @@ NL_HIDDEN nl_u32 nl_cpu(const struct nolock_heap *heap);
 /* Take a note of groups that somebody else may have opened. */
 NL_HIDDEN void nl_heap_refresh(struct nolock_heap *heap);
 
+/*
+ * nl_possible_cpus - above the number of any CPU that there can ever be: of "0-3,8", 9
+ * No malloc, no stdio: any context.
+ */
+NL_HIDDEN nl_u32 nl_possible_cpus(void);
+
 /* bias.c: may threads take A-slots back from BPF programs? Not where sequences are switched off. */
 NL_HIDDEN void nl_slot_may_steal(bool may);
 

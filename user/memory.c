@@ -162,13 +162,11 @@ static int find_arena(struct memory *m, bool fresh)
 
 void memory_shape(const struct memory *m, struct nl_shape *shape)
 {
-	int cpus = libbpf_num_possible_cpus();
-
 	*shape = (struct nl_shape){
 		.base = m->base,
 		.size = m->size,
 		.type = m->type == NOLOCK_HEAP_ARENA ? NL_HEAP_ARENA : NL_HEAP_MEMFD,
-		.nr_slots = cpus > 0 ? cpus : sysconf(_SC_NPROCESSORS_CONF),
+		.nr_slots = nl_possible_cpus(),
 		.nr_nodes = nl_nodes(true),
 		.slot_by_cpu = 1,
 		.name = m->name,

@@ -55,6 +55,7 @@ SAME(nolock_bpf_slot, nl_slot, lock);
 SAME(nolock_bpf_slot, nl_slot, word);
 SAME(nolock_bpf_slot, nl_slot, objs);
 SAME(nolock_bpf_slot, nl_slot, cap);
+SAME(nolock_bpf_slot, nl_slot, last_tag);
 SAME(nolock_bpf_cache, nl_cache, state);
 SAME(nolock_bpf_cache, nl_cache, size);
 SAME(nolock_bpf_cache, nl_cache, recip);

@@ -100,6 +100,8 @@ struct nolock_bpf_slot {
 	unsigned long long word; /* of an A-slot: {allocations 48, 0, objects 7} */
 	unsigned long long objs;
 	unsigned int cap;
+	unsigned int pad[2];
+	unsigned int last_tag;
 };
 
 struct nolock_bpf_cache {
@@ -262,9 +264,9 @@ NOLOCK_BPF_INLINE int nolock_bpf_push(nolock_bpf_heap_t *h, nolock_bpf_slot_t *s
 NOLOCK_BPF_INLINE int nolock_bpf_fast_free(unsigned long long obj)
 {
 	nolock_bpf_heap_t *h = nolock_bpf_heap();
-	unsigned int cpu = bpf_get_smp_processor_id(), tag;
+	unsigned int cpu = bpf_get_smp_processor_id(), tag, guess, differ;
+	nolock_bpf_slot_t *slot, *first = nolock_bpf_slot(h, cpu, 0);
 	unsigned int chunk = (unsigned int)obj >> 16;
-	nolock_bpf_slot_t *slot;
 
 	/*
 	 * Elsewhere, not in the chunks that are open, or perhaps another node's, which goes home. The
@@ -276,10 +278,22 @@ NOLOCK_BPF_INLINE int nolock_bpf_fast_free(unsigned long long obj)
 	tag = nolock_bpf_get(
 		(nolock_bpf_tag_t *)(unsigned long long)((unsigned int)nolock_bpf_get(&h->off_tag) +
 							 chunk * 4));
-	slot = nolock_bpf_slot(h, cpu, tag & 0xff00);
+	/*
+	 * Its tag is guessed to be that of the CPU's last free, so that what follows need not wait for
+	 * the object's address, and that for the allocation before. The compiler is not to know that
+	 * they are equal then.
+	 */
+	guess = nolock_bpf_get(&first->last_tag);
+	differ = tag ^ guess;
+	__asm__("" : "+r"(differ));
+	if (differ) {
+		guess = tag;
+		nolock_bpf_set(&first->last_tag, tag);
+	}
+	slot = nolock_bpf_slot(h, cpu, guess & 0xff00);
 	if (!nolock_bpf_trylock(slot, cpu))
 		return 0;
-	return nolock_bpf_push(h, slot, tag, obj, cpu);
+	return nolock_bpf_push(h, slot, guess, obj, cpu);
 }
 
 /* Zero size bytes rounded up to 8: every object is as long as that. */

@@ -174,11 +174,11 @@ enum {
 struct nl_slot {
 	nl_u64 lock; /* A: 0, or the holder; R: the holder, while the word is locked */
 	nl_u64 word;
-	nl_u64 objs;  /* address of main's obj[]; 0 without a main sheaf */
-	nl_u32 cap;   /* objects that main may hold; 0 sends both fast paths to the slow one */
-	nl_u32 main;  /* sheaf index + 1, or 0 */
-	nl_u32 spare; /* sheaf index + 1, or 0 */
-	nl_u32 pad2;
+	nl_u64 objs;	 /* address of main's obj[]; 0 without a main sheaf */
+	nl_u32 cap;	 /* objects that main may hold; 0 sends both fast paths to the slow one */
+	nl_u32 main;	 /* sheaf index + 1, or 0 */
+	nl_u32 spare;	 /* sheaf index + 1, or 0 */
+	nl_u32 last_tag; /* A, of cache 0: of what the CPU's programs freed last, a hint */
 	nl_u64 stat[NL_NR_STAT];
 	nl_u64 seen; /* word, when decay.c looked the last time */
 	nl_u64 pad[1];

@@ -46,6 +46,7 @@ NL_INLINE nl_u32 who(nl_u32 cpu)
 			       __builtin_offsetof(struct real, field),                             \
 		       #real "." #field)
 SAME(nolock_bpf_heap, nl_heap, base);
+SAME(nolock_bpf_heap, nl_heap, nr_slots);
 SAME(nolock_bpf_heap, nl_heap, nr_nodes);
 SAME(nolock_bpf_heap, nl_heap, off_cache);
 SAME(nolock_bpf_heap, nl_heap, off_aslot);

@@ -83,7 +83,8 @@ struct nolock_bpf_heap {
 	unsigned long long pad[2];
 	unsigned long long base;
 	unsigned long long pad2;
-	unsigned int pad3[3];
+	unsigned int pad3[2];
+	unsigned int nr_slots;
 	unsigned int nr_nodes;
 	unsigned int pad4[2];
 	unsigned long long off_cache;
@@ -287,6 +288,8 @@ NOLOCK_BPF_INLINE int nolock_bpf_fast_free(unsigned long long obj)
 	differ = tag ^ guess;
 	__asm__("" : "+r"(differ));
 	if (differ) {
+		if (cpu >= nolock_bpf_get(&h->nr_slots))
+			return 0;
 		guess = tag;
 		nolock_bpf_set(&first->last_tag, tag);
 	}

@@ -153,10 +153,10 @@ selftests/malloc_SHARES := selftests/lib/plain.c
 bench/load_LDFLAGS := -Wl,-z,dynamic-undefined-weak
 selftests/tsan_SHARES := selftests/torture/shared.c
 
-# --- one directory of programs: $(call PROGRAMS,DIR) ---
+# --- one directory of programs: $(call PROG_RULES,DIR) ---
 
 have_main = $(if $(1),$(shell grep -lE '^(int )?main\>' $(1)))
-define PROGRAMS
+define PROG_RULES
 $(1)_ALL := $$(filter-out %.bpf.c,$$(sort $$(wildcard $(1)/*.c)))
 $(1)_MAINS := $$(call have_main,$$(if $$(filter $(1),demo bench bench/load bpf/examples selftests/tsan),\
 	    $$($(1)_ALL),$$(filter $(1)/test_% $(1)/prog_%,$$($(1)_ALL))))
@@ -180,7 +180,7 @@ $$($(1)_BINS): $$(BUILD)/%: $$(BUILD)/%.o $$($(1)_HELPERS) \
 
 DEPS += $$(patsubst %.c,$$(BUILD)/%.d,$$($(1)_ALL))
 endef
-$(foreach d,$(PROG_DIRS),$(eval $(call PROGRAMS,$(d))))
+$(foreach d,$(PROG_DIRS),$(eval $(call PROG_RULES,$(d))))
 $(BUILD)/selftests/lib/test_liburcu: CRITERION := -lcriterion -lurcu-memb
 
 DEMO_BINS := $(demo_BINS)

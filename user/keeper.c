@@ -439,12 +439,3 @@ void keeper_run(const struct keeper_job *the_job)
 			tick += TICK_MIN_MS;
 	}
 }
-
-bool keepers_end(unsigned int *tries)
-{
-	if (*tries >= 50)
-		return false;
-	++*tries;
-	usleep(20000);
-	return true;
-}

@@ -13,7 +13,6 @@
 #ifndef KEEPER_H
 #define KEEPER_H
 
-#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -70,12 +69,5 @@ struct keeper_job {
  * Called in the forked child. Closes every descriptor but its own.
  */
 void keeper_run(const struct keeper_job *job) __attribute__((noreturn));
-
-/*
- * keepers_end - wait a moment for the keepers of a nolockd that was killed
- * They end with it but not before it, and until then have its socket and its locks. *tries begins
- * with 0. Returns false, without a wait, when a second has passed: those are somebody else's.
- */
-bool keepers_end(unsigned int *tries);
 
 #endif /* KEEPER_H */

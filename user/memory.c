@@ -21,8 +21,8 @@
 
 #include "core/grow.h"
 #include "internal.h"
-#include "keeper.h"
 #include "memory.h"
+#include "moment.h"
 #include "say.h"
 
 #ifndef MFD_NOEXEC_SEAL

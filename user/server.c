@@ -24,8 +24,8 @@
 
 #include "heaps.h"
 #include "json.h"
-#include "keeper.h"
 #include "loop.h"
+#include "moment.h"
 #include "proto.h"
 #include "say.h"
 #include "server.h"

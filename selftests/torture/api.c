@@ -686,13 +686,16 @@ static DRIVER void handle_free(struct api *a, void *p, unsigned long seed)
 
 /*
  * As BPF programs leave a shared heap's A-slots (core/slot.h): free, and theirs until somebody on their
- * CPU takes them. From 0 to that is what a program of that CPU does at any time.
+ * CPU takes them. From 0 to that is what a program of that CPU does at any time; not on a heap that has
+ * a client without sequences.
  */
 static DRIVER void leave_biased(struct api *a)
 {
 	nl_u32 id = ((struct nl_cache *)a->cache)->id;
 
-	for (nl_u32 cpu = 0; a->heap->type != NL_HEAP_PRIVATE && cpu < a->heap->nr_slots; cpu++)
+	if (a->heap->type == NL_HEAP_PRIVATE || !a->heap->rseq_slots)
+		return;
+	for (nl_u32 cpu = 0; cpu < a->heap->nr_slots; cpu++)
 		(void)nl_cas(&nl_aslot(a->heap->h, cpu, id)->lock, 0, NL_BIASED(cpu));
 }
 

@@ -175,7 +175,10 @@ NOLOCK_BPF_INLINE unsigned long long nolock_bpf_biased(unsigned int cpu)
 	return (0xffff0001ULL + cpu) << 32 | 2;
 }
 
-/* Take a biased slot: slot.h says why this is a lock. 1: it is ours. An acquire. */
+/*
+ * Take a biased slot: slot.h says why this is a lock. 1: it is ours. What is in it was written on this
+ * CPU, so that nothing has to be acquired.
+ */
 NOLOCK_BPF_INLINE int nolock_bpf_trylock(nolock_bpf_slot_t *slot, unsigned int cpu)
 {
 	unsigned long long biased = nolock_bpf_biased(cpu);

@@ -32,10 +32,13 @@ int kmem_cache_setup_percpu_array(struct kmem_cache *s, unsigned int count)
 	return 0;
 }
 
-/* Fill the array of this CPU up to count objects, as far as there are free ones. How many it has. */
-static int fill_array(struct nolock_heap *heap, nl_u32 id, nl_u32 count)
+/*
+ * Fill the array of this CPU up to count objects, as far as its node, or with @far any, has free ones.
+ * How many it has.
+ */
+static int fill_array(struct nolock_heap *heap, nl_u32 id, nl_u32 count, bool far)
 {
-	nl_u32 who = nl_who(heap), n, got;
+	nl_u32 who = nl_who(heap), n, got = 0;
 	nl_slot_t *slot = nl_lock_slot(heap, id, who);
 
 	if (!slot)
@@ -47,8 +50,12 @@ static int fill_array(struct nolock_heap *heap, nl_u32 id, nl_u32 count)
 	n = NL_WORD_SIZE(nl_load(&slot->word));
 	if (n < count) {
 		nl_slot_detach(heap->h, slot);
-		got = nl_sheaf_fill(heap->h, slot->main, id, count, who,
-				    nl_slot_flags(heap->h, slot));
+		for (nl_u32 i = 0; i < (far ? NL_MAX_NODES : 1); i++) {
+			nl_u32 there = nl_flags_there(heap->h, nl_slot_flags(heap->h, slot), i);
+
+			if (there)
+				got += nl_sheaf_fill(heap->h, slot->main, id, count, who, there);
+		}
 		nl_slot_count(slot, NL_STAT_SHEAF_REFILL, got);
 		n = nl_slot_attach(heap->h, slot, slot->main, id);
 	}
@@ -56,13 +63,15 @@ static int fill_array(struct nolock_heap *heap, nl_u32 id, nl_u32 count)
 	return (int)n;
 }
 
-/* One more slab, all of it free; grows the heap where the flags allow. */
-static bool add_slab(struct nolock_heap *heap, nl_u32 id, gfp_t gfp)
+/* One more slab, all of it free, of this node, or with @far any; grows the heap where the flags allow. */
+static bool add_slab(struct nolock_heap *heap, nl_u32 id, gfp_t gfp, bool far)
 {
-	if (!nl_slab_new(heap->h, id, nl_core_flags(gfp, false) | NL_WHOLE | NL_NODE(nl_here(heap)),
-			 nl_who(heap), 0))
+	nl_u32 flags = nl_core_flags(gfp, false) | NL_WHOLE | NL_NODE(nl_here(heap));
+
+	if (!nl_slab_new(heap->h, id, far ? flags : flags | NL_THIS, nl_who(heap), 0))
 		return gfpflags_allow_blocking(gfp) &&
-		       (nl_heap_grow(heap, nl_heap_grow_step(heap)) || nl_heap_shrink(heap));
+		       (nl_heap_grow(heap, nl_heap_grow_step(heap)) ||
+			(far && nl_heap_shrink(heap)));
 	nl_slot_count(nl_aslot(heap->h, nl_cpu(heap), id), NL_STAT_ALLOC_SLAB, 1);
 	return true;
 }
@@ -72,19 +81,25 @@ int kmem_cache_prefill_percpu_array(struct kmem_cache *s, unsigned int count, gf
 	struct nolock_heap *heap = s ? nolock_heap_of(s) : NULL;
 	nl_cache_t *c = (nl_cache_t *)s;
 	int n = -ENOMEM, saved = errno;
+	bool far;
 
 	if (!heap || nl_load(&c->state) != NL_CACHE_LIVE || !(c->mode & NL_CACHE_ARRAY) ||
 	    count > c->capacity || (gfp & ~(NOLOCK_GFP_MASK & ~__GFP_NOFAIL)))
 		return -EINVAL;
 	nl_depth++;
 	nl_fork_check();
+	/* More of this node's memory before another's. */
+	far = heap->h->nr_nodes == 1;
 	for (nl_u32 i = 0; i <= MAX_NEW_SLABS; i++) {
-		n = fill_array(heap, c->id, count);
+		n = fill_array(heap, c->id, count, far);
 		if (n < 0 || n >= (int)count)
 			break;
 		n = -ENOMEM;
-		if (!add_slab(heap, c->id, gfp))
+		if (add_slab(heap, c->id, gfp, far))
+			continue;
+		if (far)
 			break;
+		far = true;
 	}
 	nl_depth--;
 	errno = saved;

@@ -310,7 +310,10 @@ static void handle_start(struct nolock_heap *heap, void *mem, nl_u64 size, nl_u3
 	heap->rseq_off = (nl_u64)__rseq_offset;
 #endif
 	heap->slot_off = heap->rseq_off + slot_off;
+	/* Without sequences nothing can be taken back from BPF programs. */
 	nl_slot_may_steal(slot_off);
+	if (!slot_off && nl_load(&h->bias))
+		nl_store(&h->bias, 0);
 	/* A section does not look whether its index is in range: it must be, by construction. */
 	heap->rseq_slots = slot_off && h->nr_slots >= nl_possible_cpus() ? h->nr_slots : 0;
 	/* The fast path asks for no node. */
@@ -715,9 +718,6 @@ struct nolock_heap *nl_heap_map(int fd, nl_u32 type, nl_u64 base, nl_u64 size, n
 	if (type == NL_HEAP_MEMFD)
 		madvise(mem, size, MADV_DONTFORK);
 	handle_start(heap, mem, size, client);
-	/* Without sequences nothing can be taken back from BPF programs. */
-	if (heap->slot_off == heap->rseq_off && nl_load(&heap->h->bias))
-		nl_store(&heap->h->bias, 0);
 	if (nl_rcu_attach(heap)) {
 		nl_store_release(&heap->state, NL_HANDLE_BUSY);
 		errno = ENOMEM;

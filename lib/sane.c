@@ -191,7 +191,7 @@ static int sane_slot(const struct sane *s, nl_slot_t *slot, const char *kind, nl
 	nl_u64 lock = nl_load(&slot->lock);
 
 	if (lock && !owner_ok(lock, 1) && !(*kind == 'R' && owner_ok(lock & ~0xffffffffULL, 0)) &&
-	    !(*kind == 'A' && (lock | 1) == (NL_BIASED(cpu) | 1)))
+	    !(*kind == 'A' && NL_FREED(lock) == NL_BIASED(cpu)))
 		return bad(s, "%s-slot %u of cache %u: its lock is %#llx, which is nobody's", kind,
 			   cpu, id, (unsigned long long)lock);
 	if (NL_WORD_SIZE(word) > NL_SHEAF_MAX || word & 0x80)

@@ -3,8 +3,8 @@
  * shrink.c - giving back: sheaves into their slabs, empty slabs into the chunk bitmap, the pages of
  * free chunks, and free pages of slabs, to the system. Maintenance; never part of a nolock call.
  *
- * An A-slot is emptied under its lock, from any CPU; one that is biased on its CPU. An R-slot may only be touched from a
- * sequence on its own CPU, or after all sequences of the process were restarted:
+ * An A-slot is emptied under its lock, from any CPU; one that is biased, on its own. An R-slot may
+ * only be touched from a sequence on its own CPU, or after all sequences of the process were restarted:
  * - private heap: mark the word as locked by cmpxchg, then membarrier(PRIVATE_EXPEDITED_RSEQ). A
  *   sequence that had read the word before is aborted by it, or has committed: then the mark is
  *   gone, and the slot is left alone.

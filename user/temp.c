@@ -11,14 +11,19 @@
 
 #include "temp.h"
 
+/* What mkdtemp() wants at the end, and replaces. */
+#define SUFFIX 6
+
 int temp_dir(char dir[TEMP_DIR_LEN], const char *name)
 {
 	const char *below = secure_getenv("TMPDIR");
+	char blanks[SUFFIX];
 	int len, err = 0;
 
+	memset(blanks, 'X', sizeof(blanks));
 	if (!below || !*below)
 		below = P_tmpdir;
-	len = snprintf(dir, TEMP_DIR_LEN, "%s/%s-XXXXXX", below, name);
+	len = snprintf(dir, TEMP_DIR_LEN, "%s/%s-%.*s", below, name, SUFFIX, blanks);
 	if (*below != '/') {
 		warnx("TMPDIR=%s: must be a path from '/' on", below);
 		err = -EINVAL;

@@ -100,6 +100,7 @@
 #define NL_BIAS 2ULL
 #define NL_BIASED(cpu) (NL_OWNER(NL_CLIENT_BPF, (cpu) + 1) | NL_BIAS)
 #define NL_IS_HELD(lock) ((int)((lock)&1))
+#define NL_FREED(lock) ((lock) & ~1ULL)
 #define NL_OWNER_CLIENT(owner) ((nl_u32)((owner) >> 48))
 #define NL_OWNER_WHO(owner) ((nl_u32)((owner) >> 32))
 

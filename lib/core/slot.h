@@ -53,10 +53,10 @@ NL_INLINE void nl_slot_unlock(nl_slot_t *slot)
 	nl_heap_t *h = (nl_heap_t *)nolock_bpf_heap();
 
 	/* What is in the slot is stored before: volatile. */
-	if (lock & 2)
-		nl_store(&slot->lock, lock - 1);
+	if (lock & NL_BIAS)
+		nl_store(&slot->lock, NL_FREED(lock));
 	else
-		nl_store_release(&slot->lock, ((lock | 3) - 1) & nl_load(&h->bias));
+		nl_store_release(&slot->lock, (NL_FREED(lock) | NL_BIAS) & nl_load(&h->bias));
 }
 #else
 /*
@@ -220,8 +220,10 @@ NL_INLINE int nl_barn_room(nl_barn_t *barn)
  * A private heap's barns grow deeper where that saves work: for each sheaf that was flushed for
  * want of room and is filled from the slabs again, the barn takes one more. All of them together
  * at most NL_SHEAVES_DEEP. What is not used, decay.c takes back. (A shared heap has nobody to do so.)
+ *
+ * This one: a full sheaf is to be flushed, for want of room, or since the barn is locked, which does
+ * not count.
  */
-/* A full sheaf is to be flushed: for want of room, or since the barn is locked, which does not count. */
 NL_INLINE void nl_barn_was_full(nl_heap_t *h, nl_barn_t *barn)
 {
 	if (NL_SHEAVES_DEEP && nl_heap_is_private(h) && !nl_barn_room(barn))
@@ -235,7 +237,7 @@ NL_INLINE void nl_barn_deepen(nl_heap_t *h, nl_barn_t *barn)
 	if (!NL_SHEAVES_DEEP || nl_likely(!flushed) || !nl_heap_is_private(h))
 		return;
 	nl_store(&barn->flushed, flushed - 1);
-	if (nl_load(&h->deep) < NL_SHEAVES_DEEP && nl_load(&h->deep) < h->nr_sheaves / 2) {
+	if (nl_load(&h->deep) + 1 <= NL_SHEAVES_DEEP && nl_load(&h->deep) < h->nr_sheaves / 2) {
 		nl_add(&h->deep, 1);
 		nl_add(&barn->deep, 1);
 	}

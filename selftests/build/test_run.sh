@@ -80,10 +80,4 @@ if grep -q '^CapEff:[[:space:]]*0000.*[89a-f].........$' /proc/self/status &&
 		suite="$tmp/skipping"
 fi
 
-# What is named is what check-programs runs; nothing named is all of them.
-for programs in '' 'perl git'; do
-	got=$(make -n --no-print-directory check-programs ${programs:+PROGRAMS="$programs"} 2>&1 | tail -n 1)
-	[ "${got%"${got##*[! ]}"}" = "NOLOCK_BUILD=build selftests/programs/run${programs:+ $programs}" ]
-	verdict "check-programs ${programs:-all}" $? "make would run: $got"
-done
 total

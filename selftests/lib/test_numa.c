@@ -300,6 +300,41 @@ Test(numa, slabs_of_the_other_node)
 	}
 }
 
+/* All memory is of node 0; a per-CPU array of node 1 is filled all the same. */
+Test(numa, array_from_another_node)
+{
+	static void *p[HEAP_SIZE / 32768];
+	struct nolock_heap *heap;
+
+	if (!two_nodes())
+		return;
+	for_each_kind(heap, 16 * MiB) {
+		struct kmem_cache *s =
+			nolock_heap_kmem_cache_create(heap, "array", 32768, NULL, SLAB_NO_MERGE);
+		int n = 0;
+
+		cr_assert_eq(kmem_cache_setup_percpu_array(s, 100), 0);
+		go(0);
+		while ((p[n] = nolock_heap_kmalloc(heap, 32768, GFP_KERNEL | __GFP_NOWARN)))
+			n++;
+		go(1);
+		cr_assert_eq(kmem_cache_prefill_percpu_array(s, 100, GFP_KERNEL), -ENOMEM);
+		while (n)
+			kfree(p[--n]);
+		cr_assert_eq(kmem_cache_prefill_percpu_array(s, 100, GFP_KERNEL), 0, "%s",
+			     heap_kinds[kind]);
+		for (n = 0; n < 100; n++) {
+			p[n] = kmem_cache_alloc(s, GFP_KERNEL);
+			cr_assert_not_null(p[n]);
+		}
+		while (n)
+			kfree(p[--n]);
+		cr_assert_eq(kmem_cache_destroy(s), 0);
+		expect_whole(heap, NULL, heap_kinds[kind]);
+		cr_assert_eq(nolock_heap_close(heap), 0);
+	}
+}
+
 /* Threads on both nodes that free each other's objects, and handlers that do. */
 static struct mailbox box;
 static struct nolock_heap *shared;
@@ -377,6 +412,13 @@ Test(numa, storm)
 		stop = 0;
 		cr_assert_eq(nolock_heap_populate(shared, 16 * MiB), 0);
 		cache = nolock_heap_kmem_cache_create(shared, "storm", 64, NULL, 0);
+		/* A handler on a node without memory may fill a sheaf from the other: both have some. */
+		for (unsigned int node = 0; node < NODES; node++) {
+			void *p = kmem_cache_alloc_node(cache, GFP_KERNEL, (int)node);
+
+			cr_assert_eq(node_of(shared, p), node);
+			kfree(p);
+		}
 		pthread_barrier_init(&both, NULL, NODES);
 		for (uintptr_t i = 0; i < NODES; i++)
 			cr_assert_eq(pthread_create(&thread[i], NULL, swapper, (void *)i), 0);
@@ -388,7 +430,8 @@ Test(numa, storm)
 		pthread_barrier_destroy(&both);
 		for (uint32_t i = 0; i < MAILBOX_SLOTS; i++)
 			kfree(mailbox_swap(&box, i, NULL));
-		cr_assert_eq(strangers(shared), 0, "%lu strangers", strangers(shared));
+		cr_assert_eq(strangers(shared), 0, "%s: %lu strangers", heap_kinds[kind],
+			     strangers(shared));
 		expect_whole(shared, &rep, heap_kinds[kind]);
 		cr_assert_eq(rep.allocated, 0);
 		cr_assert_eq(rep.refused, 0);

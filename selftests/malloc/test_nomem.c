@@ -4,10 +4,10 @@
  * else happens.
  *
  * The Nth call by which the library gets memory fails, that one alone or all from it on, while a
- * child allocates by every function that there is. N goes up until none is left to fail: by larger and larger steps, but with
- * TORTURE_SECONDS set by ones, as long as its share of those seconds lasts. As soon as there is
- * memory again, everything succeeds; what was allocated keeps its contents all along; the heap is
- * whole at the end.
+ * child allocates by every function that there is. N goes up until none is left to fail: by larger
+ * and larger steps, but with TORTURE_SECONDS set by ones, as long as its share of those seconds
+ * lasts. As soon as there is memory again, everything succeeds; what was allocated keeps its
+ * contents all along; the heap is whole at the end.
  */
 #define _GNU_SOURCE
 #include <errno.h>

@@ -2,10 +2,11 @@
 /*
  * test_nomem.c - memory runs out at every point where it can.
  *
- * The Nth call by which the library gets memory fails with ENOMEM, that one alone or all from it on, while a workload makes a heap,
- * caches, objects of all kinds and sheaves, populates, shrinks and trims. N goes up until none is
- * left to fail. Whatever fails, fails with ENOMEM, nothing is lost or damaged, and as soon as there
- * is memory again everything succeeds. On private heaps, and on a shared one.
+ * The Nth call by which the library gets memory fails with ENOMEM, that one alone or all from it on,
+ * while a workload makes a heap, caches, objects of all kinds and sheaves, populates, shrinks and
+ * trims. N goes up until none is left to fail. Whatever fails, fails with ENOMEM, nothing is lost or
+ * damaged, and as soon as there is memory again everything succeeds. On private heaps, and on a
+ * shared one.
  */
 #define _GNU_SOURCE
 #include <errno.h>

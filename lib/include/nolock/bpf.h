@@ -29,6 +29,8 @@
 extern "C" {
 #endif
 
+/* --- for the calls below, not to be used directly --- */
+
 /* A 4-byte constant of the object's, before the load; NULL: it has none of that name. */
 static inline char *nolock_bpf_constant(struct bpf_object *obj, const char *wanted)
 {
@@ -112,6 +114,8 @@ static inline unsigned int nolock_bpf_is_unpreempted(struct bpf_object *obj)
 	}
 	return 1;
 }
+
+/* --- the calls --- */
 
 /*
  * nolock_bpf_attach_heap - let the programs of an object allocate from a heap that is open

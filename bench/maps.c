@@ -389,8 +389,8 @@ static const char *run_cpus(struct report *r, struct side *one, unsigned int rou
 			report_cpus(all, t, c_rows[i].name, rounds, ns, ratio);
 	}
 	if (!problem) {
-		printf("\n%s: records of %d B in BPF programs on two CPUs: ratios, then ns a record "
-		       "on one of them\n",
+		printf("\n%s: records of %d B in BPF programs on two CPUs: ratios, then ns a record, "
+		       "the loop included, on one of them\n",
 		       maps_rows[MAPS_CPUS].name, MAPS_VALUE);
 		table_print(t);
 		json_object_object_add(report_root(r), maps_rows[MAPS_CPUS].name, all);

@@ -123,7 +123,7 @@ struct nolock_call_bpf *call_load(int fd)
 	return s;
 }
 
-struct nolock_work_bpf *work_load(int fd, const char *const *progs)
+struct nolock_work_bpf *work_open(const char *const *progs)
 {
 	struct nolock_work_bpf *s = nolock_work_bpf__open();
 	struct bpf_program *p;
@@ -136,6 +136,13 @@ struct nolock_work_bpf *work_load(int fd, const char *const *progs)
 		cr_assert(p, "no program %s", *progs);
 		bpf_program__set_autoload(p, true);
 	}
+	return s;
+}
+
+struct nolock_work_bpf *work_load(int fd, const char *const *progs)
+{
+	struct nolock_work_bpf *s = work_open(progs);
+
 	cr_assert_eq(bpf_map__reuse_fd(s->maps.nolock_heap, fd), 0);
 	/* As nolock_bpf_attach_heap(), which wants a handle. */
 	s->rodata->nolock_bpf_unpreempted = nolock_bpf_is_unpreempted(s->obj);
@@ -267,23 +274,42 @@ unsigned int nr_cpus(void)
 	return (unsigned int)n;
 }
 
+static int event_open(struct perf_event_attr *attr, pid_t pid, int cpu, struct bpf_program *p)
+{
+	int fd;
+
+	attr->size = sizeof(*attr);
+	attr->disabled = 1;
+	fd = (int)syscall(SYS_perf_event_open, attr, pid, cpu, -1, PERF_FLAG_FD_CLOEXEC);
+	cr_assert_geq(fd, 0, "no event of type %u, address %#llx: %s", attr->type,
+		      (unsigned long long)attr->bp_addr, strerror(errno));
+	cr_assert_eq(ioctl(fd, PERF_EVENT_IOC_SET_BPF, bpf_program__fd(p)), 0, "%s",
+		     strerror(errno));
+	return fd;
+}
+
+int clock_open(int cpu, unsigned long period_ns, struct bpf_program *p)
+{
+	struct perf_event_attr attr = {
+		.type = PERF_TYPE_SOFTWARE,
+		.config = PERF_COUNT_SW_CPU_CLOCK,
+		.sample_period = period_ns,
+	};
+
+	return event_open(&attr, -1, cpu, p);
+}
+
 static int break_open(nl_u64 addr, unsigned int len, pid_t pid, int cpu, struct bpf_program *p)
 {
 	struct perf_event_attr attr = {
 		.type = PERF_TYPE_BREAKPOINT,
-		.size = sizeof(attr),
 		.sample_period = 1,
 		.bp_type = HW_BREAKPOINT_RW,
 		.bp_addr = addr,
 		.bp_len = len,
-		.disabled = 1,
 	};
-	int fd = (int)syscall(SYS_perf_event_open, &attr, pid, cpu, -1, PERF_FLAG_FD_CLOEXEC);
+	int fd = event_open(&attr, pid, cpu, p);
 
-	cr_assert_geq(fd, 0, "no data breakpoint on %#llx: %s", (unsigned long long)addr,
-		      strerror(errno));
-	cr_assert_eq(ioctl(fd, PERF_EVENT_IOC_SET_BPF, bpf_program__fd(p)), 0, "%s",
-		     strerror(errno));
 	cr_assert_eq(ioctl(fd, PERF_EVENT_IOC_ENABLE, 0), 0);
 	return fd;
 }

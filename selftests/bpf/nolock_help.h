@@ -54,7 +54,10 @@ struct nolock_heap *heap_new(unsigned int place, unsigned int groups);
 /* nolock_heap_check(): clean, no lock held, @allocated objects in use; the test fails if not. */
 void heap_whole(struct nolock_heap *heap, unsigned long allocated, const char *when);
 
-/* Load onto the heap's arena. Programs by name, up to NULL; or all that every kernel takes. */
+/* Opened with these programs alone, by name, up to NULL; not loaded. */
+struct nolock_work_bpf *work_open(const char *const *progs);
+
+/* Load onto the heap's arena. */
 struct nolock_call_bpf *call_load(int fd);
 struct nolock_work_bpf *work_load(int fd, const char *const *progs);
 
@@ -83,6 +86,9 @@ void work_good(const struct nolock_work *w, const char *who);
 /* Stay on one CPU. */
 void pin(int cpu);
 unsigned int nr_cpus(void);
+
+/* The program by perf's software clock on a CPU; to be enabled by PERF_EVENT_IOC_ENABLE. */
+int clock_open(int cpu, unsigned long period_ns, struct bpf_program *p);
 
 /*
  * A data breakpoint of 8 (or 4) bytes, reads and writes, with the program on it: its descriptor.

@@ -40,23 +40,6 @@ static unsigned long long all_hits;
 /* Bytes: the free chunks lie in the reserve, where a program finds them by the last scan alone. */
 static size_t set_aside;
 
-static int perf_clock(void)
-{
-	struct perf_event_attr attr = {
-		.type = PERF_TYPE_SOFTWARE,
-		.size = sizeof(attr),
-		.config = PERF_COUNT_SW_CPU_CLOCK,
-		.sample_period = PERIOD_NS,
-		.disabled = 1,
-	};
-	int fd = (int)syscall(SYS_perf_event_open, &attr, -1, CPU, -1, PERF_FLAG_FD_CLOEXEC);
-
-	cr_assert_geq(fd, 0, "%s", strerror(errno));
-	cr_assert_eq(ioctl(fd, PERF_EVENT_IOC_SET_BPF, bpf_program__fd(s->progs.on_clock)), 0, "%s",
-		     strerror(errno));
-	return fd;
-}
-
 static nl_u32 run_prog(struct bpf_program *p)
 {
 	LIBBPF_OPTS(bpf_test_run_opts, run);
@@ -92,7 +75,7 @@ static void begin(void)
 	links[0] = bpf_program__attach(s->progs.in_softirq);
 	links[1] = bpf_program__attach(s->progs.in_hardirq);
 	cr_assert(links[0] && links[1], "%s", strerror(errno));
-	clock_fd = perf_clock();
+	clock_fd = clock_open(CPU, PERIOD_NS, s->progs.on_clock);
 	s->bss->period = PERIOD_NS;
 	cr_assert_eq(run_prog(s->progs.start_timer), 0);
 }

@@ -4,6 +4,7 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -110,4 +111,25 @@ void die_with_parent(void)
 bool rseq_in_use(struct nolock_heap *heap)
 {
 	return heap->rseq_slots != 0;
+}
+
+int stay_on(unsigned int cpu)
+{
+	cpu_set_t one;
+
+	CPU_ZERO(&one);
+	CPU_SET(cpu, &one);
+	return sched_setaffinity(0, sizeof(one), &one);
+}
+
+void stay_on_nth(unsigned int nr)
+{
+	cpu_set_t all;
+	unsigned int seen = 0;
+
+	if (sched_getaffinity(0, sizeof(all), &all))
+		return;
+	for (unsigned int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+		if (CPU_ISSET(cpu, &all) && seen++ == nr)
+			stay_on(cpu);
 }

@@ -24,11 +24,7 @@ static void stat_of(struct kmem_cache *s, struct nolock_cache_stat *st)
 /* One CPU: the array that is filled is the one that is asked. */
 static void stay_here(void)
 {
-	cpu_set_t one;
-
-	CPU_ZERO(&one);
-	CPU_SET(sched_getcpu(), &one);
-	cr_assert_eq(sched_setaffinity(0, sizeof(one), &one), 0);
+	cr_assert_eq(stay_on((unsigned int)sched_getcpu()), 0);
 }
 
 static void hold_slots(struct kmem_cache *s, nl_u64 word)

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * test_barn.c - barns of a private heap grow deeper for batches that are larger than they are, and
- * are as shallow as before once nobody uses that.
+ * are as shallow as before once nobody uses that; not for a barn that is only locked. Counts that no
+ * barn has keep nobody busy.
  */
 #define _GNU_SOURCE
 #include <unistd.h>

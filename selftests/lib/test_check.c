@@ -9,7 +9,6 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -141,16 +140,9 @@ static void scene_make(struct scene *sc)
 	struct slab_sheaf *sheaf[2];
 	enum { N = 2000 };
 	static void *obj[N];
-	cpu_set_t all;
-	int cpu;
 
 	/* All of it on one node. */
-	cr_assert_eq(sched_getaffinity(0, sizeof(all), &all), 0);
-	for (cpu = 0; !CPU_ISSET(cpu, &all);)
-		cpu++;
-	CPU_ZERO(&all);
-	CPU_SET(cpu, &all);
-	cr_assert_eq(sched_setaffinity(0, sizeof(all), &all), 0);
+	stay_on_nth(0);
 	sc->heap = nolock_heap_create(HEAP_SIZE);
 	cr_assert_not_null(sc->heap);
 	sc->h = sc->heap->h;

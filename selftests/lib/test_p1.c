@@ -86,8 +86,6 @@ static void run_on(struct nolock_heap *heap, const char *name, unsigned int size
 		   unsigned int which, bool all_caches, bool warm, bool ordinary_fill,
 		   struct outcome *out)
 {
-	cpu_set_t one;
-
 	static uintptr_t obj[HEAP_SIZE / 16];
 	struct nolock_heap_report rep;
 	const unsigned long reserve = which & HOLD_SLABS ? RESERVE_SCANNED : RESERVE;
@@ -96,9 +94,7 @@ static void run_on(struct nolock_heap *heap, const char *name, unsigned int size
 	nl_u32 id;
 	void *p, *chain = NULL;
 
-	CPU_ZERO(&one);
-	CPU_SET(sched_getcpu(), &one);
-	cr_assert_eq(sched_setaffinity(0, sizeof(one), &one), 0);
+	cr_assert_eq(stay_on((unsigned int)sched_getcpu()), 0);
 	cr_assert_not_null(heap);
 	cr_assert_eq(nolock_heap_populate(heap, reserve * NL_CHUNK_SIZE), 0);
 	if (warm) {

@@ -9,7 +9,6 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -142,22 +141,6 @@ static void handler(int sig)
 	errno = saved;
 }
 
-/* A signal hits the allocator only if its target runs while it is sent: on another CPU. */
-static void pin(unsigned int nr)
-{
-	cpu_set_t all, one;
-	unsigned int seen = 0;
-
-	if (sched_getaffinity(0, sizeof(all), &all))
-		return;
-	CPU_ZERO(&one);
-	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
-		if (CPU_ISSET(cpu, &all) && seen++ == nr)
-			CPU_SET(cpu, &one);
-	if (CPU_COUNT(&one))
-		sched_setaffinity(0, sizeof(one), &one);
-}
-
 /* The main flow: every call there is, on the same caches; and a signal to the other thread. */
 static void *main_flow(void *arg)
 {
@@ -166,7 +149,8 @@ static void *main_flow(void *arg)
 	unsigned long i = 0;
 
 	self = t;
-	pin(t->nr);
+	/* A signal hits the allocator only if its target runs while it is sent: on another CPU. */
+	stay_on_nth(t->nr);
 	pthread_barrier_wait(&go);
 	while (!stop) {
 		uint32_t k = rng_below(&o->r, KEEP);

@@ -9,7 +9,6 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -193,22 +192,6 @@ static void turn(struct rng *r)
 static pthread_t thread[2];
 static pthread_barrier_t both;
 
-/* A signal hits what its target is in only if that runs while it is sent: on another CPU. */
-static void pin(unsigned int nr)
-{
-	cpu_set_t all, one;
-	unsigned int seen = 0;
-
-	if (sched_getaffinity(0, sizeof(all), &all))
-		return;
-	CPU_ZERO(&one);
-	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
-		if (CPU_ISSET(cpu, &all) && seen++ == nr)
-			CPU_SET(cpu, &one);
-	if (CPU_COUNT(&one))
-		sched_setaffinity(0, sizeof(one), &one);
-}
-
 /* A signal to the other thread with each turn, as long as both are there. */
 static void *main_flow(void *arg)
 {
@@ -217,7 +200,8 @@ static void *main_flow(void *arg)
 
 	rng_init(&r, nr * 3 + 1);
 	rng_init(&handler_rng, nr * 7 + 5);
-	pin((unsigned int)nr);
+	/* A signal hits what its target is in only if that runs while it is sent: on another CPU. */
+	stay_on_nth((unsigned int)nr);
 	pthread_barrier_wait(&both);
 	while (!stop) {
 		inside = 1;

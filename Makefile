@@ -149,6 +149,7 @@ SKELS := $(BPF_OBJS:.bpf.o=.skel.h)
 # Sources of other directories that a directory's programs are linked with, too.
 selftests/torture_SHARES := selftests/lib/common.c selftests/lib/plain.c user/temp.c
 selftests/malloc_SHARES := selftests/lib/plain.c
+selftests/user_SHARES := selftests/torture/steps.c
 # What libnolock's header puts in line refers to it, and it is preloaded, or not there.
 bench/load_LDFLAGS := -Wl,-z,dynamic-undefined-weak
 selftests/tsan_SHARES := selftests/torture/shared.c
@@ -251,6 +252,7 @@ torture-programs: $(USER_BINS) $(selftests/torture_BINS)
 # Sanitizers: their own builds of the user side, and the BPF objects of this one.
 # What steps through every instruction is left to the plain build: those of a sanitizer are not ours.
 SAN_SUITES = $(filter-out suite=$(BUILD)/selftests/malloc/% program=$(BUILD)/selftests/malloc/% \
+	suite=$(BUILD)/selftests/user/test_deaths \
 	$(addprefix program=$(BUILD)/selftests/torture/test_,breakpoints covered first kill_% stepped),$(SUITES))
 SAN_BINS = $(subst =$(BUILD)/,=$(BUILD)/$(1)/,$(SAN_SUITES))
 SAN_MAKE = $(SUB) BUILD=$(BUILD)/$(1) BPFOUT=$(BPFOUT) SAN=$(2)

@@ -161,6 +161,8 @@ enum {
 	BENCH_BPF_EMPTY,
 	BENCH_BPF_NOLOCK,
 	BENCH_BPF_OBJ,
+	BENCH_BPF_HASH,
+	BENCH_BPF_LAZY,
 	NR_BENCH_BPF,
 };
 const char *bpf_pairs(unsigned int rounds, double *ns[NR_BENCH_BPF]);

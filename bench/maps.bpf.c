@@ -11,16 +11,8 @@
 #include <bpf/bpf_helpers.h>
 #include "nolock.bpf.h"
 #include "examples/hash.h"
+#include "hash_map.h"
 #include "maps.h"
-
-#define HASH_MAP(name, entries, value_type, flags)                                                 \
-	struct {                                                                                   \
-		__uint(type, BPF_MAP_TYPE_HASH);                                                   \
-		__uint(map_flags, flags);                                                          \
-		__uint(max_entries, entries);                                                      \
-		__type(key, __u64);                                                                \
-		__type(value, value_type);                                                         \
-	} name SEC(".maps")
 
 HASH_MAP(few, 2 * MAPS_BATCH, struct maps_value, 0);
 HASH_MAP(few_lazy, 2 * MAPS_BATCH, struct maps_value, BPF_F_NO_PREALLOC);
@@ -105,29 +97,12 @@ STEP batch_bulk_step(__u64 at)
 	kmem_cache_free_bulk_nolock(c, nr, p);
 }
 
-STEP batch_map_update(void *map, __u64 i)
-{
-	struct maps_value v = { .word[0] = i };
-	__u64 key = MAPS_KEY(i);
-
-	if (bpf_map_update_elem(map, &key, &v, BPF_ANY))
-		failed++;
-}
-
-STEP map_delete_one(void *map, __u64 i)
-{
-	__u64 key = MAPS_KEY(i);
-
-	if (bpf_map_delete_elem(map, &key))
-		failed++;
-}
-
 STEP fill_map(void *map)
 {
 	__u64 nr = batch;
 
 	EACH(i, nr)
-		batch_map_update(map, first + i);
+		failed += hash_map_update(map, first + i) != 0;
 }
 
 STEP drain_map(void *map)
@@ -135,7 +110,7 @@ STEP drain_map(void *map)
 	__u64 nr = batch;
 
 	EACH(i, nr)
-		map_delete_one(map, first + i);
+		failed += hash_map_delete(map, first + i) != 0;
 }
 
 STEP batch_of_map(void *map)
@@ -211,14 +186,14 @@ PROGRAM(table_delete)
 
 #define map_insert_step(at) map_insert_one(&many, from + (at))
 #define map_lookup_step(at) map_lookup_one(&many, from + (at))
-#define map_delete_step(at) map_delete_one(&many, from + (at))
+#define map_delete_step(at) (failed += hash_map_delete(&many, from + (at)) != 0)
 PROGRAM(map_insert)
 PROGRAM(map_lookup)
 PROGRAM(map_delete)
 
 #define lazy_insert_step(at) map_insert_one(&many_lazy, from + (at))
 #define lazy_lookup_step(at) map_lookup_one(&many_lazy, from + (at))
-#define lazy_delete_step(at) map_delete_one(&many_lazy, from + (at))
+#define lazy_delete_step(at) (failed += hash_map_delete(&many_lazy, from + (at)) != 0)
 PROGRAM(lazy_insert)
 PROGRAM(lazy_lookup)
 PROGRAM(lazy_delete)

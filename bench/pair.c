@@ -136,6 +136,8 @@ const char *bpf_pairs(unsigned int rounds, double *ns[NR_BENCH_BPF])
 	progs[BENCH_BPF_EMPTY] = skel->progs.empty;
 	progs[BENCH_BPF_NOLOCK] = skel->progs.nolock;
 	progs[BENCH_BPF_OBJ] = skel->progs.obj;
+	progs[BENCH_BPF_HASH] = skel->progs.hash;
+	progs[BENCH_BPF_LAZY] = skel->progs.hash_lazy;
 	for (unsigned int i = 0; i < NR_BENCH_BPF; i++)
 		run(skel, progs[i]); /* warm */
 	for (unsigned int round = 0; round < rounds; round++) {

@@ -460,16 +460,21 @@ void report_decay(struct report *r, const struct decay *d)
 
 void report_bpf(struct report *r, unsigned int rounds, double *const ns[NR_BENCH_BPF])
 {
-	static const char *const heads[] = { "<", "ns/turn", "quartiles", "less the loop", NULL };
+	static const char *const heads[] = {
+		"<",	     "ns/turn", "quartiles", "less the loop", "kmalloc_nolock : it",
+		"quartiles", "",	NULL
+	};
 	static const char *const names[NR_BENCH_BPF] = {
 		[BENCH_BPF_EMPTY] = "empty",
 		[BENCH_BPF_NOLOCK] = "kmalloc_nolock",
 		[BENCH_BPF_OBJ] = "bpf_obj_new",
+		[BENCH_BPF_HASH] = "hash map",
+		[BENCH_BPF_LAZY] = "hash map, not preallocated",
 	};
 	struct table *t = table_new(heads);
 	json_object *o = json_must(json_object_new_object());
 	double *net[NR_BENCH_BPF];
-	struct spread s, less;
+	struct spread s, less, ratio;
 
 	for (unsigned int i = 0; i < NR_BENCH_BPF; i++) {
 		json_object *row = json_must(json_object_new_object());
@@ -484,20 +489,26 @@ void report_bpf(struct report *r, unsigned int rounds, double *const ns[NR_BENCH
 		json_object_object_add(row, "ns", json_spread(&s));
 		json_object_object_add(row, "ns_less_loop", json_spread(&less));
 		json_object_object_add(o, names[i], row);
+		if (i <= BENCH_BPF_NOLOCK)
+			ratio = (struct spread){ 0 };
+		else
+			ratio = spread_ratio(net[BENCH_BPF_NOLOCK], net[i], rounds);
+		if (i > BENCH_BPF_NOLOCK)
+			json_object_object_add(row, "ratio", json_spread(&ratio));
 		table_cell(t, "  %s", names[i]);
 		table_cell(t, "%.1f", s.median);
 		table_cell(t, "%.1f..%.1f", s.q1, s.q3);
 		table_cell(t, i == BENCH_BPF_EMPTY ? "-" : "%.1f", less.median);
+		table_cell(t, ratio.median > 0 ? "%.3f" : "-", ratio.median);
+		table_cell(t, ratio.median > 0 ? "%.3f..%.3f" : "-", ratio.q1, ratio.q3);
+		table_cell(t, ratio.median > 0 ? "1/%.1f" : "-", 1 / ratio.median);
 	}
-	s = spread_ratio(net[BENCH_BPF_NOLOCK], net[BENCH_BPF_OBJ], rounds);
 	for (unsigned int i = 0; i < NR_BENCH_BPF; i++)
 		free(net[i]);
-	json_object_object_add(o, "ratio", json_spread(&s));
 	json_object_object_add(r->root, "bpf", o);
-	printf("\nbpf: one object of 64 B, freed at once, in a BPF program (tc), 1 thread\n");
+	printf("\nbpf: one object of 64 B, freed at once, in a BPF program (tc), 1 thread; ratios less "
+	       "the loop\n");
 	table_print(t);
-	printf("  kmalloc_nolock : bpf_obj_new, less the loop: %.3f (quartiles %.3f..%.3f), 1/%.0f\n",
-	       s.median, s.q1, s.q3, s.median > 0 ? 1 / s.median : 0);
 	fflush(stdout);
 }
 

@@ -170,6 +170,11 @@ bool steps_next(struct steps *st)
 	return true;
 }
 
+bool steps_run_to(struct steps *st, uintptr_t ip)
+{
+	return run_to(st, ip) == SIGTRAP && !where(st);
+}
+
 bool steps_run(struct steps *st)
 {
 	return !ptrace(PTRACE_CONT, st->pid, 0, 0) && wait_stop(st) == SIGSTOP;

@@ -29,6 +29,12 @@ void steps_end(void);
 /* Execute one instruction. False once the child is at its steps_end(), or dead: st->status. */
 bool steps_next(struct steps *st);
 
+/*
+ * Run on until it is about to execute the instruction at @ip, for the first time from here. False if it
+ * was at its steps_end() before, or died.
+ */
+bool steps_run_to(struct steps *st, uintptr_t ip);
+
 /* Run on to its steps_end() without a stop. False if it did not get there. */
 bool steps_run(struct steps *st);
 

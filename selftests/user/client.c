@@ -3,6 +3,8 @@
  * client.c - see client.h.
  */
 #define _GNU_SOURCE
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -11,6 +13,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -20,6 +23,8 @@
 #include "client.h"
 #include "daemon.h"
 #include "proto.h"
+#include "scribble.h"
+#include "scribble.skel.h"
 
 #define OBJECTS 2000
 
@@ -229,4 +234,50 @@ void client_kill(struct client *c)
 	waitpid(c->pid, NULL, 0);
 	close(c->to);
 	close(c->from);
+}
+
+static void be_program(struct program_book *book)
+{
+	struct scribble c = { .turns = 500, .rng = 1, .sound = 1 };
+	LIBBPF_OPTS(bpf_test_run_opts, run, .ctx_in = &c, .ctx_size_in = sizeof(c));
+	struct nolock_heap *h = nolock_heap_open(heap_name());
+	struct scribble_bpf *s = scribble_bpf__open();
+
+	if (!h || !s || bpf_map__reuse_fd(s->maps.nolock_heap, nolock_heap_fd(h)) ||
+	    scribble_bpf__load(s))
+		_exit(1);
+	for (;;) {
+		if (bpf_prog_test_run_opts(bpf_program__fd(s->progs.storm), &run))
+			_exit(2);
+		book->failed = c.failed;
+		__atomic_fetch_add(&book->runs, 1, __ATOMIC_RELEASE);
+		usleep(2000);
+	}
+}
+
+void program_start(struct program *p)
+{
+	p->book = mmap(NULL, sizeof(*p->book), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+		       -1, 0);
+	cr_assert_neq(p->book, MAP_FAILED);
+	p->pid = test_fork();
+	if (!p->pid)
+		be_program(p->book);
+	program_goes_on(p);
+}
+
+void program_goes_on(struct program *p)
+{
+	unsigned long runs = __atomic_load_n(&p->book->runs, __ATOMIC_ACQUIRE);
+
+	/* The one that is under way may have begun before. */
+	cr_assert(EVENTUALLY(__atomic_load_n(&p->book->runs, __ATOMIC_ACQUIRE) >= runs + 2),
+		  "the program does not go on");
+}
+
+void program_stop(struct program *p)
+{
+	kill(p->pid, SIGKILL);
+	waitpid(p->pid, NULL, 0);
+	munmap(p->book, sizeof(*p->book));
 }

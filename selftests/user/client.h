@@ -39,6 +39,21 @@ void client_kill(struct client *c);
 void heap_serves(void);
 
 /*
+ * A process whose BPF program is at work in the test's heap all the time.
+ * program_goes_on - wait until it has run from beginning to end since now; asserts
+ */
+struct program {
+	pid_t pid;
+	struct program_book {
+		unsigned long runs;
+		unsigned int failed; /* allocations */
+	} * book;
+};
+void program_start(struct program *p);
+void program_goes_on(struct program *p);
+void program_stop(struct program *p);
+
+/*
  * Connections by hand: dial - to nolockd; dial_heap - one that is the test's heap's client's, or is
  * refused, and nolockd's error; both return -1 when there is none. close_heap - say that the client
  * has closed the heap; false if that cannot be said.

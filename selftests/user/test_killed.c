@@ -9,7 +9,6 @@
  */
 #define _GNU_SOURCE
 #include <bpf/bpf.h>
-#include <bpf/libbpf.h>
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -27,8 +26,6 @@
 #include "bpffs.h"
 #include "client.h"
 #include "daemon.h"
-#include "scribble.h"
-#include "scribble.skel.h"
 
 static struct output o;
 
@@ -486,30 +483,6 @@ Test(killed, when_it_repairs_without_bpf)
 
 /* --- clients --- */
 
-/* A process whose BPF program is at work in the heap all the time, and which counts its runs. */
-static pid_t start_program(int out)
-{
-	struct scribble c = { .turns = 500, .rng = 1, .sound = 1 };
-	LIBBPF_OPTS(bpf_test_run_opts, run, .ctx_in = &c, .ctx_size_in = sizeof(c));
-	struct nolock_heap *heap;
-	struct scribble_bpf *s;
-	pid_t pid = test_fork();
-
-	if (pid)
-		return pid;
-	heap = nolock_heap_open(heap_name());
-	s = scribble_bpf__open();
-	if (!heap || !s || bpf_map__reuse_fd(s->maps.nolock_heap, nolock_heap_fd(heap)) ||
-	    scribble_bpf__load(s))
-		_exit(1);
-	for (;;) {
-		if (bpf_prog_test_run_opts(bpf_program__fd(s->progs.storm), &run) ||
-		    write(out, &c.failed, sizeof(c.failed)) != sizeof(c.failed))
-			_exit(2);
-		usleep(2000);
-	}
-}
-
 /*
  * Clients are stopped wherever they are, go on for some instructions, and are killed there, while a
  * program is at work: it is never kept from that, and nolockd notices, repairs, and says so.
@@ -518,18 +491,14 @@ Test(killed, clients_between_two_instructions)
 {
 	enum { VICTIMS = 60 };
 	unsigned long long before, now, longest = 0;
-	unsigned int failed;
+	struct program p;
 	struct client c;
 	struct daemon d;
-	int pair[2], status;
-	pid_t program;
+	int status;
 
 	NEEDS_ARENA();
 	START(&d, heap_arg(), "--no-trace", "--destroy-on-exit");
-	cr_assert(!pipe2(pair, O_CLOEXEC));
-	program = start_program(pair[1]);
-	close(pair[1]);
-	cr_assert_eq(read(pair[0], &failed, sizeof(failed)), sizeof(failed));
+	program_start(&p);
 	for (unsigned int i = 0; i < VICTIMS; i++) {
 		client_start(&c, heap_name());
 		DO(&c, 's');
@@ -546,17 +515,15 @@ Test(killed, clients_between_two_instructions)
 		cr_assert(EVENTUALLY(of_heap("clients_gone") == i + 1));
 		now = now_ms() - before;
 		longest = now > longest ? now : longest;
-		/* The program goes on: another run, and it is not starved. */
-		cr_assert_eq(read(pair[0], &failed, sizeof(failed)), sizeof(failed));
+		program_goes_on(&p);
 	}
 	check_whole();
 	cr_assert(!of_heap("locks_repaired") || strstr(daemon_said(&d), "locks: repaired"), "%s",
 		  daemon_said(&d));
 	printf("# killed: %u clients inside a call or between two, %llu locks taken over, at most %llu "
 	       "ms until it was all repaired; the program ran on, %u allocations of it failed\n",
-	       VICTIMS, of_heap("locks_repaired"), longest, failed);
-	kill(program, SIGKILL);
-	waitpid(program, NULL, 0);
+	       VICTIMS, of_heap("locks_repaired"), longest, p.book->failed);
+	program_stop(&p);
 	cr_assert(EVENTUALLY(of_heap("clients_gone") == VICTIMS + 1));
 	daemon_stop(&d);
 }

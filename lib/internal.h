@@ -64,7 +64,7 @@ enum {
  * it is 0 before there is a heap, and without rseq.
  */
 struct nl_free_map {
-	nl_u64 first; /* address of the first chunk */
+	nl_u64 first; /* address of the first chunk; before it is known, what no pointer is behind */
 	nl_u64 span;  /* bytes from there whose tags may be read */
 	nl_tag_t *tags;
 };

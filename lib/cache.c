@@ -32,11 +32,13 @@ static void copy_words(void *to, const void *from, size_t start, size_t end)
 			 nl_load((const nl_u32 *)((const char *)from + at)));
 }
 
+/* All but the number of slabs, which is 0, but for what nl_heap_prefill() is just looking at. */
 static void write_entry(nl_cache_t *c, const struct nl_cache *from)
 {
 	nl_store(&c->made, from->made);
 	nl_mb();
-	copy_words(c, from, ENTRY_FROM, ENTRY_END);
+	copy_words(c, from, ENTRY_FROM, offsetof(struct nl_cache, nr_slabs));
+	copy_words(c, from, offsetof(struct nl_cache, left), ENTRY_END);
 }
 
 bool nl_cache_read(nl_cache_t *c, struct nl_cache *copy)

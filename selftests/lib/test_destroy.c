@@ -55,3 +55,21 @@ Test(destroy, while_slabs_are_made)
 	expect_whole(heap, NULL, "at last");
 	cr_assert_eq(nolock_heap_close(heap), 0);
 }
+
+/* A slab that is counted before the cache is looked at may be so while another cache is made of the number. */
+Test(destroy, a_count_under_way_is_kept)
+{
+	struct nolock_heap *heap = heap_of_kind(NOLOCK_HEAP_MEMFD, 64 * MiB);
+	struct kmem_cache *s = nolock_heap_kmem_cache_create(heap, "first", 64, NULL, SLAB_NO_MERGE);
+	nl_cache_t *c = (nl_cache_t *)s;
+
+	cr_assert_eq(kmem_cache_destroy(s), 0);
+	nl_add(&c->nr_slabs, 1);
+	s = nolock_heap_kmem_cache_create(heap, "second", 128, NULL, SLAB_NO_MERGE);
+	cr_assert_eq(s, (struct kmem_cache *)c);
+	nl_add(&c->nr_slabs, (nl_u32)-1);
+	cr_expect_eq(nl_load(&c->nr_slabs), 0);
+	expect_whole(heap, NULL, "after the count");
+	cr_expect_eq(kmem_cache_destroy(s), 0);
+	cr_assert_eq(nolock_heap_close(heap), 0);
+}

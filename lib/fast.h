@@ -35,9 +35,6 @@ NL_INLINE bool pop_bucket(size_t bucket, nl_u64 *obj)
 	return nl_likely(rslots) && nl_likely(NL_RSEQ_DONE(*obj = nl_rseq_pop_cid(rslots, bucket)));
 }
 
-/* So many objects of one cache freed in a row, and the next is guessed to be of it, too. */
-#define NL_GUESS_AFTER 4u
-
 /*
  * Free finds its slot by way of the object's tag, and the next allocation from that slot waits for
  * where free stores to: two loads on the way from one to the other. So free guesses that the tag
@@ -46,20 +43,17 @@ NL_INLINE bool pop_bucket(size_t bucket, nl_u64 *obj)
  * that changes it in between does no harm.
  *
  * A wrong guess costs more than those loads. After one there is none, which the branch predictor
- * learns just as well, until some frees in a row were of one cache. All of it are hints.
+ * learns just as well, until two frees in a row were of one cache. All of it are hints.
  */
 NL_INLINE bool free_other(const void *p, nl_u32 tag)
 {
 	nl_u64 rslots = nl_self.slots;
-	nl_u32 same = nl_self.same + 1;
 
 	if (nl_unlikely(tag >> 16 != NL_KIND_SLAB) || nl_unlikely(!rslots))
 		return false;
 	/* By arithmetic: what is freed next is what no branch predictor knows. */
-	same &= -(nl_u32)(tag == nl_self.seen_tag);
+	nl_self.last_tag = tag | -(nl_u32)(tag != nl_self.seen_tag);
 	nl_self.seen_tag = tag;
-	nl_self.same = same;
-	nl_self.last_tag = tag | -(nl_u32)(same < NL_GUESS_AFTER);
 	return nl_likely(nl_rseq_push_cid(rslots, NL_TAG_SLOT(tag), (nl_u64)p));
 }
 

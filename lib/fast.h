@@ -64,8 +64,8 @@ NL_INLINE bool free_fast(const void *p)
 
 	if (nl_likely(how != NL_FREE_OTHER_TAG))
 		return how == NL_FREE_DONE;
-	return free_other(p, nl_load(nl_free_map.tags +
-				     (((nl_u64)p - nl_free_map.first) >> NL_CHUNK_SHIFT)));
+	return free_other(
+		p, nl_load(nl_free_map.tags + (((nl_u64)p - nl_free_map.first) >> NL_CHUNK_SHIFT)));
 }
 #else
 NL_INLINE bool free_fast(const void *p)

@@ -168,20 +168,24 @@ NL_INLINE nl_u32 nl_slot_swap(nl_heap_t *h, nl_slot_t *slot, nl_u32 id, nl_u32 w
 	return nl_slot_attach(h, slot, spare, id);
 }
 
-#ifndef __bpf__
 /*
  * Frees and allocations in random order run a slot's main full and empty in turn, where the other
- * sheaf is just the other way round: an exchange every few calls. So at the third turn in a row the
- * two share what they have, and the next exchange is half a sheaf away, in either direction. In a
- * private heap: objects that are on their way are in neither, and lost on a child whose parent's
+ * sheaf is just the other way round: an exchange every few calls. So at the second quick turn in a row
+ * the two share what they have, and the next exchange is half a sheaf away, in either direction. In
+ * a private heap: objects that are on their way are in neither, and lost on a child whose parent's
  * thread was here, as all that this thread had; a client of a shared heap loses nothing so.
  */
-NL_INLINE int nl_slot_turns(nl_heap_t *h, nl_slot_t *slot, nl_u32 full)
+#ifdef __bpf__
+#define nl_slot_turn(slot, full)
+#define nl_slot_other nl_slot_swap
+#else
+/* Main is full, or empty. A turn is quick if it comes before half a sheaf of allocations. */
+NL_INLINE void nl_slot_turn(nl_slot_t *slot, nl_u32 full)
 {
-	nl_u32 ways = slot->ways << 1 | full;
+	nl_u32 last = slot->turn, allocs = (nl_u32)NL_WORD_ALLOCS(nl_load(&slot->word));
+	nl_u32 quick = (last & 1) != full && (allocs << 3) - (last & ~7u) < slot->cap / 2 << 3;
 
-	nl_store(&slot->ways, ways);
-	return nl_unlikely((ways & 7) == (full ? 5 : 2)) && nl_heap_is_private(h);
+	nl_store(&slot->turn, allocs << 3 | (last & 2) << 1 | quick << 1 | full);
 }
 
 /* The younger objects of one to the other. */
@@ -197,12 +201,16 @@ NL_INLINE void nl_sheaf_share(nl_sheaf_t *from, nl_sheaf_t *to)
 	nl_store(&to->size, (nl_u16)(at + more));
 }
 
-/* The spare has more than one object more than main, or main than the spare: which is detached. */
-NL_INLINE nl_u32 nl_slot_share(nl_heap_t *h, nl_slot_t *slot, nl_u32 id, nl_u32 who)
+/* Main is empty and the spare is not, or main is full and the spare is not. */
+NL_INLINE nl_u32 nl_slot_other(nl_heap_t *h, nl_slot_t *slot, nl_u32 id, nl_u32 who)
 {
-	nl_u32 main = slot->main, spare = slot->spare;
-	nl_sheaf_t *m = nl_sheaf(h, main - 1), *s = nl_sheaf(h, spare - 1);
+	nl_u32 main = slot->main, spare = slot->spare, half = slot->cap / 2;
+	nl_sheaf_t *m, *s = nl_sheaf(h, spare - 1);
 
+	if (nl_likely((slot->turn & 6) != 6) || !main || !nl_heap_is_private(h) ||
+	    (slot->turn & 1 ? s->size >= half : s->size <= half))
+		return nl_slot_swap(h, slot, id, who);
+	m = nl_sheaf(h, main - 1);
 	nl_slot_detach(h, slot);
 	if (m->size < s->size) {
 		nl_sheaf_share(s, m);

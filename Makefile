@@ -332,12 +332,11 @@ check-compilers:
 	+@$(WITH_CLANG)
 	+@$(WITH_ARM64)
 
-# On other kernels, in QEMU, where each of these suites takes half a minute. make check has those in
+# On other kernels, in QEMU, where each of these suites takes half a minute, and two of them up to one
+# and a half minutes (bpf/test_nolock_garbage, bpf/test_nolock_pass). make check has those in
 # KERNEL_SHORT, allocating and growing and the structures of the examples, and tracing as below.
 KERNELS ?= trixie sid
-# All but two, which take emulation too long: they are to be named.
-KERNEL_TESTS ?= $(filter-out bpf/test_nolock_garbage bpf/test_nolock_pass,$(patsubst selftests/%.c,%,\
-		$(sort $(wildcard selftests/bpf/test_*.c selftests/user/test_*.c))))
+KERNEL_TESTS ?= $(patsubst selftests/%.c,%,$(sort $(wildcard selftests/bpf/test_*.c selftests/user/test_*.c)))
 KERNEL_SHORT = bpf/test_arena_self bpf/test_examples
 # With the suite's own libbpf, linked to the C library of that Debian by its loader in the machine.
 KERNEL_LIBBPF = bpf/test_trace_caches user/test_daemon

@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * bound.c - what a pair of 64 B costs at least: the parts of an allocator put together one by one, in
- * the same loop, up to kmalloc() and kfree().
+ * bound.c - what a pair of 64 B costs, part by part: those of an allocator are put together one by one,
+ * in the same loop, up to kmalloc() and kfree().
  *
  * - nothing: an address from a counter; a free that does nothing. What every allocator pays.
  * - list: a thread's free list through the objects, of one size alone.
  * - list, page: of the size's own list, and a free that asks its page's head for size and thread, as
- *   mimalloc and rpmalloc do. No signal handler may come between its load and its store.
+ *   mimalloc and rpmalloc do.
  * - array, tag: a thread's array of addresses instead, and a free that asks a table for any address,
  *   as libnolock does, but without what makes it safe.
  * - nolock: kmalloc() and kfree(). What it has more than the last: restartable sequences on the CPU's
- *   slot; with more objects than fit there, sheaves that come and go, looked through for doubles.
+ *   slot; a free that goes on by the tag of the one before, while the last has to wait for its table;
+ *   with more objects than fit in a slot, sheaves that come and go, looked through for doubles.
  *
- * The first four are no allocators: they have as many objects as the loop needs, and no way out.
+ * The first four are no allocators: they have as many objects as the loop needs, and no way out; and
+ * no signal handler may come between their loads and their stores.
  */
 #define _GNU_SOURCE
 #include <nolock/slab.h>
@@ -62,7 +64,7 @@ static __thread uint64_t counter;
 
 static NOINLINE void *nothing_alloc(size_t size)
 {
-	return memory + (NR_PAGES - 1) * PAGE_SIZE + (counter++ % 512) * size;
+	return memory + (NR_PAGES - 1) * PAGE_SIZE + (1 + counter++ % 512) * size;
 }
 
 static NOINLINE void nothing_free(void *p)
@@ -208,7 +210,7 @@ static inline __attribute__((always_inline)) void loop(const struct way *w, bool
 
 static NOINLINE void loop_of(const struct way *w, unsigned int batch)
 {
-	/* The loops of a pair have one object, in a register. */
+	/* Which of both is asked once: a loop has calls of one kind. */
 	if (w->alloc)
 		loop(w, false, batch);
 	else
@@ -225,7 +227,7 @@ int main(void)
 	       "rounds)\n%8s",
 	       ROUNDS, "batch");
 	for (size_t w = 0; w < NR_WAYS; w++)
-		printf(" %18s", ways[w].name);
+		printf("  %18s", ways[w].name);
 	putchar('\n');
 	for (size_t b = 0; b < sizeof(batches) / sizeof(batches[0]); b++) {
 		for (int r = -1; r < ROUNDS; r++) {

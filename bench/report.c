@@ -489,12 +489,11 @@ void report_bpf(struct report *r, unsigned int rounds, double *const ns[NR_BENCH
 		json_object_object_add(row, "ns", json_spread(&s));
 		json_object_object_add(row, "ns_less_loop", json_spread(&less));
 		json_object_object_add(o, names[i], row);
-		if (i <= BENCH_BPF_NOLOCK)
-			ratio = (struct spread){ 0 };
-		else
+		ratio = (struct spread){ 0 };
+		if (i > BENCH_BPF_NOLOCK) {
 			ratio = spread_ratio(net[BENCH_BPF_NOLOCK], net[i], rounds);
-		if (i > BENCH_BPF_NOLOCK)
 			json_object_object_add(row, "ratio", json_spread(&ratio));
+		}
 		table_cell(t, "  %s", names[i]);
 		table_cell(t, "%.1f", s.median);
 		table_cell(t, "%.1f..%.1f", s.q1, s.q3);

@@ -71,7 +71,7 @@ static bool add_slab(struct nolock_heap *heap, nl_u32 id, gfp_t gfp, bool far)
 	if (!nl_slab_new(heap->h, id, far ? flags : flags | NL_THIS, nl_who(heap), 0))
 		return gfpflags_allow_blocking(gfp) &&
 		       (nl_heap_grow(heap, nl_heap_grow_step(heap)) ||
-			(far && nl_heap_shrink(heap)));
+			((far || gfp & __GFP_THISNODE) && nl_heap_shrink(heap)));
 	nl_slot_count(nl_aslot(heap->h, nl_cpu(heap), id), NL_STAT_ALLOC_SLAB, 1);
 	return true;
 }
@@ -97,7 +97,7 @@ int kmem_cache_prefill_percpu_array(struct kmem_cache *s, unsigned int count, gf
 		n = -ENOMEM;
 		if (add_slab(heap, c->id, gfp, far))
 			continue;
-		if (far)
+		if (far || gfp & __GFP_THISNODE)
 			break;
 		far = true;
 	}

@@ -227,11 +227,30 @@ void nl_cache_forget(struct nolock_heap *heap, nl_u32 id)
 	nl_store_release(&c->state, NL_CACHE_FREE);
 }
 
+#define DESTROY_TRIES 4
+
+/*
+ * A cache without slabs stops being one. nl_heap_prefill() counts a slab before it looks at the state:
+ * either it sees that the cache is gone, or its slab is seen here.
+ */
+static bool close_cache(struct nolock_heap *heap, nl_cache_t *c)
+{
+	if (nl_load(&c->nr_slabs))
+		return false;
+	nl_store(&c->state, NL_CACHE_BUSY_BY(heap->client));
+	nl_mb();
+	if (!nl_load(&c->nr_slabs))
+		return true;
+	nl_store_release(&c->state, NL_CACHE_LIVE);
+	return false;
+}
+
 int kmem_cache_destroy(struct kmem_cache *s)
 {
 	nl_cache_t *c = (nl_cache_t *)s;
 	struct nolock_heap *heap;
-	unsigned long left;
+	unsigned long left = 0;
+	bool gone = false;
 	slab_flags_t flags;
 	int err;
 
@@ -248,17 +267,22 @@ int kmem_cache_destroy(struct kmem_cache *s)
 	/* Nobody reads its objects any more, in no process. */
 	if (heap->type != NL_HEAP_PRIVATE)
 		nl_store(&c->flags, flags & ~SLAB_TYPESAFE_BY_RCU);
-	nl_cache_shrink(heap, c->id);
-	nl_rcu_kick(heap);
-	left = objects_left(heap->h, c);
-	if (left || nl_load(&c->nr_slabs)) {
+	/* Once more if all is free, but nolockd has had a new slab ready before. */
+	for (int i = 0; i < DESTROY_TRIES && !gone; i++) {
+		nl_cache_shrink(heap, c->id);
+		nl_rcu_kick(heap);
+		left = objects_left(heap->h, c);
+		gone = !left && close_cache(heap, c);
+		if (left || heap->type == NL_HEAP_PRIVATE)
+			break;
+	}
+	if (!gone) {
 		nl_store(&c->flags, flags);
 		fprintf(stderr, "nolock: cache '%s' is not destroyed: %lu object%s still in use\n",
 			c->name, left, left == 1 ? "" : "s");
 		nl_debug_leaks(heap, c->id, left);
 		return -EBUSY;
 	}
-	nl_store(&c->state, NL_CACHE_BUSY_BY(heap->client));
 	nl_cache_forget(heap, c->id);
 	return 0;
 }

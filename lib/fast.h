@@ -75,7 +75,7 @@ NL_INLINE bool free_fast(const void *p)
 
 	/* What the compiler knows to be equal to the tag, it would compute from the tag. */
 	__asm__("" : "+r"(guess));
-	if (nl_unlikely(off >= nl_load(&nl_free_map.span)))
+	if (nl_unlikely(off >= nl_load_acquire(&nl_free_map.span)))
 		return false;
 	tag = nl_load(nl_free_map.tags + (off >> NL_CHUNK_SHIFT));
 	if (nl_likely(tag == last))

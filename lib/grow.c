@@ -350,10 +350,28 @@ static nl_u64 bytes_free(nl_heap_t *h, nl_u32 id, nl_u64 enough)
 	return bytes;
 }
 
+/*
+ * A slab of a cache that a client may be destroying: counted before the state is looked at, as
+ * kmem_cache_destroy() writes the state and then looks at the count. False: the cache is gone.
+ */
+static bool add_slab(nl_heap_t *h, nl_u32 id, nl_u32 flags, nl_u32 who, nl_u64 *obj)
+{
+	nl_cache_t *c = nl_cache(h, id);
+	bool live;
+
+	nl_add(&c->nr_slabs, 1);
+	nl_mb();
+	live = nl_load_acquire(&c->state) == NL_CACHE_LIVE;
+	*obj = live ? nl_slab_new(h, id, flags, who, 0) : 0;
+	nl_add(&c->nr_slabs, (nl_u32)-1);
+	return live;
+}
+
 nl_u32 nl_heap_prefill(struct nolock_heap *heap, nl_u64 bytes)
 {
 	nl_heap_t *h = heap->h;
 	nl_u32 who = nl_who(heap), made = 0;
+	nl_u64 obj;
 
 	for (nl_u32 id = 0; id < NL_MAX_CACHES; id++) {
 		if (nl_load(&nl_cache(h, id)->state) != NL_CACHE_LIVE)
@@ -366,7 +384,9 @@ nl_u32 nl_heap_prefill(struct nolock_heap *heap, nl_u64 bytes)
 		for (nl_u64 tries = 0;
 		     tries <= bytes >> NL_CHUNK_SHIFT && bytes_free(h, id, bytes) < bytes;
 		     tries++) {
-			if (nl_slab_new(h, id, NL_WHOLE | NL_NODE(nl_here(heap)), who, 0)) {
+			if (!add_slab(h, id, NL_WHOLE | NL_NODE(nl_here(heap)), who, &obj))
+				break;
+			if (obj) {
 				nl_slot_count(nl_aslot(h, nl_cpu(heap), id), NL_STAT_ALLOC_SLAB, 1);
 				made++;
 			} else if (!nl_heap_grow(heap, 1)) {

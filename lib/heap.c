@@ -46,7 +46,7 @@ extern __thread struct nolock_thread nolock_thread NOLOCK_API __attribute__((ali
 #else
 __thread struct nolock_thread nolock_thread NOLOCK_API;
 #endif
-struct nl_free_map nl_free_map;
+struct nl_free_map nl_free_map = { .first = 1ULL << 63 };
 nl_u16 nl_small_slot[NL_SMALL_MAX / 16];
 
 static struct nolock_heap no_heap = { .fd = -1, .conn = -1 };
@@ -184,12 +184,14 @@ void nl_heap_refresh(struct nolock_heap *heap)
 	end -= heap->first - (nl_u64)heap->base;
 	/*
 	 * Constant for the process's life, and written before the first object of the heap was handed
-	 * out: whoever frees one got it, by whatever way, after that.
+	 * out: whoever frees one got it, by whatever way, after that. Who frees something else, NULL
+	 * above all, may have read the first address before and the span after this: no pointer is
+	 * within any span of what that address was until now.
 	 */
 	nl_store(&nl_free_map.first, heap->first);
 	nl_store(&nl_free_map.tags, nl_tag(heap->h, heap->h->first_chunk));
 	if ((int64_t)end > (int64_t)nl_load(&nl_free_map.span))
-		nl_store(&nl_free_map.span, end);
+		nl_store_release(&nl_free_map.span, end);
 }
 
 nl_u32 nl_possible_cpus(void)

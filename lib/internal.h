@@ -64,7 +64,7 @@ enum {
  * it is 0 before there is a heap, and without rseq.
  */
 struct nl_free_map {
-	nl_u64 first; /* address of the first chunk */
+	nl_u64 first; /* address of the first chunk; before it is known, what no pointer is behind */
 	nl_u64 span;  /* bytes from there whose tags may be read */
 	nl_tag_t *tags;
 };
@@ -188,7 +188,8 @@ NL_HIDDEN bool nl_heap_any_chunk(const struct nolock_heap *heap);
 NL_HIDDEN nl_u32 nl_heap_free_chunks(const struct nolock_heap *heap);
 
 /*
- * nl_heap_prefill - give every kmalloc cache slabs until at least @bytes are free in its bitmaps
+ * nl_heap_prefill - give every cache slabs until at least @bytes are free in its bitmaps; accounted
+ * ones of kmalloc() once they have any
  * Returns the number of slabs made.
  */
 NL_HIDDEN nl_u32 nl_heap_prefill(struct nolock_heap *heap, nl_u64 bytes);

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
 #
-# verdict.sh - how shell tests say what passed: to be sourced. What $tmp/out has is shown
-# when something failed.
+# verdict.sh - how shell tests say what passed: to be sourced. What $tmp/out has, if it is there, is
+# shown when something failed.
 
 passed=0 failed=0 skipped=0
 
@@ -15,7 +15,7 @@ verdict()
 	else
 		failed=$((failed + 1))
 		echo "FAILED  $1${3:+: $3}"
-		[ ! -e "$tmp/out" ] || sed 's/^/    /' "$tmp/out"
+		[ ! -e "${tmp-/nowhere}/out" ] || sed 's/^/    /' "$tmp/out"
 	fi
 }
 

@@ -8,6 +8,7 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -176,6 +177,21 @@ static const struct {
 	{ "circles", circles, 4 },
 };
 
+/*
+ * Heaps of each kind at most, from the environment: kernels that write a stack trace into the BPF
+ * program's stream for each fault in an arena take minutes for all of them under emulation.
+ */
+static unsigned int heaps_at_most(void)
+{
+	const char *text = getenv("NOLOCK_GARBAGE_HEAPS");
+	char *end = "";
+	unsigned long most = text ? strtoul(text, &end, 10) : UINT_MAX;
+
+	cr_assert(!*end && most > 0 && most <= UINT_MAX, "NOLOCK_GARBAGE_HEAPS=%s: want 1 or more",
+		  text);
+	return (unsigned int)most;
+}
+
 static nl_u64 now_us(void)
 {
 	struct timespec ts;
@@ -250,13 +266,13 @@ static void kernel_is_well(int kmsg)
 	cr_assert_eq(errno, EAGAIN);
 }
 
-Test(nolock_garbage, programs_end_and_the_kernel_lives, .timeout = 400)
+Test(nolock_garbage, programs_end_and_the_kernel_lives, .timeout = 580)
 {
 	int kmsg = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	struct nolock_heap *heap = heap_new(0, 4), *whole = heap_new(1, 4);
 	struct nolock_call_bpf *s, *beside;
 	struct heap_copy c = { .at = heap->base };
-	unsigned int trials = 0;
+	unsigned int trials = 0, most = heaps_at_most();
 
 	cr_assert_geq(kmsg, 0, "/dev/kmsg: %s", strerror(errno));
 	cr_assert_geq(lseek(kmsg, 0, SEEK_END), 0);
@@ -272,9 +288,10 @@ Test(nolock_garbage, programs_end_and_the_kernel_lives, .timeout = 400)
 		cr_assert(call1(s, CALL_ALLOC, size, 0, NUMA_NO_NODE));
 	memcpy(c.saved, c.at, c.size);
 	for (unsigned int k = 0; k < sizeof(kinds) / sizeof(kinds[0]); k++) {
+		unsigned int seeds = kinds[k].seeds < most ? kinds[k].seeds : most;
 		nl_u64 longest = 0;
 
-		for (unsigned int seed = 1; seed <= kinds[k].seeds; seed++, trials++) {
+		for (unsigned int seed = 1; seed <= seeds; seed++, trials++) {
 			nl_u64 obj;
 
 			memcpy(c.at, c.saved, c.size);
@@ -286,7 +303,7 @@ Test(nolock_garbage, programs_end_and_the_kernel_lives, .timeout = 400)
 			call1(beside, CALL_FREE, obj, 0, 0);
 		}
 		figure("%s: %u heaps, 264 calls on each, the longest 22 took %llu us",
-		       kinds[k].name, kinds[k].seeds, (unsigned long long)longest);
+		       kinds[k].name, seeds, (unsigned long long)longest);
 	}
 	heap_whole(whole, 0, "the heap beside it");
 	/* With its metadata as they were, the heap serves again. */

@@ -98,7 +98,13 @@ struct pair {
 	unsigned int side;
 };
 
-Test(nolock_pass, both_directions, .timeout = 120)
+/* Of what BPF allocated, handlers have had less than a quarter of what user space has. */
+static bool handler_is_late(const struct nolock_work *handler, const struct nolock_work *user)
+{
+	return nl_load(&handler->from[SIDE_BPF]) < nl_load(&user->from[SIDE_BPF]) / 4;
+}
+
+Test(nolock_pass, both_directions, .timeout = 400)
 {
 	static const char *const progs[] = { "work_root", NULL };
 	int fd = heap_make(0, 8), status, ready[2];
@@ -143,6 +149,12 @@ Test(nolock_pass, both_directions, .timeout = 120)
 
 		work_run(user);
 		run_syscall(s->progs.work_root, NULL);
+		/*
+		 * Where the timer's interrupt lets the second process run first, as in an emulator that
+		 * has one thread for all CPUs, the handler finds little of BPF's left in the mail.
+		 */
+		if (handler_is_late(handler, user))
+			raise(SIGUSR1);
 		enough = true;
 		for (unsigned int i = 0; i < sizeof(all) / sizeof(all[0]); i++)
 			enough &= nl_load(&all[i].w->from[all[i].side]) >= 1000;
@@ -283,22 +295,22 @@ static void storm(const char *what, unsigned int size, unsigned int capacity, bo
 	heap_whole(heap, 9, what);
 }
 
-Test(nolock_storm, kmalloc_sizes, .timeout = 120)
+Test(nolock_storm, kmalloc_sizes, .timeout = 400)
 {
 	storm("kmalloc, 16 to 512 bytes", 0, 0, true);
 }
 
-Test(nolock_storm, one_cache, .timeout = 120)
+Test(nolock_storm, one_cache, .timeout = 400)
 {
 	storm("one cache of 64 bytes", 64, 0, true);
 }
 
-Test(nolock_storm, small_sheaves, .timeout = 120)
+Test(nolock_storm, small_sheaves, .timeout = 400)
 {
 	storm("one cache, 2 objects a sheaf", 1024, 2, true);
 }
 
-Test(nolock_storm, a_slots_alone, .timeout = 120)
+Test(nolock_storm, a_slots_alone, .timeout = 400)
 {
 	storm("one cache, without rseq", 256, 4, false);
 }

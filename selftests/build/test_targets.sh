@@ -5,7 +5,7 @@
 
 set -u
 cd "$(dirname "$0")/../.." || exit 1
-unset MAKEFLAGS MFLAGS MAKELEVEL
+unset MAKEFLAGS MFLAGS MAKELEVEL BUILD TINY PROGRAMS
 . selftests/verdict.sh
 
 # What is named is what check-programs runs; nothing named is all of them.

@@ -315,6 +315,8 @@ Test(numa, array_from_another_node)
 		cr_assert_eq(kmem_cache_prefill_percpu_array(s, 100, GFP_KERNEL), -ENOMEM);
 		while (n)
 			kfree(p[--n]);
+		cr_assert_eq(kmem_cache_prefill_percpu_array(s, 100, GFP_KERNEL | __GFP_THISNODE),
+			     -ENOMEM);
 		cr_assert_eq(kmem_cache_prefill_percpu_array(s, 100, GFP_KERNEL), 0, "%s",
 			     heap_kinds[kind]);
 		for (n = 0; n < 100; n++) {

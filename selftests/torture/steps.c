@@ -49,8 +49,10 @@ static int forget_section(pid_t pid)
 
 #if defined(__x86_64__)
 #define IP(regs) ((regs).rip)
+#define BREAKPOINT(word) (((word) & ~0xffL) | 0xcc) /* int3 */
 #elif defined(__aarch64__)
 #define IP(regs) ((regs).pc)
+#define BREAKPOINT(word) (((word) & ~0xffffffffL) | 0xd4200000L) /* brk #0 */
 #else
 #error which register is the instruction pointer here?
 #endif
@@ -141,7 +143,7 @@ static int run_to(struct steps *st, uintptr_t ip)
 
 	errno = 0;
 	word = ptrace(PTRACE_PEEKTEXT, st->pid, ip, 0);
-	if (errno || ptrace(PTRACE_POKETEXT, st->pid, ip, (word & ~0xffL) | 0xcc) ||
+	if (errno || ptrace(PTRACE_POKETEXT, st->pid, ip, BREAKPOINT(word)) ||
 	    ptrace(PTRACE_CONT, st->pid, 0, 0))
 		return -1;
 	sig = wait_stop(st);

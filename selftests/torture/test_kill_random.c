@@ -371,10 +371,18 @@ static bool eventually(bool (*happened)(unsigned int nr), unsigned int nr, const
 	return true;
 }
 
+/* A client that nobody has killed, and its status. */
+static int ended, ended_status;
+
 static bool all_rest(unsigned int nr)
 {
 	(void)nr;
 	for (unsigned int c = 0; c < CLIENTS; c++)
+		if (pids[c] && waitpid(pids[c], &ended_status, WNOHANG) == pids[c]) {
+			pids[c] = 0;
+			ended = (int)c + 1;
+		}
+	for (unsigned int c = 0; c < CLIENTS && !ended; c++)
 		for (unsigned int t = 0; t < THREADS; t++)
 			if (pids[c] && LOAD(sh->client[c].thread[t].state) == RUNNING)
 				return false;
@@ -517,6 +525,7 @@ static bool kill_one(struct rng *r)
 	unsigned int victim = rng_below(r, CLIENTS), other = rng_below(r, CLIENTS);
 	nl_u32 number = LOAD(sh->client[victim].number);
 	bool stop = other != victim && rng_below(r, 3) == 0, ok;
+	int status = 0;
 	char what[200] = "";
 
 	if (stop) {
@@ -524,8 +533,12 @@ static bool kill_one(struct rng *r)
 		kill(pids[other], SIGSTOP);
 	}
 	kill(pids[victim], SIGKILL);
-	while (waitpid(pids[victim], NULL, 0) < 0 && errno == EINTR)
+	while (waitpid(pids[victim], &status, 0) < 0 && errno == EINTR)
 		;
+	if (status != SIGKILL) {
+		ended = (int)victim + 1;
+		ended_status = status;
+	}
 	dead_pid = (nl_u32)pids[victim];
 	kills++;
 	if (form == HERE)
@@ -543,6 +556,11 @@ static bool kill_one(struct rng *r)
 	ok = eventually(all_rest, 0, "the living come to rest");
 	if (!ok)
 		snprintf(what, sizeof(what), "somebody is stuck");
+	if (ended) {
+		snprintf(what, sizeof(what), "client %d has ended by itself: %#x", ended - 1,
+			 ended_status);
+		ok = false;
+	}
 	if (ok && form != HERE && nolockd_rest(&daemon_)) {
 		snprintf(what, sizeof(what), "nolockd's keeper is gone, or never rests");
 		ok = false;
@@ -628,6 +646,7 @@ static bool heap_life(unsigned long want, uint64_t until, struct rng *r)
 	unsigned long n = 0;
 	bool ok;
 
+	ended = 0;
 	memset(sh, 0, sizeof(*sh));
 	if (inv.map)
 		munmap(inv.map, (HEAP_SIZE >> NL_CHUNK_SHIFT) * NL_SLAB_WORDS * 8);

@@ -150,9 +150,11 @@ Test(daemon, socket_of_a_killed_ones_keeper_is_replaced)
 
 		if (bind(fd, (struct sockaddr *)&addr, sizeof(addr)) || listen(fd, 1))
 			_exit(1);
-		/* Until nolockd has found that somebody answers. */
-		if (!fork())
+		/* Until nolockd has found that somebody answers; for a minute, if the test fails. */
+		if (!fork()) {
+			alarm(60);
 			accept(fd, NULL, NULL);
+		}
 		_exit(0);
 	}
 	cr_assert_eq(waitpid(pid, &status, 0), pid);

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * test_deaths.c - clients of nolockd's heap die by SIGKILL at every instruction that they execute in
- * the library, while a BPF program and another client are at work in it: neither is kept from that,
- * nolockd notices, repairs and says so, and the heap is whole.
+ * the library, while a BPF program is at work in it: the program goes on, nolockd notices, repairs
+ * and counts it, another client allocates and frees as before, and the heap is whole.
  *
  * One client is single-stepped through every call there is, which says what the instructions are.
  * Then for each of them a client runs up to it, and is killed there. make check takes some of them,
- * spread evenly; with TORTURE_SECONDS=N as many as there is time for, all if it lasts.
+ * with TORTURE_SECONDS=N as many as there is time for, all if it lasts; spread evenly in any case.
  */
 #define _GNU_SOURCE
 #include <criterion/criterion.h>
@@ -23,6 +23,7 @@
 
 #include "client.h"
 #include "daemon.h"
+#include "../torture/row.h"
 #include "../torture/steps.h"
 
 enum { CAPACITY = 4, MANY = 60, MOST = 1 << 16, SOME = 300 };
@@ -107,6 +108,7 @@ static void every_call(struct nolock_heap *heap, struct kmem_cache *s)
 		kmem_cache_setup_percpu_array(own, 3);
 		kmem_cache_prefill_percpu_array(own, 3, GFP_KERNEL);
 		kmem_cache_free(own, kmem_cache_alloc(own, GFP_KERNEL));
+		/* Of the client that is stepped it fails: nolockd has a new slab ready before. */
 		kmem_cache_destroy(own);
 	}
 	allocate(heap, s, CAPACITY);
@@ -197,7 +199,10 @@ static unsigned int find_steps(bool rseq)
 	do {
 		uintptr_t at = st.ip - (uintptr_t)__executable_start;
 
-		if (!ours(st.ip) || at >= sizeof(seen) || seen[at] || n == MOST)
+		if (!ours(st.ip) || n == MOST)
+			continue;
+		cr_assert_lt(at, sizeof(seen));
+		if (seen[at])
 			continue;
 		seen[at] = 1;
 		step_of[n++] = st.ip;
@@ -209,7 +214,7 @@ static unsigned int find_steps(bool rseq)
 	return n;
 }
 
-/* Was it killed there? It is not if the program has left nothing to do that leads there. */
+/* Was it killed there? Not where the program, or the dead before, have left nothing to do. */
 static bool die_at(uintptr_t ip, bool rseq, unsigned long long *longest)
 {
 	unsigned long long before, ms;
@@ -227,35 +232,38 @@ static bool die_at(uintptr_t ip, bool rseq, unsigned long long *longest)
 	ms = now_ms() - before;
 	*longest = ms > *longest ? ms : *longest;
 	program_goes_on(&w.program);
+	DO(&w.other, 'f');
+	DO(&w.other, 'a');
 	return there;
 }
 
 static void deaths(bool rseq, unsigned long seconds)
 {
 	unsigned long long longest = 0, locks = 0, end;
-	unsigned int n, some, there = 0, done = 0;
+	unsigned int n, some, step, there = 0, done = 0;
 
 	step_of = calloc(MOST, sizeof(*step_of));
 	cr_assert(step_of);
 	n = find_steps(rseq);
 	cr_assert_gt(n, 1000);
 	some = seconds || n < SOME ? n : SOME;
+	/* The step is a prime: each has its turn once. */
+	step = n % 7919 ? 7919 : 7907;
 	end = now_ms() + seconds * 1000;
 	while (done < some && (!seconds || now_ms() < end)) {
 		world_begin(true);
 		for (unsigned int i = 0; i < OF_A_HEAP && done < some; i++, done++)
-			there += die_at(step_of[(size_t)done * n / some], rseq, &longest);
+			there += die_at(step_of[(size_t)done * step % n], rseq, &longest);
 		locks += of_heap("locks_repaired");
 		world_end(true);
 	}
-	cr_expect_gt(there, done - done / 10, "only %u of %u were where they should die", there,
-		     done);
+	/* How many depends on who comes in between: the most part, but no exact share. */
+	cr_expect_gt(there, done / 2, "only %u of %u were where they should die", there, done);
 	cr_expect_gt(locks, 0);
-	printf("# deaths%s: clients killed at %u of %u instructions beside a program, %llu locks taken "
-	       "over, at most %llu ms until it was all repaired\n",
-	       rseq ? "" : " without sequences", there, n, locks, longest);
-	printf("row|death beside BPF|0|%u kills|0\n", done);
-	fflush(stdout);
+	printf("# deaths%s: clients killed at %u of %u instructions beside a program, %u elsewhere, %llu "
+	       "locks taken over, at most %llu ms until it was all repaired\n",
+	       rseq ? "" : " without sequences", there, n, done - there, locks, longest);
+	row("death beside BPF", 0, done, "kills", 0);
 	free(step_of);
 }
 

@@ -357,6 +357,8 @@ NOLOCK_API int kmem_cache_setup_percpu_array(struct kmem_cache *s, unsigned int 
 /*
  * kmem_cache_prefill_percpu_array - fill this CPU's array up to at least @count objects
  * @count: at most what the array was set up for
+ * Objects of another node are taken when this CPU's has nothing left and cannot grow, and not with
+ * __GFP_THISNODE.
  * A thread that moves to another CPU afterwards finds that one's array, and may find it empty.
  * Returns 0, -EINVAL, -EBUSY (locked by what this call has interrupted, or by a thread that was
  * preempted here) or -ENOMEM, with what could be had in the array. Any context (as kmalloc()).

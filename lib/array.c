@@ -25,7 +25,10 @@ int kmem_cache_setup_percpu_array(struct kmem_cache *s, unsigned int count)
 		return -EINVAL;
 	if (!c->capacity)
 		return -EOPNOTSUPP;
+	/* nolockd has slabs ready for it, maybe. */
 	if (nl_load(&c->nr_slabs))
+		nl_cache_shrink(heap, c->id);
+	if (nl_load(&c->nr_slabs) && nl_objects_left(heap->h, c))
 		return -EBUSY;
 	nl_store(&c->capacity, count);
 	nl_store_release(&c->mode, c->mode | NL_CACHE_ARRAY);

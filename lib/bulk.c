@@ -62,7 +62,7 @@ static size_t alloc_some(struct nolock_heap *heap, nl_u32 id, nl_u32 flags, void
 static int alloc_bulk(struct kmem_cache *s, gfp_t gfp, gfp_t mask, size_t size, void **p)
 {
 	struct nolock_heap *heap = s ? nolock_heap_of(s) : NULL;
-	bool nolock = mask == NOLOCK_GFP_NOLOCK_MASK;
+	bool nolock = mask == NOLOCK_GFP_NOLOCK_MASK, singly;
 	nl_cache_t *c = (nl_cache_t *)s;
 	size_t got = 0;
 	nl_u64 obj;
@@ -73,8 +73,12 @@ static int alloc_bulk(struct kmem_cache *s, gfp_t gfp, gfp_t mask, size_t size, 
 	}
 	nl_depth++;
 	nl_fork_check();
+	/* What is in sheaves may be another node's, where this one had nothing left. */
+	singly = (gfp & __GFP_THISNODE) && heap->h->nr_nodes > 1;
 	while (got < size) {
-		got += alloc_some(heap, c->id, nl_core_flags(gfp, nolock), p + got, size - got);
+		if (!singly)
+			got += alloc_some(heap, c->id, nl_core_flags(gfp, nolock), p + got,
+					  size - got);
 		if (got == size)
 			break;
 		/* This one waits, grows the heap, or scans it, as the flags allow. */

@@ -170,8 +170,7 @@ struct kmem_cache *nolock_heap_kmem_cache_find(struct nolock_heap *heap, const c
 	return NULL;
 }
 
-/* Objects that are not free in the cache's slabs, once its sheaves are empty. */
-static unsigned long objects_left(nl_heap_t *h, nl_cache_t *c)
+unsigned long nl_objects_left(nl_heap_t *h, nl_cache_t *c)
 {
 	nl_u32 end = nl_load_acquire(&h->nr_open) << NL_GROUP_SHIFT;
 	unsigned long left = 0;
@@ -273,7 +272,7 @@ int kmem_cache_destroy(struct kmem_cache *s)
 	for (int i = 0; i < DESTROY_TRIES && !gone; i++) {
 		nl_cache_shrink(heap, c->id);
 		nl_rcu_kick(heap);
-		left = objects_left(heap->h, c);
+		left = nl_objects_left(heap->h, c);
 		gone = !left && close_cache(heap, c);
 		if (left || heap->type == NL_HEAP_PRIVATE)
 			break;

@@ -41,30 +41,37 @@ NL_INLINE bool pop_bucket(size_t bucket, nl_u64 *obj)
  * is that of the thread's last free, and checks: the branch predictor carries on with the guess
  * before the tag is there. The guess is used only where it equals the object's tag, so a handler
  * that changes it in between does no harm.
+ *
+ * A wrong guess costs more than those loads. After one there is none, which the branch predictor
+ * learns just as well, until two frees in a row were of one cache. All of it are hints.
  */
+NL_INLINE bool free_other(const void *p, nl_u32 tag)
+{
+	nl_u64 rslots = nl_self.slots;
+
+	if (nl_unlikely(tag >> 16 != NL_KIND_SLAB) || nl_unlikely(!rslots))
+		return false;
+	/* By arithmetic: what is freed next is what no branch predictor knows. */
+	nl_self.last_tag = tag | -(nl_u32)(tag != nl_self.seen_tag);
+	nl_self.seen_tag = tag;
+	return nl_likely(nl_rseq_push_cid(rslots, NL_TAG_SLOT(tag), (nl_u64)p));
+}
+
 #ifdef NL_HAVE_FREE_GUESS
 NL_INLINE bool free_fast(const void *p)
 {
 	int how = nl_rseq_free_guess((nl_u64)p);
-	nl_u64 rslots;
-	nl_u32 tag;
 
 	if (nl_likely(how != NL_FREE_OTHER_TAG))
 		return how == NL_FREE_DONE;
-	rslots = nl_self.slots;
-	tag = nl_load(nl_free_map.tags + (((nl_u64)p - nl_free_map.first) >> NL_CHUNK_SHIFT));
-	/* Another cache's than the last one freed: the guess is this one from now on. */
-	if (nl_unlikely(tag >> 16 != NL_KIND_SLAB) || nl_unlikely(!rslots))
-		return false;
-	nl_self.last_tag = tag;
-	return nl_likely(nl_rseq_push_cid(rslots, NL_TAG_SLOT(tag), (nl_u64)p));
+	return free_other(
+		p, nl_load(nl_free_map.tags + (((nl_u64)p - nl_free_map.first) >> NL_CHUNK_SHIFT)));
 }
 #else
 NL_INLINE bool free_fast(const void *p)
 {
 	nl_u64 off = (nl_u64)p - nl_free_map.first;
 	nl_u32 last = nl_self.last_tag, guess = last, tag;
-	nl_u64 rslots;
 
 	/* What the compiler knows to be equal to the tag, it would compute from the tag. */
 	__asm__("" : "+r"(guess));
@@ -73,12 +80,7 @@ NL_INLINE bool free_fast(const void *p)
 	tag = nl_load(nl_free_map.tags + (off >> NL_CHUNK_SHIFT));
 	if (nl_likely(tag == last))
 		return nl_likely(nl_rseq_push_cid(nl_self.slots, NL_TAG_SLOT(guess), (nl_u64)p));
-	rslots = nl_self.slots;
-	/* Another cache's than the last one freed: the guess is this one from now on. */
-	if (nl_unlikely(tag >> 16 != NL_KIND_SLAB) || nl_unlikely(!rslots))
-		return false;
-	nl_self.last_tag = tag;
-	return nl_likely(nl_rseq_push_cid(rslots, NL_TAG_SLOT(tag), (nl_u64)p));
+	return free_other(p, tag);
 }
 #endif
 

@@ -847,32 +847,33 @@ struct nolock_heap *nl_heap_next(struct nolock_heap *heap)
 
 enum nolock_heap_type nolock_heap_type(const struct nolock_heap *heap)
 {
-	return (enum nolock_heap_type)heap->type;
+	return heap ? (enum nolock_heap_type)heap->type : (enum nolock_heap_type) - 1;
 }
 
 const char *nolock_heap_name(const struct nolock_heap *heap)
 {
-	return heap->name;
+	return heap ? heap->name : "";
 }
 
 int nolock_heap_fd(const struct nolock_heap *heap)
 {
-	return heap->fd;
+	return heap ? heap->fd : -1;
 }
 
 unsigned int nolock_heap_layout(const struct nolock_heap *heap)
 {
-	return heap->h->version;
+	return heap ? heap->h->version : 0;
 }
 
 void *nolock_heap_root(const struct nolock_heap *heap)
 {
-	return (void *)nl_load_acquire(&heap->h->root);
+	return heap ? (void *)nl_load_acquire(&heap->h->root) : NULL;
 }
 
 void nolock_heap_set_root(struct nolock_heap *heap, void *p)
 {
-	nl_store_release(&heap->h->root, (nl_u64)p);
+	if (heap)
+		nl_store_release(&heap->h->root, (nl_u64)p);
 }
 
 /* For stat.c: a handle on a copy of another process's metadata. */

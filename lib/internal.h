@@ -301,6 +301,9 @@ NL_HIDDEN nl_u32 nl_group_purge(struct nolock_heap *heap, nl_u32 g, nl_u64 mask)
  */
 NL_HIDDEN nl_u64 nl_pages_mask(const nl_cache_t *c, nl_u32 pages, nl_u32 word);
 
+/* cache.c: objects that are not free in the cache's slabs, those in sheaves among them. */
+NL_HIDDEN unsigned long nl_objects_left(nl_heap_t *h, nl_cache_t *c);
+
 /* cache.c: the last step of destroying a cache, or of not making one: its number is free again. */
 NL_HIDDEN void nl_cache_forget(struct nolock_heap *heap, nl_u32 id);
 

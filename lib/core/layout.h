@@ -182,7 +182,8 @@ struct nl_slot {
 	nl_u32 last_tag; /* A, of cache 0: of what the CPU's programs freed last, a hint */
 	nl_u64 stat[NL_NR_STAT];
 	nl_u64 seen; /* word, when decay.c looked the last time */
-	nl_u64 pad[1];
+	nl_u32 turn; /* the last exchange: {allocations 29, quick 2, main was full 1} */
+	nl_u32 pad[1];
 };
 
 /*

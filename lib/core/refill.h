@@ -74,8 +74,9 @@ NL_FUNC nl_u32 nl_slot_refill_near(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, 
 	nl_slot_count_locked(slot, NL_STAT_SLOT_LOCK);
 	if (n || !cache->capacity || (cache->mode & NL_CACHE_ARRAY))
 		return n;
+	nl_slot_turn(slot, 0);
 	if (slot->spare && nl_sheaf(h, slot->spare - 1)->size)
-		return nl_slot_swap(h, slot, id, who);
+		return nl_slot_other(h, slot, id, who);
 	n = nl_slot_barn_get(h, slot, id, who, flags);
 	if (n)
 		return n;
@@ -185,8 +186,9 @@ NL_FUNC nl_u32 nl_slot_room(nl_heap_t *h NL_ARG, nl_slot_t *slot NL_ARG, nl_u32 
 		return 1;
 	if (cache->mode & NL_CACHE_ARRAY)
 		return 0;
+	nl_slot_turn(slot, 1);
 	if (spare && nl_sheaf(h, spare - 1)->size < cap) {
-		nl_slot_swap(h, slot, id, who);
+		nl_slot_other(h, slot, id, who);
 		return 1;
 	}
 	if (spare && nl_barn_room(barn) && nl_barn_lock(barn, who, flags)) {

@@ -168,6 +168,62 @@ NL_INLINE nl_u32 nl_slot_swap(nl_heap_t *h, nl_slot_t *slot, nl_u32 id, nl_u32 w
 	return nl_slot_attach(h, slot, spare, id);
 }
 
+/*
+ * Frees and allocations in random order run a slot's main full and empty in turn, where the other
+ * sheaf is just the other way round: an exchange every few calls. So at the second quick turn in a row
+ * the two share what they have, and the next exchange is half a sheaf away, in either direction. In
+ * a private heap: objects that are on their way are in neither, and lost on a child whose parent's
+ * thread was here, as all that this thread had; a client of a shared heap loses nothing so.
+ */
+#ifdef __bpf__
+#define nl_slot_turn(slot, full)
+#define nl_slot_other nl_slot_swap
+#else
+/* Main is full, or empty. A turn is quick if it comes before half a sheaf of allocations. */
+NL_INLINE void nl_slot_turn(nl_slot_t *slot, nl_u32 full)
+{
+	nl_u32 last = slot->turn, allocs = (nl_u32)NL_WORD_ALLOCS(nl_load(&slot->word));
+	nl_u32 quick = (last & 1) != full && (allocs << 3) - (last & ~7u) < slot->cap / 2 << 3;
+
+	nl_store(&slot->turn, allocs << 3 | (last & 2) << 1 | quick << 1 | full);
+}
+
+/* The younger objects of one to the other. */
+NL_INLINE void nl_sheaf_share(nl_sheaf_t *from, nl_sheaf_t *to)
+{
+	nl_u32 more = (from->size - to->size) / 2, left = from->size - more, at = to->size;
+
+	nl_store(&from->size, (nl_u16)left);
+	nl_barrier(); /* never in both */
+	for (nl_u32 i = 0; i < more; i++)
+		nl_store(&to->obj[at + i], from->obj[left + i]);
+	nl_barrier();
+	nl_store(&to->size, (nl_u16)(at + more));
+}
+
+/* Main is empty and the spare is not, or main is full and the spare is not. */
+NL_INLINE nl_u32 nl_slot_other(nl_heap_t *h, nl_slot_t *slot, nl_u32 id, nl_u32 who)
+{
+	nl_u32 main = slot->main, spare = slot->spare, half = slot->cap / 2;
+	nl_sheaf_t *m, *s = nl_sheaf(h, spare - 1);
+
+	if (nl_likely((slot->turn & 6) != 6) || !main || !nl_heap_is_private(h) ||
+	    (slot->turn & 1 ? s->size >= half : s->size <= half))
+		return nl_slot_swap(h, slot, id, who);
+	m = nl_sheaf(h, main - 1);
+	nl_slot_detach(h, slot);
+	if (m->size < s->size) {
+		nl_sheaf_share(s, m);
+		return nl_slot_attach(h, slot, main, id);
+	}
+	nl_sheaf_share(m, s);
+	nl_store(&s->owner, (nl_u64)who << 32);
+	nl_barrier();
+	nl_store(&slot->spare, main);
+	return nl_slot_attach(h, slot, spare, id);
+}
+#endif
+
 NL_INLINE void nl_slot_count(nl_slot_t *slot, nl_u32 item, nl_u64 n)
 {
 	nl_add(&slot->stat[item], n);

@@ -64,6 +64,25 @@ Test(array, setup_arguments)
 	expect_whole(nolock_heap_default(), NULL, "after bad arguments");
 }
 
+/* nolockd may have slabs ready for a cache before its maker comes to this. */
+Test(array, set_up_behind_nolockd)
+{
+	struct nolock_heap *heap = heap_of_kind(NOLOCK_HEAP_MEMFD, HEAP_SIZE);
+	struct kmem_cache *s =
+		nolock_heap_kmem_cache_create(heap, "array", 200, NULL, SLAB_NO_MERGE);
+	struct nolock_cache_stat st;
+
+	cr_assert_gt(nl_heap_prefill(heap, 100000), 0);
+	stat_of(s, &st);
+	cr_assert_gt(st.slabs, 0);
+	cr_assert_eq(kmem_cache_setup_percpu_array(s, COUNT), 0);
+	cr_assert_gt(nl_heap_prefill(heap, 100000), 0);
+	cr_assert_eq(kmem_cache_prefill_percpu_array(s, COUNT, GFP_KERNEL), 0);
+	cr_assert_eq(kmem_cache_destroy(s), 0);
+	expect_whole(heap, NULL, "after an array behind nolockd");
+	cr_assert_eq(nolock_heap_close(heap), 0);
+}
+
 Test(array, filled_by_frees_and_bypassed)
 {
 	static void *p[3 * COUNT];

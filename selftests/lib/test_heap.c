@@ -84,6 +84,29 @@ Test(heap, default_heap)
 	kfree(p);
 }
 
+/* Every call on a heap that could not be opened. */
+Test(heap, no_heap)
+{
+	struct nolock_heap_report rep;
+	struct nolock_heap_stat st;
+
+	cr_expect_eq((int)nolock_heap_type(NULL), -1);
+	cr_expect_str_eq(nolock_heap_name(NULL), "");
+	cr_expect_eq(nolock_heap_fd(NULL), -1);
+	cr_expect_eq(nolock_heap_layout(NULL), 0);
+	nolock_heap_set_root(NULL, &rep);
+	cr_expect_null(nolock_heap_root(NULL));
+	cr_expect_eq(nolock_heap_close(NULL), -EINVAL);
+	cr_expect_eq(nolock_heap_populate(NULL, 0), -EINVAL);
+	cr_expect_eq(nolock_heap_trim(NULL), 0);
+	cr_expect_eq(nolock_heap_check(NULL, &rep), -EINVAL);
+	cr_expect_eq(nolock_heap_stat(NULL, &st), -EINVAL);
+	cr_expect_null(nolock_heap_kmalloc(NULL, 64, GFP_KERNEL));
+	cr_expect_null(nolock_heap_kmalloc_nolock(NULL, 64, 0, NUMA_NO_NODE));
+	cr_expect_null(nolock_heap_kmem_cache_create(NULL, "none", 64, NULL, 0));
+	cr_expect_null(nolock_heap_kmem_cache_find(NULL, "none"));
+}
+
 Test(heap, several_heaps)
 {
 	enum { NR = 8, OBJ = 400 };

@@ -302,13 +302,13 @@ Test(numa, array_from_another_node)
 
 	if (!two_nodes())
 		return;
+	go(0);
 	for_each_kind(heap, 16 * MiB) {
 		struct kmem_cache *s =
 			nolock_heap_kmem_cache_create(heap, "array", 32768, NULL, SLAB_NO_MERGE);
 		int n = 0;
 
 		cr_assert_eq(kmem_cache_setup_percpu_array(s, 100), 0);
-		go(0);
 		while ((p[n] = nolock_heap_kmalloc(heap, 32768, GFP_KERNEL | __GFP_NOWARN)))
 			n++;
 		go(1);
@@ -317,6 +317,12 @@ Test(numa, array_from_another_node)
 			kfree(p[--n]);
 		cr_assert_eq(kmem_cache_prefill_percpu_array(s, 100, GFP_KERNEL | __GFP_THISNODE),
 			     -ENOMEM);
+		cr_assert_eq(kmem_cache_alloc_bulk(s, GFP_KERNEL | __GFP_THISNODE | __GFP_NOWARN, 9,
+						   p),
+			     0);
+		cr_assert_eq(kmem_cache_alloc_bulk(s, GFP_KERNEL, 9, p), 9);
+		cr_assert_eq(node_of(heap, p[0]), 0);
+		kmem_cache_free_bulk(s, 9, p);
 		cr_assert_eq(kmem_cache_prefill_percpu_array(s, 100, GFP_KERNEL), 0, "%s",
 			     heap_kinds[kind]);
 		for (n = 0; n < 100; n++) {
@@ -328,6 +334,7 @@ Test(numa, array_from_another_node)
 		cr_assert_eq(kmem_cache_destroy(s), 0);
 		expect_whole(heap, NULL, heap_kinds[kind]);
 		cr_assert_eq(nolock_heap_close(heap), 0);
+		go(0);
 	}
 }
 

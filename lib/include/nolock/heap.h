@@ -124,7 +124,10 @@ struct nolock_heap_report {
  */
 NOLOCK_API int nolock_heap_check(struct nolock_heap *heap, struct nolock_heap_report *report);
 
-/* nolock_heap_type, nolock_heap_name - what kind of heap, and its name ("" for private). */
+/*
+ * nolock_heap_type, nolock_heap_name - what kind of heap, and its name ("" for private)
+ * Any context, wait-free. Of NULL these and the calls up to nolock_heap_layout() say -1, "", -1, 0.
+ */
 NOLOCK_API enum nolock_heap_type nolock_heap_type(const struct nolock_heap *heap);
 NOLOCK_API const char *nolock_heap_name(const struct nolock_heap *heap);
 
@@ -181,7 +184,8 @@ NOLOCK_API struct kmem_cache *nolock_heap_kmem_cache_find(struct nolock_heap *he
 
 /*
  * nolock_heap_root, nolock_heap_set_root - one word that all users of a shared heap see
- * The place for a pointer to what they share. An atomic load and store. Any context, wait-free.
+ * The place for a pointer to what they share. An atomic load and store. Any context, wait-free. A
+ * heap that is NULL has NULL there, and keeps it.
  */
 NOLOCK_API void *nolock_heap_root(const struct nolock_heap *heap);
 NOLOCK_API void nolock_heap_set_root(struct nolock_heap *heap, void *p);

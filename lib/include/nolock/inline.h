@@ -24,6 +24,7 @@ struct nolock_thread {
 	unsigned int vforked;
 	long rseq;	      /* from the thread pointer to the thread's struct rseq */
 	unsigned long tagged; /* slots, less the part of a slab's tag that is not a slot's offset */
+	unsigned int seen_tag; /* of the last free that went without last_tag */
 };
 
 #if defined(__x86_64__) && defined(__LP64__) && !defined(NOLOCK_NO_INLINE)

@@ -22,7 +22,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "bench.h"
 
@@ -159,7 +158,6 @@ static struct way {
 static void prepare(void)
 {
 	uint32_t class = (SIZE + 15) / 16;
-	unsigned int n = 0;
 
 	memory = aligned_alloc(PAGE_SIZE, NR_PAGES * PAGE_SIZE);
 	tags = calloc(NR_PAGES, sizeof(*tags));
@@ -178,7 +176,7 @@ static void prepare(void)
 		*(struct page *)page = (struct page){ .owner = self, .class = class };
 		tags[i] = class;
 		/* The first half to both lists, in turn; the second to the array. */
-		for (size_t at = SIZE; at + SIZE <= PAGE_SIZE; at += SIZE, n++)
+		for (size_t at = SIZE; at + SIZE <= PAGE_SIZE; at += SIZE) {
 			if (i >= NR_PAGES / 2) {
 				if (self->array[class].nr < MOST)
 					array_free(page + at);
@@ -187,6 +185,7 @@ static void prepare(void)
 			} else {
 				page_free(page + at);
 			}
+		}
 	}
 }
 

@@ -66,15 +66,18 @@ static int fill_array(struct nolock_heap *heap, nl_u32 id, nl_u32 count, bool fa
 	return (int)n;
 }
 
-/* One more slab, all of it free, of this node, or with @far any; grows the heap where the flags allow. */
-static bool add_slab(struct nolock_heap *heap, nl_u32 id, gfp_t gfp, bool far)
+/*
+ * One more slab, all of it free, of this node, or with @far any; grows the heap where the flags allow,
+ * and takes back what others do not use if this is the @last way.
+ */
+static bool add_slab(struct nolock_heap *heap, nl_u32 id, gfp_t gfp, bool far, bool last)
 {
 	nl_u32 flags = nl_core_flags(gfp, false) | NL_WHOLE | NL_NODE(nl_here(heap));
 
 	if (!nl_slab_new(heap->h, id, far ? flags : flags | NL_THIS, nl_who(heap), 0))
 		return gfpflags_allow_blocking(gfp) &&
 		       (nl_heap_grow(heap, nl_heap_grow_step(heap)) ||
-			((far || gfp & __GFP_THISNODE) && nl_heap_shrink(heap)));
+			(last && nl_heap_shrink(heap)));
 	nl_slot_count(nl_aslot(heap->h, nl_cpu(heap), id), NL_STAT_ALLOC_SLAB, 1);
 	return true;
 }
@@ -84,7 +87,7 @@ int kmem_cache_prefill_percpu_array(struct kmem_cache *s, unsigned int count, gf
 	struct nolock_heap *heap = s ? nolock_heap_of(s) : NULL;
 	nl_cache_t *c = (nl_cache_t *)s;
 	int n = -ENOMEM, saved = errno;
-	bool far;
+	bool far, last;
 
 	if (!heap || nl_load(&c->state) != NL_CACHE_LIVE || !(c->mode & NL_CACHE_ARRAY) ||
 	    count > c->capacity || (gfp & ~(NOLOCK_GFP_MASK & ~__GFP_NOFAIL)))
@@ -93,16 +96,17 @@ int kmem_cache_prefill_percpu_array(struct kmem_cache *s, unsigned int count, gf
 	nl_fork_check();
 	/* More of this node's memory before another's. */
 	far = heap->h->nr_nodes == 1;
+	last = far || gfp & __GFP_THISNODE;
 	for (nl_u32 i = 0; i <= MAX_NEW_SLABS; i++) {
 		n = fill_array(heap, c->id, count, far);
 		if (n < 0 || n >= (int)count)
 			break;
 		n = -ENOMEM;
-		if (add_slab(heap, c->id, gfp, far))
+		if (add_slab(heap, c->id, gfp, far, last))
 			continue;
-		if (far || gfp & __GFP_THISNODE)
+		if (last)
 			break;
-		far = true;
+		far = last = true;
 	}
 	nl_depth--;
 	errno = saved;

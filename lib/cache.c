@@ -279,9 +279,17 @@ int kmem_cache_destroy(struct kmem_cache *s)
 	}
 	if (!gone) {
 		nl_store(&c->flags, flags);
-		fprintf(stderr, "nolock: cache '%s' is not destroyed: %lu object%s still in use\n",
-			c->name, left, left == 1 ? "" : "s");
-		nl_debug_leaks(heap, c->id, left);
+		if (left) {
+			fprintf(stderr,
+				"nolock: cache '%s' is not destroyed: %lu object%s still in use\n",
+				c->name, left, left == 1 ? "" : "s");
+			nl_debug_leaks(heap, c->id, left);
+		} else {
+			fprintf(stderr,
+				"nolock: cache '%s' is not destroyed: no object is in use, but another "
+				"process gives it new slabs; try again\n",
+				c->name);
+		}
 		return -EBUSY;
 	}
 	nl_cache_forget(heap, c->id);

@@ -186,7 +186,8 @@ void nl_heap_refresh(struct nolock_heap *heap)
 	 * Constant for the process's life, and written before the first object of the heap was handed
 	 * out: whoever frees one got it, by whatever way, after that. Who frees something else, NULL
 	 * above all, may have read the first address before and the span after this: no pointer is
-	 * within any span of what that address was until now.
+	 * within any span of what that address was until now. The span comes last: who has read it
+	 * (acquire, or x86's own order of loads) sees these two.
 	 */
 	nl_store(&nl_free_map.first, heap->first);
 	nl_store(&nl_free_map.tags, nl_tag(heap->h, heap->h->first_chunk));

@@ -122,14 +122,15 @@ int stay_on(unsigned int cpu)
 	return sched_setaffinity(0, sizeof(one), &one);
 }
 
-void stay_on_nth(unsigned int nr)
+int stay_on_nth(unsigned int nr)
 {
 	cpu_set_t all;
 	unsigned int seen = 0;
 
 	if (sched_getaffinity(0, sizeof(all), &all))
-		return;
+		return -1;
 	for (unsigned int cpu = 0; cpu < CPU_SETSIZE; cpu++)
 		if (CPU_ISSET(cpu, &all) && seen++ == nr)
-			stay_on(cpu);
+			return stay_on(cpu);
+	return -1;
 }

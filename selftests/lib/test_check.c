@@ -142,7 +142,7 @@ static void scene_make(struct scene *sc)
 	static void *obj[N];
 
 	/* All of it on one node. */
-	stay_on_nth(0);
+	cr_assert_eq(stay_on_nth(0), 0);
 	sc->heap = nolock_heap_create(HEAP_SIZE);
 	cr_assert_not_null(sc->heap);
 	sc->h = sc->heap->h;

@@ -4,10 +4,12 @@
  * another one of its number is made: no slab is left to a cache that is gone.
  */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <pthread.h>
 #include <sched.h>
 #include <unistd.h>
 #include <criterion/criterion.h>
+#include <criterion/redirect.h>
 #include "internal.h"
 #include "kinds.h"
 #include "util.h"
@@ -60,7 +62,8 @@ Test(destroy, while_slabs_are_made)
 Test(destroy, a_count_under_way_is_kept)
 {
 	struct nolock_heap *heap = heap_of_kind(NOLOCK_HEAP_MEMFD, 64 * MiB);
-	struct kmem_cache *s = nolock_heap_kmem_cache_create(heap, "first", 64, NULL, SLAB_NO_MERGE);
+	struct kmem_cache *s =
+		nolock_heap_kmem_cache_create(heap, "first", 64, NULL, SLAB_NO_MERGE);
 	nl_cache_t *c = (nl_cache_t *)s;
 
 	cr_assert_eq(kmem_cache_destroy(s), 0);
@@ -71,5 +74,24 @@ Test(destroy, a_count_under_way_is_kept)
 	cr_expect_eq(nl_load(&c->nr_slabs), 0);
 	expect_whole(heap, NULL, "after the count");
 	cr_expect_eq(kmem_cache_destroy(s), 0);
+	cr_assert_eq(nolock_heap_close(heap), 0);
+}
+
+/* A slab under way for good, as of one that gives slabs again and again: no word of objects in use. */
+Test(destroy, while_a_slab_is_under_way, .init = cr_redirect_stderr)
+{
+	struct nolock_heap *heap = heap_of_kind(NOLOCK_HEAP_MEMFD, 64 * MiB);
+	struct kmem_cache *s =
+		nolock_heap_kmem_cache_create(heap, "given", 64, NULL, SLAB_NO_MERGE);
+	nl_cache_t *c = (nl_cache_t *)s;
+
+	nl_add(&c->nr_slabs, 1);
+	cr_expect_eq(kmem_cache_destroy(s), -EBUSY);
+	nl_add(&c->nr_slabs, (nl_u32)-1);
+	cr_expect_eq(kmem_cache_destroy(s), 0);
+	fflush(stderr);
+	cr_expect_stderr_eq_str(
+		"nolock: cache 'given' is not destroyed: no object is in use, but another "
+		"process gives it new slabs; try again\n");
 	cr_assert_eq(nolock_heap_close(heap), 0);
 }

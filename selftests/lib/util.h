@@ -86,7 +86,7 @@ unsigned long env_number(const char *name, unsigned long def);
 
 /* Stay on one CPU. 0; -1: it may not be used. Or on the nr-th of those that may, if there are so many. */
 int stay_on(unsigned int cpu);
-void stay_on_nth(unsigned int nr);
+int stay_on_nth(unsigned int nr);
 
 /* A child that is not waited for, because its test failed, ends with it. In the child. */
 void die_with_parent(void);

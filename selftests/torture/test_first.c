@@ -9,9 +9,9 @@
  *   thread	that never called the allocator, in a process that has a heap
  *   child	of a process whose other threads were inside of the allocator
  * Every other handler forks and makes a thread, which both allocate. Instructions: some of each
- * kind, spread evenly. With TORTURE_SECONDS=N all of a thread's, some hundred of a child's, which takes
- * an inventory first, and as many of a process's as N seconds allow: most of these are of loops over
- * the tables of a heap that is being made.
+ * kind, spread evenly. With TORTURE_SECONDS=N all of a thread's, and as many of a process's and of a
+ * child's as N seconds each allow: most of these are of loops, over the tables of a heap that is being
+ * made, and of the inventory that a child takes.
  */
 #define _GNU_SOURCE
 #include <stdio.h>
@@ -284,7 +284,7 @@ int main(void)
 	churning = 1;
 	if (pthread_create(&th, NULL, churn, NULL))
 		return 2;
-	failed += (unsigned long)every_instruction("child", in_a_child, seconds ? 500 : 5, 0);
+	failed += (unsigned long)every_instruction("child", in_a_child, 5, seconds);
 	churning = 0;
 	pthread_join(th, NULL);
 	printf("%lu passed, %lu failed, 0 skipped\n", 3 - failed, failed);

@@ -243,9 +243,10 @@ NOLOCK_API struct kmem_cache *kmem_cache_create(const char *name, unsigned int o
  * kmem_cache_destroy - give all memory of the cache back and forget it
  * @s: NULL is ignored
  * Returns 0; -EINVAL for what is no cache that kmem_cache_create() made; or -EBUSY with a message when
- * objects are still allocated: the cache stays usable. Of a shared heap's cache free objects count, too,
- * that lie in slots of CPUs on which the calling thread may not run, or that are offline; or of any
- * where this process has no restartable sequences.
+ * objects are still allocated, or nolockd has just given the cache slabs, several times in a row: the
+ * cache stays usable. Of a shared heap's cache free objects count, too, that lie in slots of CPUs on
+ * which the calling thread may not run, or that are offline; or of any where this process has no
+ * restartable sequences.
  * Waits for objects that were passed to kfree_rcu(), and may fail as nolock_rcu_barrier().
  * Ordinary context; nobody may use the cache any more.
  * (Linux's returns void and leaks in that case.)

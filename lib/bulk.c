@@ -30,8 +30,11 @@ nl_slot_t *nl_lock_slot(struct nolock_heap *heap, nl_u32 id, nl_u32 who)
 	return nl_slot_trylock(slot, who) ? slot : NULL;
 }
 
-/* Up to n objects from the top of main. One store to the word commits and counts them. */
-static size_t pop_some(nl_slot_t *slot, void **p, size_t n)
+/*
+ * Up to n objects from the top of main. One store to the word commits them, and counts them as allocated;
+ * or they are counted as gone, to be allocated later.
+ */
+static size_t pop_some(nl_slot_t *slot, void **p, size_t n, bool allocated)
 {
 	nl_u64 word = nl_load(&slot->word);
 	nl_u32 size = NL_WORD_SIZE(word), left = n < size ? size - (nl_u32)n : 0;
@@ -39,11 +42,14 @@ static size_t pop_some(nl_slot_t *slot, void **p, size_t n)
 	n = size - left;
 	while (size > left)
 		*p++ = (void *)nl_load((nl_word_t *)slot->objs + --size);
-	nl_store(&slot->word, word + n * NL_WORD_POP);
+	if (!allocated)
+		nl_store(&slot->stat[NL_STAT_OUT], slot->stat[NL_STAT_OUT] + n);
+	nl_store(&slot->word, word + n * (allocated ? NL_WORD_POP : -1ULL));
 	return n;
 }
 
-static size_t alloc_some(struct nolock_heap *heap, nl_u32 id, nl_u32 flags, void **p, size_t n)
+size_t nl_alloc_some(struct nolock_heap *heap, nl_u32 id, nl_u32 flags, void **p, size_t n,
+		     bool allocated)
 {
 	nl_u32 who = nl_who(heap);
 	nl_slot_t *slot = nl_lock_slot(heap, id, who);
@@ -52,7 +58,7 @@ static size_t alloc_some(struct nolock_heap *heap, nl_u32 id, nl_u32 flags, void
 	if (!slot)
 		return 0;
 	do
-		got += pop_some(slot, p + got, n - got);
+		got += pop_some(slot, p + got, n - got, allocated);
 	while (got < n &&
 	       nl_slot_refill(heap->h, slot, id, who, flags | nl_slot_flags(heap->h, slot)));
 	nl_any_slot_unlock(slot);
@@ -77,8 +83,8 @@ static int alloc_bulk(struct kmem_cache *s, gfp_t gfp, gfp_t mask, size_t size, 
 	singly = (gfp & __GFP_THISNODE) && heap->h->nr_nodes > 1;
 	while (got < size) {
 		if (!singly)
-			got += alloc_some(heap, c->id, nl_core_flags(gfp, nolock), p + got,
-					  size - got);
+			got += nl_alloc_some(heap, c->id, nl_core_flags(gfp, nolock), p + got,
+					     size - got, true);
 		if (got == size)
 			break;
 		/* This one waits, grows the heap, or scans it, as the flags allow. */

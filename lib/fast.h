@@ -35,6 +35,36 @@ NL_INLINE bool pop_bucket(size_t bucket, nl_u64 *obj)
 	return nl_likely(rslots) && nl_likely(NL_RSEQ_DONE(*obj = nl_rseq_pop_cid(rslots, bucket)));
 }
 
+/* The same of a cache of the private heap. */
+NL_INLINE bool pop_cache(const struct kmem_cache *s, nl_u64 *obj)
+{
+	struct nolock_heap *heap = nl_default;
+
+	return nl_likely((nl_u64)s - (nl_u64)heap->base < heap->size) &&
+	       pop_bucket((nl_u64)nl_cache_id(s) << NL_SLOT_SHIFT, obj);
+}
+
+/*
+ * Free an object of a cache of the private heap: no guess, the cache says which slot, and the tag has to
+ * say the same. The order of the loads is free_fast()'s.
+ */
+NL_INLINE bool push_cache(const struct kmem_cache *s, const void *p)
+{
+	nl_u64 off = (nl_u64)p - nl_free_map.first, rslots = nl_self.slots;
+	struct nolock_heap *heap = nl_default;
+	nl_u32 tag;
+
+	if (nl_unlikely(off >= nl_load_acquire(&nl_free_map.span)) ||
+	    nl_unlikely((nl_u64)s - (nl_u64)heap->base >= heap->size) || nl_unlikely(!rslots))
+		return false;
+	tag = NL_TAG(NL_KIND_SLAB, nl_cache_id(s));
+	if (nl_unlikely(nl_load(nl_free_map.tags + (off >> NL_CHUNK_SHIFT)) != tag))
+		return false;
+	/* What the compiler knows to be equal, it would take from what was loaded last. */
+	__asm__("" : "+r"(tag));
+	return nl_likely(nl_rseq_push_cid(rslots, NL_TAG_SLOT(tag), (nl_u64)p));
+}
+
 /*
  * Free finds its slot by way of the object's tag, and the next allocation from that slot waits for
  * where free stores to: two loads on the way from one to the other. So free guesses that the tag

@@ -102,6 +102,16 @@ static inline nl_u32 nl_cache_id(const struct kmem_cache *s)
 	return ((const struct nl_cache *)s)->id;
 }
 
+/* nolock_heap_of() for what is most often of the default heap; one that is not there yet has no size. */
+static inline struct nolock_heap *nl_heap_of(const void *p)
+{
+	struct nolock_heap *heap = nl_load_acquire(&nl_default);
+
+	if (nl_likely((nl_u64)p - (nl_u64)heap->base < heap->size))
+		return heap;
+	return nolock_heap_of(p);
+}
+
 /* heap.c */
 
 /* Bytes of metadata before the group table, and of the whole fixed part, for a heap's shape. */
@@ -245,6 +255,12 @@ static inline bool nl_is_remote(const struct nolock_heap *heap, nl_u64 obj)
 
 /* bulk.c: the R-slot, or else the A-slot, with its lock; NULL if both are locked. Wait-free. */
 NL_HIDDEN nl_slot_t *nl_lock_slot(struct nolock_heap *heap, nl_u32 id, nl_u32 who);
+/*
+ * Up to n objects by one take of that lock, with all the ways behind it but a larger heap. Wait-free.
+ * They are allocated, or on their way from one sheaf to another.
+ */
+NL_HIDDEN size_t nl_alloc_some(struct nolock_heap *heap, nl_u32 id, nl_u32 flags, void **p,
+			       size_t n, bool allocated);
 
 /* slab.c: kmalloc_node() and kfree() past the fast path; the latter says why it refused, or NULL. */
 NL_HIDDEN void *nl_kmalloc_slow(struct nolock_heap *heap, size_t size, gfp_t gfp, int node);

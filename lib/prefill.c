@@ -22,11 +22,6 @@ struct oversize {
 	void *objects[];
 };
 
-static struct nolock_heap *heap_of(const void *p)
-{
-	return p ? nolock_heap_of(p) : NULL;
-}
-
 /* Its number in the heap's table, or 0 for an oversize sheaf. */
 static nl_u32 table_sheaf(struct nolock_heap *heap, const struct slab_sheaf *sheaf)
 {
@@ -37,14 +32,19 @@ static nl_u32 table_sheaf(struct nolock_heap *heap, const struct slab_sheaf *she
 	return 0;
 }
 
+static bool is_oversize(struct nolock_heap *heap, const struct slab_sheaf *sheaf)
+{
+	return nolock_heap_of(sheaf) == heap &&
+	       nl_load(&((const struct oversize *)sheaf)->capacity);
+}
+
 /* Is it in a caller's hands, and of this cache? */
 static bool is_prefilled(struct nolock_heap *heap, nl_u32 id, const struct slab_sheaf *sheaf)
 {
 	const struct nl_sheaf *s = (const struct nl_sheaf *)sheaf;
 
 	if (!table_sheaf(heap, sheaf))
-		return nolock_heap_of(sheaf) == heap &&
-		       nl_load(&((const struct oversize *)sheaf)->capacity);
+		return is_oversize(heap, sheaf);
 	return (nl_load(&s->owner) & NL_PREFILLED) && nl_load(&s->cache) == id + 1;
 }
 
@@ -56,6 +56,8 @@ static nl_slot_t *counters(struct nolock_heap *heap, nl_u32 id)
 /* Put what was taken from the sheaf so far on the books. */
 static void settle(struct nolock_heap *heap, nl_u32 id, nl_sheaf_t *s)
 {
+	if (s->next == s->size)
+		return;
 	nl_slot_count(counters(heap, id), NL_STAT_ALLOC_SLOWPATH, s->next - s->size);
 	nl_store(&s->next, s->size);
 }
@@ -89,12 +91,40 @@ static nl_u64 alloc_one(struct nolock_heap *heap, nl_u32 id, gfp_t gfp, bool nol
 	return obj;
 }
 
-/* Fill a table sheaf up to size objects from the slabs, growing the heap where allowed. */
+/*
+ * From slot to sheaf objects are in neither for a moment, and lost on a child whose parent's thread was
+ * here. That is good enough for a private heap; a client of a shared one loses nothing, and fills its
+ * sheaves from the slabs' words. A CPU's array is what its owner has put there, and stays.
+ */
+static bool moves(const struct nolock_heap *heap, const nl_cache_t *c)
+{
+	return heap->type == NL_HEAP_PRIVATE && !(c->mode & NL_CACHE_ARRAY);
+}
+
+/* Objects that are at hand: from where allocations have theirs, or from the slabs. */
+static nl_u32 fill_some(struct nolock_heap *heap, nl_u32 id, nl_u32 sheaf, nl_u32 size,
+			nl_u32 flags)
+{
+	nl_sheaf_t *s = nl_sheaf(heap->h, sheaf - 1);
+	nl_u32 got = 0;
+
+	if (moves(heap, nl_cache(heap->h, id))) {
+		got = (nl_u32)nl_alloc_some(heap, id, flags, (void **)s->obj + s->size,
+					    size - s->size, false);
+		nl_store(&s->size, (nl_u16)(s->size + got));
+	}
+	if (!got)
+		got = nl_sheaf_fill(heap->h, sheaf, id, size, nl_who(heap),
+				    flags | NL_NODE(nl_here(heap)));
+	return got;
+}
+
+/* Fill a table sheaf up to size objects, growing the heap where allowed. */
 static bool fill(struct nolock_heap *heap, nl_u32 id, nl_u32 sheaf, nl_u32 size, gfp_t gfp,
 		 bool nolock)
 {
 	nl_sheaf_t *s = nl_sheaf(heap->h, sheaf - 1);
-	nl_u32 who = nl_who(heap);
+	nl_u32 flags = nl_core_flags(gfp, nolock);
 
 	nl_depth++;
 	nl_fork_check();
@@ -102,8 +132,7 @@ static bool fill(struct nolock_heap *heap, nl_u32 id, nl_u32 sheaf, nl_u32 size,
 	while (s->size < size) {
 		nl_u64 obj;
 
-		if (nl_sheaf_fill(heap->h, sheaf, id, size, who,
-				  nl_core_flags(gfp, nolock) | NL_NODE(nl_here(heap))))
+		if (fill_some(heap, id, sheaf, size, flags))
 			continue;
 		/* Sheaves, a fresh slab, or more heap, one object at a time. */
 		obj = alloc_one(heap, id, gfp, nolock);
@@ -122,7 +151,7 @@ static bool fill(struct nolock_heap *heap, nl_u32 id, nl_u32 sheaf, nl_u32 size,
 static struct oversize *oversize_fill(struct kmem_cache *s, gfp_t gfp, struct oversize *from,
 				      unsigned int size, bool nolock)
 {
-	struct nolock_heap *heap = heap_of(s);
+	struct nolock_heap *heap = nl_heap_of(s);
 	struct oversize *o = from;
 	nl_u32 had = from ? from->size : 0;
 	size_t bytes = sizeof(*o) + size * sizeof(void *);
@@ -151,7 +180,7 @@ static struct oversize *oversize_fill(struct kmem_cache *s, gfp_t gfp, struct ov
 
 static bool usable(struct kmem_cache *s, gfp_t gfp, gfp_t mask, unsigned int size)
 {
-	struct nolock_heap *heap = heap_of(s);
+	struct nolock_heap *heap = nl_heap_of(s);
 
 	return heap && !(gfp & ~mask) && size && size <= OVERSIZE_MAX &&
 	       nl_load(&((nl_cache_t *)s)->state) == NL_CACHE_LIVE;
@@ -176,31 +205,36 @@ static nl_u32 take_spare(struct nolock_heap *heap, nl_u32 id, nl_u32 who)
 	return sheaf;
 }
 
-/* A sheaf from the barn, a full one if there is any, or 0. */
-static nl_u32 take_from_barn(struct nolock_heap *heap, nl_u32 id, nl_u32 who, nl_u32 flags)
+/* A sheaf from the barn, or 0: a full one if there is any, but not for a @few objects. */
+static nl_u32 take_from_barn(struct nolock_heap *heap, nl_u32 id, nl_u32 who, nl_u32 flags,
+			     bool few)
 {
 	nl_barn_t *barn = &nl_cache(heap->h, id)->barn[nl_here(heap)];
-	nl_u32 sheaf, full = 0;
+	nl_u32 sheaf = 0, full = 0;
 
-	if ((!nl_load(&barn->full.nr) && !nl_load(&barn->empty.nr)) ||
+	if (((few || !nl_load(&barn->full.nr)) && !nl_load(&barn->empty.nr)) ||
 	    !nl_barn_lock(barn, who, flags))
 		return 0;
-	sheaf = full = nl_barn_pop(heap->h, &barn->full, who);
+	if (!few)
+		sheaf = full = nl_barn_pop(heap->h, &barn->full, who);
 	if (!sheaf)
 		sheaf = nl_barn_pop(heap->h, &barn->empty, who);
 	nl_barn_unlock(barn);
-	nl_slot_count(counters(heap, id), full ? NL_STAT_BARN_GET : NL_STAT_BARN_GET_FAIL, 1);
+	if (!few)
+		nl_slot_count(counters(heap, id), full ? NL_STAT_BARN_GET : NL_STAT_BARN_GET_FAIL,
+			      1);
 	return sheaf;
 }
 
 /* Spare, barn, table; then filled up. Source: kmem_cache_prefill_sheaf() of slub.c. */
 static struct slab_sheaf *prefill(struct kmem_cache *s, gfp_t gfp, unsigned int size, bool nolock)
 {
-	struct nolock_heap *heap = heap_of(s);
+	struct nolock_heap *heap = nl_heap_of(s);
 	nl_u32 id, who, sheaf;
 	nl_cache_t *c = (nl_cache_t *)s;
 	nl_slot_t *count;
 	nl_sheaf_t *t;
+	bool few;
 
 	if (!usable(s, gfp, nolock ? NOLOCK_GFP_NOLOCK_MASK : NOLOCK_GFP_MASK, size)) {
 		errno = EINVAL;
@@ -211,10 +245,12 @@ static struct slab_sheaf *prefill(struct kmem_cache *s, gfp_t gfp, unsigned int 
 	count = counters(heap, id);
 	if (size > c->capacity || size > NL_SHEAF_MAX)
 		goto oversize;
-	sheaf = take_spare(heap, id, who);
+	/* Where objects can be moved, a sheaf of which less than half is asked for stays where it is. */
+	few = moves(heap, c) && 2 * size < c->capacity;
+	sheaf = few ? 0 : take_spare(heap, id, who);
 	nl_slot_count(count, sheaf ? NL_STAT_PREFILL_FAST : NL_STAT_PREFILL_SLOW, 1);
 	if (!sheaf)
-		sheaf = take_from_barn(heap, id, who, nl_core_flags(gfp, nolock));
+		sheaf = take_from_barn(heap, id, who, nl_core_flags(gfp, nolock), few);
 	if (!sheaf) {
 		sheaf = nl_sheaf_get(heap->h, id, who);
 		if (!sheaf)
@@ -260,9 +296,10 @@ struct slab_sheaf *kmem_cache_prefill_sheaf_nolock(struct kmem_cache *s, gfp_t g
 int kmem_cache_refill_sheaf(struct kmem_cache *s, gfp_t gfp, struct slab_sheaf **sheafp,
 			    unsigned int size)
 {
-	struct nolock_heap *heap = heap_of(s);
+	struct nolock_heap *heap = nl_heap_of(s);
 	struct slab_sheaf *bigger;
 	nl_u32 sheaf, id, had;
+	nl_sheaf_t *t;
 
 	if (!sheafp || !*sheafp || !usable(s, gfp, NOLOCK_GFP_MASK, size) ||
 	    !is_prefilled(heap, nl_cache_id(s), *sheafp))
@@ -276,16 +313,17 @@ int kmem_cache_refill_sheaf(struct kmem_cache *s, gfp_t gfp, struct slab_sheaf *
 		*sheafp = (struct slab_sheaf *)o;
 		return 0;
 	}
-	if (!take_over(heap, nl_sheaf(heap->h, sheaf - 1)))
+	t = nl_sheaf(heap->h, sheaf - 1);
+	if (!take_over(heap, t))
 		return -EINVAL;
 	id = nl_cache_id(s);
 	if (size <= NL_SHEAF_MAX) {
-		had = nl_sheaf(heap->h, sheaf - 1)->size;
+		had = t->size;
 		if (fill(heap, id, sheaf, size, gfp, false))
 			return 0;
 		nl_slot_count(counters(heap, id), NL_STAT_SHEAF_FLUSH,
 			      nl_sheaf_flush(heap->h, sheaf, id, had, nl_who(heap)));
-		nl_store(&nl_sheaf(heap->h, sheaf - 1)->next, had);
+		nl_store(&t->next, had);
 		nl_alloc_failed(heap, id, (size_t)(size - had) * kmem_cache_size(s), gfp, ENOMEM);
 		return -ENOMEM;
 	}
@@ -314,12 +352,35 @@ static bool give_as_spare(struct nolock_heap *heap, nl_u32 id, nl_u32 who, nl_u3
 	return given;
 }
 
+static bool room_for(nl_barn_t *barn, nl_u32 size)
+{
+	return size ? nl_barn_room(barn) : nl_load(&barn->empty.nr) + 1 <= NL_BARN_MAX;
+}
+
+/* To the barn of its objects' node, if there is room; an empty one to this node's. */
+static bool give_to_barn(struct nolock_heap *heap, nl_u32 id, nl_u32 who, nl_u32 flags,
+			 nl_u32 sheaf, nl_u32 node)
+{
+	nl_barn_t *barn = &nl_cache(heap->h, id)->barn[node];
+	nl_u32 size = nl_sheaf(heap->h, sheaf - 1)->size;
+	bool room;
+
+	if (!room_for(barn, size) || !nl_barn_lock(barn, who, flags))
+		return false;
+	room = room_for(barn, size);
+	if (room)
+		nl_barn_push(heap->h, size ? &barn->full : &barn->empty, sheaf);
+	nl_barn_unlock(barn);
+	if (room && size)
+		nl_slot_count(counters(heap, id), NL_STAT_BARN_PUT, 1);
+	return room;
+}
+
 /* Spare, barn, or flushed. Source: kmem_cache_return_sheaf() of slub.c. */
 static void give_sheaf(struct kmem_cache *s, gfp_t gfp, struct slab_sheaf *sheaf)
 {
-	struct nolock_heap *heap = heap_of(s);
+	struct nolock_heap *heap = nl_heap_of(s);
 	nl_u32 number, id, who, node;
-	nl_barn_t *barn;
 	nl_sheaf_t *t;
 
 	if (!heap || !sheaf)
@@ -347,7 +408,6 @@ static void give_sheaf(struct kmem_cache *s, gfp_t gfp, struct slab_sheaf *sheaf
 		return;
 	}
 	node = t->size ? nl_node_of(heap->h, nl_group_at(heap->h, t->obj[0])) : nl_here(heap);
-	barn = &nl_cache(heap->h, id)->barn[node];
 	settle(heap, id, t);
 	if (t->size <= nl_cache(heap->h, id)->capacity &&
 	    !(nl_cache(heap->h, id)->mode & NL_CACHE_ARRAY)) {
@@ -355,22 +415,16 @@ static void give_sheaf(struct kmem_cache *s, gfp_t gfp, struct slab_sheaf *sheaf
 			nl_slot_count(counters(heap, id), NL_STAT_RETURN_FAST, 1);
 			return;
 		}
-		if (t->size && nl_barn_lock(barn, who, nl_core_flags(gfp, false) & NL_SPIN)) {
-			bool room = nl_barn_room(barn);
-
-			if (room)
-				nl_barn_push(heap->h, &barn->full, number);
-			nl_barn_unlock(barn);
-			if (room) {
-				nl_slot_count(counters(heap, id), NL_STAT_RETURN_SLOW, 1);
-				nl_slot_count(counters(heap, id), NL_STAT_BARN_PUT, 1);
-				return;
-			}
+		if (give_to_barn(heap, id, who, nl_core_flags(gfp, false) & NL_SPIN, number,
+				 node)) {
+			nl_slot_count(counters(heap, id), NL_STAT_RETURN_SLOW, 1);
+			return;
 		}
 	}
 	nl_slot_count(counters(heap, id), NL_STAT_RETURN_SLOW, 1);
-	nl_slot_count(counters(heap, id), NL_STAT_SHEAF_FLUSH,
-		      nl_sheaf_flush(heap->h, number, id, 0, who));
+	if (t->size)
+		nl_slot_count(counters(heap, id), NL_STAT_SHEAF_FLUSH,
+			      nl_sheaf_flush(heap->h, number, id, 0, who));
 	nl_slot_count(counters(heap, id), NL_STAT_SHEAF_FREE, 1);
 	nl_sheaf_put(heap->h, number);
 }
@@ -383,10 +437,24 @@ void kmem_cache_return_sheaf(struct kmem_cache *s, gfp_t gfp, struct slab_sheaf 
 	nl_depth--;
 }
 
-void *kmem_cache_alloc_from_sheaf(struct kmem_cache *s, gfp_t gfp, struct slab_sheaf *sheaf)
+/* The last object of a sheaf with that many, or 0. */
+NL_INLINE nl_u64 pop(nl_sheaf_t *s)
 {
-	struct nolock_heap *heap = heap_of(s);
+	nl_u32 n = s->size;
 	nl_u64 obj;
+
+	if (nl_unlikely(n - 1 >= NL_SHEAF_MAX))
+		return 0;
+	obj = nl_load(&s->obj[n - 1]);
+	nl_store(&s->size, (nl_u16)(n - 1));
+	return obj;
+}
+
+static __attribute__((noinline)) void *from_sheaf_slow(struct kmem_cache *s, gfp_t gfp,
+						       struct slab_sheaf *sheaf)
+{
+	struct nolock_heap *heap = nl_heap_of(s);
+	nl_u64 obj = 0;
 
 	if (!heap || !sheaf || (gfp & ~NOLOCK_GFP_MASK) ||
 	    !is_prefilled(heap, nl_cache_id(s), sheaf)) {
@@ -394,28 +462,45 @@ void *kmem_cache_alloc_from_sheaf(struct kmem_cache *s, gfp_t gfp, struct slab_s
 		return NULL;
 	}
 	if (table_sheaf(heap, sheaf)) {
-		nl_sheaf_t *t = (nl_sheaf_t *)sheaf;
-		nl_u32 n = t->size;
-
-		if (!n || !take_over(heap, t))
-			return NULL;
-		obj = nl_load(&t->obj[n - 1]);
-		nl_store(&t->size, (nl_u16)(n - 1));
+		if (take_over(heap, (nl_sheaf_t *)sheaf))
+			obj = pop((nl_sheaf_t *)sheaf);
 	} else {
 		struct oversize *o = (struct oversize *)sheaf;
 
-		if (!o->size)
-			return NULL;
-		obj = (nl_u64)o->objects[--o->size];
+		if (o->size)
+			obj = (nl_u64)o->objects[--o->size];
 	}
-	if ((gfp & __GFP_ZERO))
+	if (obj && (gfp & __GFP_ZERO))
 		memset((void *)obj, 0, kmem_cache_size(s));
 	return (void *)obj;
 }
 
+/* Of the default heap, out of a sheaf of its table that this process has filled: here. */
+void *kmem_cache_alloc_from_sheaf(struct kmem_cache *s, gfp_t gfp, struct slab_sheaf *sheaf)
+{
+	struct nolock_heap *heap = nl_load_acquire(&nl_default);
+	nl_sheaf_t *t = (nl_sheaf_t *)sheaf;
+	nl_u64 owner, obj;
+
+	if (nl_unlikely((nl_u64)s - (nl_u64)heap->base >= heap->size) ||
+	    nl_unlikely(gfp & ~(NOLOCK_GFP_MASK & ~__GFP_ZERO)) ||
+	    nl_unlikely(!table_sheaf(heap, sheaf)))
+		goto slow;
+	owner = nl_load(&t->owner);
+	if (nl_unlikely(!(owner & NL_PREFILLED)) ||
+	    nl_unlikely(NL_OWNER_CLIENT(owner) != heap->client) ||
+	    nl_unlikely(nl_load(&t->cache) != nl_cache_id(s) + 1))
+		goto slow;
+	obj = pop(t);
+	if (nl_likely(obj))
+		return (void *)obj;
+slow:
+	return from_sheaf_slow(s, gfp, sheaf);
+}
+
 unsigned int kmem_cache_sheaf_size(const struct slab_sheaf *sheaf)
 {
-	struct nolock_heap *heap = heap_of(sheaf);
+	struct nolock_heap *heap = nl_heap_of(sheaf);
 
 	if (!heap)
 		return 0;

@@ -736,20 +736,10 @@ void *krealloc(const void *p, size_t new_size, gfp_t gfp)
 	return new;
 }
 
-/* The handle of the heap that a cache is in. */
-NL_INLINE struct nolock_heap *heap_of_cache(const struct kmem_cache *s)
-{
-	struct nolock_heap *heap = nl_default;
-
-	if (nl_likely((nl_u64)s - (nl_u64)heap->base < heap->size))
-		return heap;
-	return nolock_heap_of(s);
-}
-
 static __attribute__((noinline)) void *cache_alloc_slow(struct kmem_cache *s, gfp_t gfp, int node,
 							bool nolock)
 {
-	struct nolock_heap *heap = s ? heap_of_cache(s) : NULL;
+	struct nolock_heap *heap = nl_heap_of(s);
 	nl_cache_t *c = (nl_cache_t *)s;
 	nl_u64 obj;
 
@@ -767,15 +757,11 @@ static __attribute__((noinline)) void *cache_alloc_slow(struct kmem_cache *s, gf
 	return finish(obj, c->object_size, gfp);
 }
 
-void *kmem_cache_alloc(struct kmem_cache *s, gfp_t gfp)
+NL_HOT void *kmem_cache_alloc(struct kmem_cache *s, gfp_t gfp)
 {
-	struct nolock_heap *heap = nl_default;
-	nl_u64 rslots = nl_self.slots, obj;
+	nl_u64 obj;
 
-	if (nl_likely(s && (nl_u64)s - (nl_u64)heap->base < heap->size && !(gfp & ~GFP_KERNEL) &&
-		      rslots) &&
-	    nl_likely(NL_RSEQ_DONE(
-		    obj = nl_rseq_pop_cid(rslots, (nl_u64)nl_cache_id(s) << NL_SLOT_SHIFT))))
+	if (nl_likely(!(gfp & ~GFP_KERNEL)) && pop_cache(s, &obj))
 		return (void *)obj;
 	return cache_alloc_slow(s, gfp, NUMA_NO_NODE, false);
 }
@@ -790,8 +776,12 @@ void *kmem_cache_alloc_node(struct kmem_cache *s, gfp_t gfp, int node)
 	return cache_alloc_slow(s, gfp, node, false);
 }
 
-void *kmem_cache_alloc_nolock(struct kmem_cache *s, gfp_t gfp, int node)
+NL_HOT void *kmem_cache_alloc_nolock(struct kmem_cache *s, gfp_t gfp, int node)
 {
+	nl_u64 obj;
+
+	if (nl_likely(!gfp && (unsigned int)node + 1 <= 1) && pop_cache(s, &obj))
+		return (void *)obj;
 	return cache_alloc_slow(s, gfp, node, true);
 }
 
@@ -802,21 +792,25 @@ static bool right_cache(const struct kmem_cache *s, const void *p)
 
 	if (!s || !heap || ZERO_OR_NULL_PTR(p))
 		return true;
-	if (nl_cache_of(heap->h, (nl_u64)p) == (int)nl_cache_id(s) && heap_of_cache(s) == heap)
+	if (nl_cache_of(heap->h, (nl_u64)p) == (int)nl_cache_id(s) && nl_heap_of(s) == heap)
 		return true;
 	nl_free_refused(p, "object of another cache: freed to its own");
 	nl_debug_wrong_cache(s, p);
 	return false;
 }
 
-void kmem_cache_free(struct kmem_cache *s, void *p)
+NL_HOT void kmem_cache_free(struct kmem_cache *s, void *p)
 {
+	if (push_cache(s, p))
+		return;
 	right_cache(s, p);
 	kfree(p);
 }
 
-void kmem_cache_free_nolock(struct kmem_cache *s, void *p)
+NL_HOT void kmem_cache_free_nolock(struct kmem_cache *s, void *p)
 {
+	if (push_cache(s, p))
+		return;
 	right_cache(s, p);
 	kfree_nolock(p);
 }

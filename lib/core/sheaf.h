@@ -60,6 +60,9 @@ NL_FUNC int nl_sheaf_put(nl_heap_t *h NL_ARG, nl_u32 sheaf)
 	nl_store(&nl_sheaf(h, index)->cache, 0);
 	nl_store_release(&nl_sheaf(h, index)->owner, 0);
 	nl_word_give(nl_sheaf_map(h) + index / 64, NL_BIT(index));
+	/* The lowest ones again and again: those that were never used cost no memory. */
+	if (index / 64 < nl_load(&h->sheaf_hint))
+		nl_store(&h->sheaf_hint, index / 64);
 	return 0;
 }
 

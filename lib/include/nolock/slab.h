@@ -301,7 +301,8 @@ NOLOCK_API void kmem_cache_free_bulk_nolock(struct kmem_cache *s, size_t size, v
 /*
  * kmem_cache_prefill_sheaf - a sheaf with at least @size objects, for the caller alone
  * @size: 1 to 4096; beyond the cache's sheaf_capacity an oversize sheaf is made
- * Takes this CPU's spare sheaf, or one of the barn, or a new one, and fills it up.
+ * Takes this CPU's spare sheaf, or one of the barn, or a new one, and fills it up. In a private heap, for
+ * less than half of the sheaf_capacity, an empty one, into which objects of the others are moved.
  * Returns the sheaf or NULL (EINVAL, ENOMEM). Any context (as kmalloc()).
  * Source: kmem_cache_prefill_sheaf() of Linux's slub.c.
  */

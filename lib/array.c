@@ -8,6 +8,7 @@
  * Source: the RFCs "SLUB percpu array" of 2023, v1 to v3.
  */
 #include <errno.h>
+#include <sched.h>
 #include "internal.h"
 #include "core/core.h"
 #include "core/slot.h"
@@ -26,10 +27,14 @@ int kmem_cache_setup_percpu_array(struct kmem_cache *s, unsigned int count)
 	if (!c->capacity)
 		return -EOPNOTSUPP;
 	/* nolockd has slabs ready for it, maybe. */
-	if (nl_load(&c->nr_slabs))
+	for (int i = 0; nl_load(&c->nr_slabs); i++) {
 		nl_cache_shrink(heap, c->id);
-	if (nl_load(&c->nr_slabs) && nl_objects_left(heap->h, c))
-		return -EBUSY;
+		if (!nl_objects_left(heap->h, c))
+			break;
+		if (i == NL_LEFT_TRIES)
+			return -EBUSY;
+		sched_yield();
+	}
 	nl_store(&c->capacity, count);
 	nl_store_release(&c->mode, c->mode | NL_CACHE_ARRAY);
 	return 0;

@@ -49,18 +49,22 @@ static size_t pop_some(nl_slot_t *slot, void **p, size_t n, bool allocated)
 }
 
 size_t nl_alloc_some(struct nolock_heap *heap, nl_u32 id, nl_u32 flags, void **p, size_t n,
-		     bool allocated)
+		     nl_sheaf_t *to)
 {
 	nl_u32 who = nl_who(heap);
 	nl_slot_t *slot = nl_lock_slot(heap, id, who);
-	size_t got = 0;
+	size_t got = 0, some;
 
 	if (!slot)
 		return 0;
-	do
-		got += pop_some(slot, p + got, n - got, allocated);
-	while (got < n &&
-	       nl_slot_refill(heap->h, slot, id, who, flags | nl_slot_flags(heap->h, slot)));
+	do {
+		some = pop_some(slot, p + got, n - got, !to);
+		got += some;
+		/* Before more leave the slot: who never comes back has no more than a sheaf's in hand. */
+		if (to)
+			nl_sheaf_prefilled(to, to->size + (nl_u32)some);
+	} while (got < n &&
+		 nl_slot_refill(heap->h, slot, id, who, flags | nl_slot_flags(heap->h, slot)));
 	nl_any_slot_unlock(slot);
 	return got;
 }
@@ -84,7 +88,7 @@ static int alloc_bulk(struct kmem_cache *s, gfp_t gfp, gfp_t mask, size_t size, 
 	while (got < size) {
 		if (!singly)
 			got += nl_alloc_some(heap, c->id, nl_core_flags(gfp, nolock), p + got,
-					     size - got, true);
+					     size - got, NULL);
 		if (got == size)
 			break;
 		/* This one waits, grows the heap, or scans it, as the flags allow. */

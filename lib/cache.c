@@ -2,6 +2,7 @@
 /* cache.c - the life of a kmem_cache: an entry of the heap's table, the same for all who share it. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <sched.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,7 +33,10 @@ static void copy_words(void *to, const void *from, size_t start, size_t end)
 			 nl_load((const nl_u32 *)((const char *)from + at)));
 }
 
-/* All but the number of slabs, which is 0, but for what nl_heap_prefill() is just looking at. */
+/*
+ * All but the number of slabs: a free entry has none, but nl_heap_prefill() counts one before it looks whose
+ * it would be, and takes it back.
+ */
 static void write_entry(nl_cache_t *c, const struct nl_cache *from)
 {
 	nl_store(&c->made, from->made);
@@ -170,18 +174,28 @@ struct kmem_cache *nolock_heap_kmem_cache_find(struct nolock_heap *heap, const c
 	return NULL;
 }
 
+/*
+ * A slab that is just added, or given back, has its lock held, and not all of its bits. Who dies there
+ * leaves the lock to a repair, and the cache its slab.
+ */
 unsigned long nl_objects_left(nl_heap_t *h, nl_cache_t *c)
 {
 	nl_u32 end = nl_load_acquire(&h->nr_open) << NL_GROUP_SHIFT;
 	unsigned long left = 0;
 
 	for (nl_u32 chunk = h->first_chunk; chunk < end; chunk++) {
+		nl_slab_t *slab = nl_slab(h, chunk);
+		unsigned long its = c->per_slab;
+
 		if (nl_load(nl_tag(h, chunk)) != NL_TAG(NL_KIND_SLAB, c->id))
 			continue;
-		left += c->per_slab;
 		for (nl_u32 w = 0; w < c->words; w++)
-			left -= (unsigned long)__builtin_popcountll(
-				nl_load(&nl_slab(h, chunk)->free[w]));
+			its -= (unsigned long)__builtin_popcountll(nl_load(&slab->free[w]));
+		/* The bits before the lock and the tag, as they were then. */
+		nl_mb();
+		if (!nl_load(&slab->lock) &&
+		    nl_load(nl_tag(h, chunk)) == NL_TAG(NL_KIND_SLAB, c->id))
+			left += its;
 	}
 	return left;
 }
@@ -228,8 +242,6 @@ void nl_cache_forget(struct nolock_heap *heap, nl_u32 id)
 	nl_store_release(&c->state, NL_CACHE_FREE);
 }
 
-#define DESTROY_TRIES 4
-
 /*
  * A cache without slabs stops being one. nl_heap_prefill() counts a slab before it looks at the state:
  * either it sees that the cache is gone, or its slab is seen here.
@@ -268,14 +280,13 @@ int kmem_cache_destroy(struct kmem_cache *s)
 	/* Nobody reads its objects any more, in no process. */
 	if (heap->type != NL_HEAP_PRIVATE)
 		nl_store(&c->flags, flags & ~SLAB_TYPESAFE_BY_RCU);
-	/* Once more if all is free, but nolockd has had a new slab ready before. */
-	for (int i = 0; i < DESTROY_TRIES && !gone; i++) {
+	for (int i = 0; i < NL_LEFT_TRIES && !gone; i++) {
+		if (i)
+			sched_yield();
 		nl_cache_shrink(heap, c->id);
 		nl_rcu_kick(heap);
 		left = nl_objects_left(heap->h, c);
 		gone = !left && close_cache(heap, c);
-		if (left || heap->type == NL_HEAP_PRIVATE)
-			break;
 	}
 	if (!gone) {
 		nl_store(&c->flags, flags);
@@ -286,8 +297,8 @@ int kmem_cache_destroy(struct kmem_cache *s)
 			nl_debug_leaks(heap, c->id, left);
 		} else {
 			fprintf(stderr,
-				"nolock: cache '%s' is not destroyed: no object is in use, but another "
-				"process gives it new slabs; try again\n",
+				"nolock: cache '%s' is not destroyed: no object is in use, but its "
+				"slabs come and go; try again\n",
 				c->name);
 		}
 		return -EBUSY;

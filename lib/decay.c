@@ -112,15 +112,20 @@ static void visit_group(struct nolock_heap *heap, nl_u32 g)
 		nl_group_purge(heap, g, ripe);
 }
 
+/* What every allocation and free changes, and every move of objects to a sheaf elsewhere. */
+static nl_u64 slot_use(const nl_slot_t *slot)
+{
+	return nl_load(&slot->word) + (nl_load(&slot->stat[NL_STAT_OUT]) << 16);
+}
+
 /* With its lock held. */
 static void visit_slot(nl_heap_t *h, nl_slot_t *slot, nl_u32 id, nl_u32 who)
 {
-	nl_u64 word = nl_load(&slot->word);
-
 	/* An unused one may be that of a cache that is being destroyed. */
-	if (word == nl_load(&slot->seen) && (nl_load(&slot->main) || nl_load(&slot->spare)))
+	if (slot_use(slot) == nl_load(&slot->seen) &&
+	    (nl_load(&slot->main) || nl_load(&slot->spare)))
 		nl_slot_empty(h, slot, id, who);
-	nl_store(&slot->seen, nl_load(&slot->word));
+	nl_store(&slot->seen, slot_use(slot));
 }
 
 static void visit_cache(struct nolock_heap *heap, nl_u32 id)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-only OR BSD-2-Clause */
 /*
- * fast.h - the fast paths on the private heap that slab.c and the drop-in malloc have in common:
- * one restartable sequence each, for a thread that is known to be registered.
+ * fast.h - the fast paths on the private heap, which slab.c and the drop-in malloc have in common: one
+ * restartable sequence each, for a thread that is known to be registered.
  */
 #ifndef NL_FAST_H
 #define NL_FAST_H
@@ -73,7 +73,7 @@ NL_INLINE bool push_cache(const struct kmem_cache *s, const void *p)
  * that changes it in between does no harm.
  *
  * A wrong guess costs more than those loads. After one there is none, which the branch predictor
- * learns just as well, until two frees in a row were of one cache. All of it are hints.
+ * learns just as well, until two frees in a row were of one cache. Both are hints.
  */
 NL_INLINE bool free_other(const void *p, nl_u32 tag)
 {

@@ -848,7 +848,7 @@ struct nolock_heap *nl_heap_next(struct nolock_heap *heap)
 
 enum nolock_heap_type nolock_heap_type(const struct nolock_heap *heap)
 {
-	return heap ? (enum nolock_heap_type)heap->type : (enum nolock_heap_type) - 1;
+	return heap ? (enum nolock_heap_type)heap->type : NOLOCK_HEAP_NONE;
 }
 
 const char *nolock_heap_name(const struct nolock_heap *heap)

@@ -22,8 +22,8 @@
 #define NL_SMALL_MAX 1024u
 
 /*
- * A heap as one process sees it. The fast paths of heaps that are not the default one, and of caches,
- * read the first line alone.
+ * A heap as one process sees it. The fast paths of heaps that are not the default one read the first line
+ * alone.
  */
 struct nolock_heap {
 	nl_u64 first;	   /* address of the first chunk */
@@ -257,10 +257,18 @@ static inline bool nl_is_remote(const struct nolock_heap *heap, nl_u64 obj)
 NL_HIDDEN nl_slot_t *nl_lock_slot(struct nolock_heap *heap, nl_u32 id, nl_u32 who);
 /*
  * Up to n objects by one take of that lock, with all the ways behind it but a larger heap. Wait-free.
- * They are allocated, or on their way from one sheaf to another.
+ * They are allocated, or, if @p is the free end of a prefilled sheaf @to, in that one.
  */
 NL_HIDDEN size_t nl_alloc_some(struct nolock_heap *heap, nl_u32 id, nl_u32 flags, void **p,
-			       size_t n, bool allocated);
+			       size_t n, nl_sheaf_t *to);
+
+/* A prefilled sheaf has so many now. What had been taken is on the books: next never lags behind. */
+static inline void nl_sheaf_prefilled(nl_sheaf_t *s, nl_u32 size)
+{
+	nl_store(&s->next, size);
+	nl_barrier();
+	nl_store(&s->size, (nl_u16)size);
+}
 
 /* slab.c: kmalloc_node() and kfree() past the fast path; the latter says why it refused, or NULL. */
 NL_HIDDEN void *nl_kmalloc_slow(struct nolock_heap *heap, size_t size, gfp_t gfp, int node);
@@ -317,8 +325,12 @@ NL_HIDDEN nl_u32 nl_group_purge(struct nolock_heap *heap, nl_u32 g, nl_u64 mask)
  */
 NL_HIDDEN nl_u64 nl_pages_mask(const nl_cache_t *c, nl_u32 pages, nl_u32 word);
 
-/* cache.c: objects that are not free in the cache's slabs, those in sheaves among them. */
+/*
+ * cache.c: objects that are not free in the cache's slabs, those in sheaves among them. Others may have
+ * free ones in their hands (nolockd, another thread's decay): so often is one to be looked at again.
+ */
 NL_HIDDEN unsigned long nl_objects_left(nl_heap_t *h, nl_cache_t *c);
+#define NL_LEFT_TRIES 16
 
 /* cache.c: the last step of destroying a cache, or of not making one: its number is free again. */
 NL_HIDDEN void nl_cache_forget(struct nolock_heap *heap, nl_u32 id);

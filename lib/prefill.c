@@ -56,7 +56,7 @@ static nl_slot_t *counters(struct nolock_heap *heap, nl_u32 id)
 /* Put what was taken from the sheaf so far on the books. */
 static void settle(struct nolock_heap *heap, nl_u32 id, nl_sheaf_t *s)
 {
-	if (s->next == s->size)
+	if (s->next <= s->size)
 		return;
 	nl_slot_count(counters(heap, id), NL_STAT_ALLOC_SLOWPATH, s->next - s->size);
 	nl_store(&s->next, s->size);
@@ -92,13 +92,15 @@ static nl_u64 alloc_one(struct nolock_heap *heap, nl_u32 id, gfp_t gfp, bool nol
 }
 
 /*
- * From slot to sheaf objects are in neither for a moment, and lost on a child whose parent's thread was
- * here. That is good enough for a private heap; a client of a shared one loses nothing, and fills its
- * sheaves from the slabs' words. A CPU's array is what its owner has put there, and stays.
+ * From slot to sheaf objects are in neither for a moment: a child of a fork() in another thread does not
+ * have them. That is good enough for a private heap; a client of a shared one loses nothing, and fills
+ * its sheaves from the slabs' words. A CPU's array is what its owner has put there, and stays; and a sheaf
+ * of a heap of several nodes may have objects of another one than is asked for.
  */
 static bool moves(const struct nolock_heap *heap, const nl_cache_t *c)
 {
-	return heap->type == NL_HEAP_PRIVATE && !(c->mode & NL_CACHE_ARRAY);
+	return heap->type == NL_HEAP_PRIVATE && heap->h->nr_nodes == 1 &&
+	       !(c->mode & NL_CACHE_ARRAY);
 }
 
 /* Objects that are at hand: from where allocations have theirs, or from the slabs. */
@@ -110,8 +112,7 @@ static nl_u32 fill_some(struct nolock_heap *heap, nl_u32 id, nl_u32 sheaf, nl_u3
 
 	if (moves(heap, nl_cache(heap->h, id))) {
 		got = (nl_u32)nl_alloc_some(heap, id, flags, (void **)s->obj + s->size,
-					    size - s->size, false);
-		nl_store(&s->size, (nl_u16)(s->size + got));
+					    size - s->size, s);
 	}
 	if (!got)
 		got = nl_sheaf_fill(heap->h, sheaf, id, size, nl_who(heap),
@@ -140,7 +141,7 @@ static bool fill(struct nolock_heap *heap, nl_u32 id, nl_u32 sheaf, nl_u32 size,
 			break;
 		nl_slot_count(counters(heap, id), NL_STAT_ALLOC_SLOWPATH, (nl_u64)-1);
 		nl_store(&s->obj[s->size], obj);
-		nl_store(&s->size, (nl_u16)(s->size + 1));
+		nl_sheaf_prefilled(s, s->size + 1u);
 	}
 	nl_store(&s->next, s->size);
 	nl_depth--;
@@ -409,6 +410,9 @@ static void give_sheaf(struct kmem_cache *s, gfp_t gfp, struct slab_sheaf *sheaf
 	}
 	node = t->size ? nl_node_of(heap->h, nl_group_at(heap->h, t->obj[0])) : nl_here(heap);
 	settle(heap, id, t);
+	/* In transit: from here on next is the barn's. */
+	nl_store(&t->owner, (nl_u64)who << 32);
+	nl_barrier();
 	if (t->size <= nl_cache(heap->h, id)->capacity &&
 	    !(nl_cache(heap->h, id)->mode & NL_CACHE_ARRAY)) {
 		if (node == nl_here(heap) && give_as_spare(heap, id, who, number)) {

@@ -384,9 +384,14 @@ static void find_lost_sheaves(nl_heap_t *h)
 		nl_sheaf_t *s = nl_sheaf(h, index);
 		nl_u32 id = s->cache - 1u;
 
-		if ((nl_load(nl_sheaf_map(h) + index / 64) & NL_BIT(index)) ||
-		    (nl_load(&s->owner) & NL_PREFILLED))
+		if (nl_load(nl_sheaf_map(h) + index / 64) & NL_BIT(index))
 			continue;
+		if (nl_load(&s->owner) & NL_PREFILLED) {
+			/* A thread that is not here was filling it. */
+			if (nl_load(&s->next) < s->size)
+				nl_store(&s->next, s->size);
+			continue;
+		}
 		if (id < NL_MAX_CACHES) {
 			if (linked(h, id, index + 1))
 				continue;

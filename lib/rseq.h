@@ -48,8 +48,8 @@
 /*
  * What a thread knows of itself (nolock/inline.h). slots is set once the thread is seen to be
  * registered, on a private heap whose slots are indexed by mm_cid; then sections need not look at
- * cpu_id. glibc registers a thread before it runs anything, for good. last_tag is the tag of the
- * thread's last free: a slab's, and only after slots is set. While vforked is set there are no
+ * cpu_id. glibc registers a thread before it runs anything, for good. last_tag is the tag that kfree()
+ * guesses: a slab's, and only after slots is set, or one that no chunk has. While vforked is set there are no
  * sequences: a child that shares the thread's memory may run (lib/malloc/vfork.c).
  */
 extern __thread struct nolock_thread nl_self NL_HIDDEN;
@@ -225,8 +225,7 @@ NL_INLINE bool nl_rseq_push_cid(nl_u64 rslots, nl_u64 slot, nl_u64 obj)
 }
 
 /*
- * free_fast() in one piece, up to the commit: an object whose tag is that of the thread's last
- * free. What free_fast() says of the guess is why the tag is compared, but last_tag used.
+ * free_fast() in one piece, up to the commit: an object whose tag is the one that is guessed. What free_fast() says of the guess is why the tag is compared, but last_tag used.
  */
 enum { NL_FREE_DONE, NL_FREE_OTHER_TAG, NL_FREE_NOT };
 NL_INLINE int nl_rseq_free_guess(nl_u64 obj)

@@ -46,6 +46,8 @@ const char *heap_type_name(enum nolock_heap_type type)
 		return "memfd";
 	case NOLOCK_HEAP_ARENA:
 		return "arena";
+	case NOLOCK_HEAP_NONE:
+		break;
 	}
 	return "unknown";
 }

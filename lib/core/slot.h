@@ -171,9 +171,10 @@ NL_INLINE nl_u32 nl_slot_swap(nl_heap_t *h, nl_slot_t *slot, nl_u32 id, nl_u32 w
 /*
  * Frees and allocations in random order run a slot's main full and empty in turn, where the other
  * sheaf is just the other way round: an exchange every few calls. So at the second quick turn in a row
- * the two share what they have, and the next exchange is half a sheaf away, in either direction. In
- * a private heap: objects that are on their way are in neither, and lost on a child whose parent's
- * thread was here, as all that this thread had; a client of a shared heap loses nothing so.
+ * the two share what they have, and the next exchange is a quarter of a sheaf away at least, in either
+ * direction. In a private heap: objects that are on their way are in neither, and a child of a fork() in
+ * another thread, or who leaves this call for good, does not have them any more; a client of a shared
+ * heap loses nothing.
  */
 #ifdef __bpf__
 #define nl_slot_turn(slot, full)

@@ -173,9 +173,9 @@ static unsigned long locks_of_churn(enum nolock_heap_type type)
 /* Main and spare run full and empty in turn: in a private heap they share what they have. */
 Test(barn, main_and_spare_share)
 {
-	unsigned long shared = locks_of_churn(NOLOCK_HEAP_MEMFD);
+	unsigned long apart = locks_of_churn(NOLOCK_HEAP_MEMFD);
 	unsigned long private = locks_of_churn(NOLOCK_HEAP_PRIVATE);
 
-	report("  slot locks of 1000 calls: %lu, where they do not share %lu", private, shared);
-	cr_expect_lt(4 * private, 3 * shared);
+	report("  slot locks of 1000 calls: %lu, where they do not share %lu", private, apart);
+	cr_expect_lt(4 * private, 3 * apart);
 }

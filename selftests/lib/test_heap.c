@@ -88,9 +88,10 @@ Test(heap, default_heap)
 Test(heap, no_heap)
 {
 	struct nolock_heap_report rep;
+	struct nolock_cache_stat cache;
 	struct nolock_heap_stat st;
 
-	cr_expect_eq((int)nolock_heap_type(NULL), -1);
+	cr_expect_eq(nolock_heap_type(NULL), NOLOCK_HEAP_NONE);
 	cr_expect_str_eq(nolock_heap_name(NULL), "");
 	cr_expect_eq(nolock_heap_fd(NULL), -1);
 	cr_expect_eq(nolock_heap_layout(NULL), 0);
@@ -103,6 +104,8 @@ Test(heap, no_heap)
 	cr_expect_eq(nolock_heap_stat(NULL, &st), -EINVAL);
 	cr_expect_null(nolock_heap_kmalloc(NULL, 64, GFP_KERNEL));
 	cr_expect_null(nolock_heap_kmalloc_nolock(NULL, 64, 0, NUMA_NO_NODE));
+	cr_expect_null(nolock_heap_kmalloc_node(NULL, 64, GFP_KERNEL, 0));
+	cr_expect_eq(nolock_heap_cache_stat(NULL, 1, &cache), -EINVAL);
 	cr_expect_null(nolock_heap_kmem_cache_create(NULL, "none", 64, NULL, 0));
 	cr_expect_null(nolock_heap_kmem_cache_find(NULL, "none"));
 }

@@ -295,6 +295,42 @@ Test(numa, slabs_of_the_other_node)
 }
 
 /* All memory is of node 0; a per-CPU array of node 1 is filled all the same. */
+/* A prefilled sheaf has this node's objects, though the slot's refill would take another's. */
+Test(numa, prefill_on_this_node)
+{
+	static const gfp_t flags[] = { GFP_KERNEL | __GFP_THISNODE, GFP_KERNEL };
+	struct kmem_cache_args args = { .sheaf_capacity = 20 };
+	struct nolock_heap *heap;
+
+	if (!two_nodes())
+		return;
+	go(0);
+	for_each_kind(heap, HEAP_SIZE) {
+		for (int i = 0; i < 2; i++) {
+			struct kmem_cache *s = nolock_heap_kmem_cache_create(heap, "prefill", 1024,
+									     &args, SLAB_NO_MERGE);
+			void *first = kmem_cache_alloc(s, GFP_KERNEL), *p[20];
+			struct slab_sheaf *sheaf;
+			int n = 0;
+
+			cr_assert_eq(node_of(heap, first), 0);
+			go(1);
+			sheaf = kmem_cache_prefill_sheaf(s, flags[i], 8);
+			cr_assert_not_null(sheaf);
+			while ((p[n] = kmem_cache_alloc_from_sheaf(s, flags[i], sheaf)))
+				cr_expect_eq(node_of(heap, p[n++]), 1, "%s", heap_kinds[kind]);
+			cr_expect_geq(n, 8);
+			kmem_cache_return_sheaf(s, 0, sheaf);
+			kmem_cache_free_bulk(s, (size_t)n, p);
+			go(0);
+			kmem_cache_free(s, first);
+			cr_assert_eq(kmem_cache_destroy(s), 0);
+		}
+		expect_whole(heap, NULL, heap_kinds[kind]);
+		cr_assert_eq(nolock_heap_close(heap), 0);
+	}
+}
+
 Test(numa, array_from_another_node)
 {
 	static void *p[HEAP_SIZE / 32768];

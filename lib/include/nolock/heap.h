@@ -27,6 +27,7 @@ extern "C" {
 #define NOLOCK_HEAP_NAME_MAX 31
 
 enum nolock_heap_type {
+	NOLOCK_HEAP_NONE = -1,
 	NOLOCK_HEAP_PRIVATE, /* of this process */
 	NOLOCK_HEAP_MEMFD,   /* shared, a sealed memfd: no BPF */
 	NOLOCK_HEAP_ARENA,   /* shared, a bpf_arena: user space and BPF */
@@ -126,7 +127,7 @@ NOLOCK_API int nolock_heap_check(struct nolock_heap *heap, struct nolock_heap_re
 
 /*
  * nolock_heap_type, nolock_heap_name - what kind of heap, and its name ("" for private)
- * Any context, wait-free. Of NULL these and the calls up to nolock_heap_layout() say -1, "", -1, 0.
+ * Any context, wait-free. Of NULL these and the calls up to nolock_heap_layout() say NOLOCK_HEAP_NONE, "", -1, 0.
  */
 NOLOCK_API enum nolock_heap_type nolock_heap_type(const struct nolock_heap *heap);
 NOLOCK_API const char *nolock_heap_name(const struct nolock_heap *heap);

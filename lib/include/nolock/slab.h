@@ -243,8 +243,8 @@ NOLOCK_API struct kmem_cache *kmem_cache_create(const char *name, unsigned int o
  * kmem_cache_destroy - give all memory of the cache back and forget it
  * @s: NULL is ignored
  * Returns 0; -EINVAL for what is no cache that kmem_cache_create() made; or -EBUSY with a message when
- * objects are still allocated, or nolockd has just given the cache slabs, several times in a row: the
- * cache stays usable. Of a shared heap's cache free objects count, too, that lie in slots of CPUs on
+ * objects are still allocated, or others (nolockd, another thread's decay) had free slabs of it in their
+ * hands, try after try: the cache stays usable. Of a shared heap's cache free objects count, too, that lie in slots of CPUs on
  * which the calling thread may not run, or that are offline; or of any where this process has no
  * restartable sequences.
  * Waits for objects that were passed to kfree_rcu(), and may fail as nolock_rcu_barrier().

@@ -172,8 +172,8 @@ static void one_sheaf(struct book *b, struct kmem_cache *s, struct rng *r)
 	unsigned int n = 1 + rng_below(r, 12);
 	struct slab_sheaf *sheaf;
 
-	/* An oversize one is made of objects. */
-	begin(b, OTHER, NONE, n > 8 ? 2 * n + 2 : 1);
+	/* An oversize one is made of objects; and so is any when the short table of TINY has none left. */
+	begin(b, OTHER, NONE, n > 8 || !NL_BARN_MAX ? 2 * n + 2 : 1);
 	sheaf = kmem_cache_prefill_sheaf(s, GFP_KERNEL, n);
 	if (!sheaf) {
 		b->failed++;

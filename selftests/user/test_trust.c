@@ -389,6 +389,9 @@ static void kernel_is_well(int kmsg)
 		if (n < 0)
 			continue;
 		line[n] = 0;
+		/* A keeper that the damage has killed, which is what keepers are for. */
+		if (strstr(line, "traps: "))
+			continue;
 		for (size_t i = 0; i < sizeof(complaints) / sizeof(complaints[0]); i++)
 			cr_assert_null(strstr(line, complaints[i]), "the kernel says: %s", line);
 	}

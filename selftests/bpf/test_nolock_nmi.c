@@ -266,7 +266,7 @@ static void attack_user(const char *what, void *(*find)(struct env *), unsigned 
 {
 	struct env e = start(4096, 96, SIDE_USER);
 	struct sigaction sa = { .sa_handler = stray_trap };
-	int fd;
+	int tries = 0, fd;
 
 	cr_assert_eq(sigaction(SIGTRAP, &sa, NULL), 0);
 
@@ -278,14 +278,18 @@ static void attack_user(const char *what, void *(*find)(struct env *), unsigned 
 	run_syscall(e.s->progs.work_syscall, e.inner);
 	e.inner->runs = 0;
 	e.s->bss->work_on[CPU] = (nl_u64)e.inner;
-	fd = break_user(find(&e), len, e.s->progs.work_nmi);
-	for (unsigned int i = 0; i < ROUNDS; i++) {
+	/* A chunk that was given back may not be taken again for long: then another one's word. */
+	do {
 		run_outer(&e, NR_TYPES);
-		work_drain(e.outer);
-		kmem_cache_shrink(e.cache);
-		pin(CPU);
-	}
-	close(fd);
+		fd = break_user(find(&e), len, e.s->progs.work_nmi);
+		for (unsigned int i = 0; i < ROUNDS; i++) {
+			run_outer(&e, NR_TYPES);
+			work_drain(e.outer);
+			kmem_cache_shrink(e.cache);
+			pin(CPU);
+		}
+		close(fd);
+	} while (++tries < 10 && (!e.inner->from[e.outer->side] || !e.outer->from[SIDE_INNER]));
 	settle(&e, what, rseq ? "user space" : "user space without rseq");
 	if (stray_traps)
 		figure("%s: %u accesses more were a SIGTRAP, and no hit", what, stray_traps);
